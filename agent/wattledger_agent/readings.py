@@ -1,0 +1,200 @@
+"""The agent's vocabulary: what a source is, and what it returns.
+
+No clock, no files, no sockets: only the types in which sources, meter and topology speak to each other. The words are
+those of the kernel's powercap documentation (Documentation/power/powercap/powercap.rst) and of NVML.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+MICROJOULES_PER_JOULE = 1_000_000
+NANOSECONDS_PER_SECOND = 1_000_000_000
+
+# Values at or above this are refused on the wire, so that sums of two always fit a signed 64-bit integer.
+ENERGY_MICROJOULES_LIMIT = 2**62
+
+
+class Component(IntEnum):
+    """What a device is for accounting. The numbers are those of the wire."""
+
+    CPU = 1
+    MEMORY = 2
+    GPU = 3
+    ACCELERATOR = 4
+    OTHER = 5
+
+
+class Method(IntEnum):
+    """How a channel's energy is made. The numbers are those of the wire."""
+
+    COUNTER = 1
+    INTEGRAL = 2
+    MODEL = 3
+
+
+class Role(IntEnum):
+    """A channel's place in the accounted cut: only leaves and residuals are summed. The numbers are those of the wire."""
+
+    LEAF = 1
+    RESIDUAL = 2
+    METER = 3
+    SHOWN = 4
+
+
+class UtilizationKind(IntEnum):
+    """Which share a utilization is. The numbers are those of the wire."""
+
+    BUSY = 1
+    MEMORY = 2
+    STEAL = 3
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ChannelKey:
+    """Names one metered energy flow on this host, for as long as the host exists.
+
+    device: stable id of the part: `cpu/0`, `memory/0`, `gpu/GPU-<uuid>`, `node`.
+    domain: the quantity: a RAPL domain (`package`, `core`, `uncore`, `dram`, `psys`), `board`, `estimate`, `residual`.
+    source: name of the source that reads it.
+    """
+
+    device: str
+    domain: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSpec:
+    """What a source says of a channel when it first offers it.
+
+    role: LEAF, METER or SHOWN; residuals are made by the topology.
+    parent: the channel that contains this one, if any; a LEAF whose parent is a METER is one of the meter's parts.
+    power_bound_watts: more than this is impossible for the part; > 0. Decides whether a wrap is ambiguous, and bounds gaps.
+    counter_range_microjoules: the counter returns to 0 after this value; None if it never wraps (then a fall is a reset).
+        Meaningful for Method.COUNTER only.
+    uncertainty_lower_ratio, uncertainty_upper_ratio: 95 % band of the energy relative to its value; 0 if unknown.
+    model: the part's name for people; may be empty.
+    """
+
+    key: ChannelKey
+    component: Component
+    method: Method
+    role: Role
+    power_bound_watts: float
+    parent: ChannelKey | None = None
+    counter_range_microjoules: int | None = None
+    uncertainty_lower_ratio: float = 0.0
+    uncertainty_upper_ratio: float = 0.0
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CounterReading:
+    """A raw hardware counter.
+
+    counter_microjoules: as read, in [0, range].
+    generation: changes when the counter may have started anew for a known reason (driver load); else 0.
+    """
+
+    key: ChannelKey
+    counter_microjoules: int
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PowerReading:
+    """Power at the time of the read; the meter integrates it by trapezoids. power_microwatts >= 0."""
+
+    key: ChannelKey
+    power_microwatts: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpanReading:
+    """Mean power over a span that a recording states: it holds from `from_nanoseconds` to the time of the read.
+
+    from_nanoseconds: on the same clock as the time of the read, and before it.
+    power_microwatts: >= 0.
+    """
+
+    key: ChannelKey
+    from_nanoseconds: int
+    power_microwatts: int
+
+
+@dataclass(frozen=True, slots=True)
+class UtilizationReading:
+    """A share in [0, 1] of a device (`cpu`, `memory`, `gpu/GPU-<uuid>`), with the number of units that it is a mean of."""
+
+    device: str
+    kind: UtilizationKind
+    ratio: float
+    units: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """The channel could not be read this time. `reason` says what, where, with which value, and what to do."""
+
+    key: ChannelKey
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The channel will not come back in this run: its part was removed. It is closed, and leaves the sums."""
+
+    key: ChannelKey
+    reason: str
+
+
+Reading = CounterReading | PowerReading | SpanReading | UtilizationReading | TryAgain | Gone
+
+
+class SourceUnavailableError(Exception):
+    """A source can't meter anything on this host.
+
+    reason: one sentence: what is missing, where.
+    remedy: one sentence: the exact thing to do, or that nothing can be done.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason} {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+
+
+class Source(Protocol):
+    """Reads one kind of sensor. Constructed with its roots (`sysfs_root`, ...) as arguments; opened by `open`.
+
+    name: the word in configuration, channel keys and metrics.
+    may_block: whether a read may hang (a driver, a BMC); the sampler then reads in a worker thread with a deadline.
+    notes: what the source folded, left out or distrusts, one sentence each, for `doctor` and `once`.
+    """
+
+    name: str
+    may_block: bool
+
+    def open(self) -> Sequence[ChannelSpec]:
+        """Find the sensors, keep what is needed open, and return a spec for each channel.
+
+        Returns an empty sequence for a source of utilization alone. Raises SourceUnavailableError.
+        """
+
+    def read(self, now_nanoseconds: int) -> Sequence[Reading]:
+        """Read every channel once. `now_nanoseconds` (CLOCK_BOOTTIME) is the time that the sampler gives the readings.
+
+        Never raises for one unreadable channel: that is a TryAgain. May raise OSError if the source as a whole fails.
+        """
+
+    def notes(self) -> Sequence[str]:
+        """What an operator should know of what was found; empty if nothing is unusual."""
+
+    def close(self) -> None:
+        """Let go of what `open` opened."""
+
+
+# Makes a source from the agent's configuration; see sources/__init__.py.
+SourceFactory = Callable[..., Source]

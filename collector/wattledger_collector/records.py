@@ -1,0 +1,426 @@
+"""What the ledger keeps, as types: the words in which session, ledger, store, fleet and accounting speak to each other.
+
+No clock, no database, no framework. Energy is integer microjoules, times are integer nanoseconds (intervals: seconds) since
+1970-01-01 UTC unless a name says boottime. Structs that are packed into one database column are msgspec structs; their
+encoding is compared byte by byte, so field order is part of the schema.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Protocol
+
+import msgspec
+
+MICROJOULES_PER_JOULE = 1_000_000
+MICROJOULES_PER_KWH = 3_600_000_000_000
+NANOSECONDS_PER_SECOND = 1_000_000_000
+
+# Fixed when a database is created; other lengths divide a day as well, but one store has one length for ever.
+INTERVAL_SECONDS_DEFAULT = 900
+
+# Absolute values at or above this are refused, so that sums of two always fit a signed 64-bit integer.
+ENERGY_MICROJOULES_LIMIT = 2**62
+
+# A site for hosts that no rule of the configuration assigns. It has no zone, so its kWh are listed as uncovered.
+SITE_UNASSIGNED = "unassigned"
+
+
+class Component(IntEnum):
+    """What a device is for accounting. The numbers are those of the wire."""
+
+    CPU = 1
+    MEMORY = 2
+    GPU = 3
+    ACCELERATOR = 4
+    OTHER = 5
+
+
+class Method(IntEnum):
+    """How a channel's energy is made. The numbers are those of the wire."""
+
+    COUNTER = 1
+    INTEGRAL = 2
+    MODEL = 3
+
+
+class Role(IntEnum):
+    """A channel's place in the accounted cut: only leaves and residuals are booked. The numbers are those of the wire."""
+
+    LEAF = 1
+    RESIDUAL = 2
+    METER = 3
+    SHOWN = 4
+
+
+class Quality(IntEnum):
+    """What an energy row is made of. Modelled energy never shares a row with measured energy."""
+
+    COUNTER = 1
+    INTEGRAL = 2
+    MODEL = 3
+    # A counter spanned a hole: the energy is exact, its spread over time is even by assumption.
+    BRIDGED = 4
+
+
+class GapReason(StrEnum):
+    """Why energy may be missing. The first seven come from the agent, the others are the collector's."""
+
+    NOT_MEASURED = "not_measured"
+    WRAP_AMBIGUOUS = "wrap_ambiguous"
+    RESET = "reset"
+    REBOOT = "reboot"
+    SUSPEND = "suspend"
+    MISSING_IN_RECORDING = "missing_in_recording"
+    IMPLAUSIBLE = "implausible"
+    # A new epoch began: from the host's latest point in any epoch to the opening.
+    EPOCH = "epoch"
+    # Another epoch of the host had already booked this boottime.
+    OVERLAP = "overlap"
+    # The sums moved, but the detail beside them was lost with its batch.
+    UNREPORTED = "unreported"
+
+
+class HostState(StrEnum):
+    """How an operator sees a host. Bookings are accepted in all states but `retired`."""
+
+    ACTIVE = "active"
+    # Expected to be silent: no silence alert.
+    DRAINED = "drained"
+    RETIRED = "retired"
+
+
+class ChannelPoint(msgspec.Struct, array_like=True, frozen=True):
+    """A cursor's own point on one channel: what is committed of it.
+
+    energy, gap_lower, gap_upper (microjoules) and gap_unbounded (count) are the agent's cumulative values at the point;
+    boot_id and boottime_nanoseconds say when, utc_nanoseconds which time that was booked as.
+    booked_microjoules is the committed lifetime total of the channel: what bookings added up to (role LEAF and RESIDUAL go
+    into rows; METER and SHOWN are counted here alone).
+    """
+
+    boot_id: bytes
+    boottime_nanoseconds: int
+    utc_nanoseconds: int
+    energy_microjoules: int
+    gap_lower_microjoules: int
+    gap_upper_microjoules: int
+    gap_unbounded_count: int
+    booked_microjoules: int
+
+
+class Cursor(msgspec.Struct, array_like=True, frozen=True):
+    """How far one epoch of one host is committed. One packed row per (host, epoch).
+
+    created_utc_nanoseconds: when the epoch was first seen; the created timestamp of its counters.
+    recorded: the epoch comes from a recording and never enters live totals.
+    collector: id of the collector that wrote the row last; it exposes the host.
+    points: by the epoch's channel number, in ascending order.
+    """
+
+    host: str
+    epoch: bytes
+    committed_sequence: int
+    created_utc_nanoseconds: int
+    recorded: bool
+    collector: str
+    points: dict[int, ChannelPoint]
+
+
+class Boot(msgspec.Struct, array_like=True, frozen=True):
+    """One boot of a host, in the order in which the Hellos named them.
+
+    offset_nanoseconds: UTC = boottime + offset. trusted: from a clock that the kernel called synchronised.
+    """
+
+    boot_id: bytes
+    offset_nanoseconds: int
+    trusted: bool
+
+
+class BootedSpan(msgspec.Struct, array_like=True, frozen=True):
+    """The boottime of one boot that one epoch has booked, half-open (from, to]; nanoseconds."""
+
+    epoch: bytes
+    boot_id: bytes
+    from_boottime_nanoseconds: int
+    to_boottime_nanoseconds: int
+
+
+class Host(msgspec.Struct, array_like=True, frozen=True):
+    """One metered machine. Each booking of any of its epochs replaces the packed row where it still equals the one read.
+
+    version: +1 with each replacement. boots: the newest last, at most BOOTS_MAX. spans: at most SPANS_MAX, newest last.
+    epochs: all epochs seen, newest last, at most EPOCHS_MAX; the newest is the one whose Hello came last.
+    withheld_until: after a restore, the sequence (by epoch) that the agent must reach before the host's counters are
+    exposed again; empty if nothing is withheld. withheld: set by `restore` until the first Hello fills withheld_until.
+    """
+
+    host: str
+    version: int
+    machine_id: str
+    state: str
+    labels: dict[str, str]
+    boots: tuple[Boot, ...]
+    spans: tuple[BootedSpan, ...]
+    epochs: tuple[bytes, ...]
+    withheld: bool
+    withheld_until: dict[bytes, int]
+    conflict: str
+
+
+BOOTS_MAX = 16  # A host that boots daily keeps two weeks of offsets; older boots are only met in a longer backlog.
+SPANS_MAX = 64  # 16 boots by 4 epochs.
+EPOCHS_MAX = 32  # An epoch is made when a spool is lost or copied: a handful in a machine's life.
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelInfo:
+    """One channel of an epoch's catalog, checked. Times of the opening are as the agent gave them."""
+
+    channel: int
+    device: str
+    component: Component
+    domain: str
+    source: str
+    method: Method
+    role: Role
+    parent_channel: int
+    opening_boot_id: bytes
+    opening_boottime_nanoseconds: int
+    opening_realtime_nanoseconds: int
+    opening_synchronised: bool
+    closed: bool
+    power_bound_milliwatts: int
+    uncertainty_lower_ratio: float
+    uncertainty_upper_ratio: float
+    model: str
+
+    @property
+    def is_booked(self) -> bool:
+        """Whether the channel is in the accounted cut."""
+        return self.role in (Role.LEAF, Role.RESIDUAL)
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyRow:
+    """Energy to be added to (channel, interval, quality). interval_start_seconds is a multiple of the interval."""
+
+    channel: int
+    interval_start_seconds: int
+    quality: Quality
+    energy_microjoules: int
+    covered_nanoseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class GapRow:
+    """What a channel may have missed: the truth lies in [lower, upper]; upper None: unknown. Half-open UTC span."""
+
+    channel: int
+    from_utc_nanoseconds: int
+    to_utc_nanoseconds: int
+    reason: GapReason
+    lower_microjoules: int
+    upper_microjoules: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceRow:
+    """Something not booked, kept for people: an undecodable batch, or an implausible amount.
+
+    channel 0: the whole batch. microjoules: the signed amount refused, None if unknown. payload: the bytes as they came.
+    """
+
+    first_sequence: int
+    last_sequence: int
+    channel: int
+    reason: str
+    microjoules: int | None
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UtilizationRow:
+    """Busy time of a device to be added to (device, kind, interval); nanoseconds. Shares of time, never energy."""
+
+    device: str
+    kind: int
+    interval_start_seconds: int
+    busy_nanoseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """All that one Hello or one batch changes, to be committed whole or not at all.
+
+    cursor_before is None for an epoch that is not in the store yet; host_before likewise. cursor_after and host_after
+    replace them only where the stored rows still equal the ones before. channels: catalog rows to insert or to update.
+    """
+
+    host_before: Host | None
+    host_after: Host
+    cursor_before: Cursor | None
+    cursor_after: Cursor
+    channels: tuple[ChannelInfo, ...] = ()
+    energy: tuple[EnergyRow, ...] = ()
+    gaps: tuple[GapRow, ...] = ()
+    evidence: tuple[EvidenceRow, ...] = ()
+    utilization: tuple[UtilizationRow, ...] = ()
+
+
+class CommitOutcome(IntEnum):
+    """What became of one booking of a commit."""
+
+    COMMITTED = 1
+    # The stored host or cursor was no longer the one the booking was computed from: read again, and start from a Welcome.
+    STALE = 2
+    # The data of this booking can't be stored; the others of the commit were.
+    REJECTED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RollupRow:
+    """Energy of a site in one interval; kept as energy is booked, so that reports never scan hosts.
+
+    recorded: from recordings; never part of live totals.
+    """
+
+    site: str
+    interval_start_seconds: int
+    component: Component
+    quality: Quality
+    recorded: bool
+    energy_microjoules: int
+    covered_nanoseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostEnergyRow:
+    """Energy of one channel of one host in one interval."""
+
+    host: str
+    epoch: bytes
+    interval_start_seconds: int
+    channel: ChannelInfo
+    quality: Quality
+    recorded: bool
+    energy_microjoules: int
+    covered_nanoseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostGapRow:
+    """A gap of one host, with the site that the host belonged to when it began."""
+
+    host: str
+    site: str
+    epoch: bytes
+    channel: ChannelInfo | None
+    recorded: bool
+    gap: GapRow
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRow:
+    """A site's zone and PUE from an instant on. zone None: emissions are not reckoned. pue: a decimal as text, >= 1."""
+
+    site: str
+    valid_from_seconds: int
+    zone: str | None
+    pue: str
+    assumed: bool
+    recorded_at_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentRow:
+    """The site of a host from an instant on."""
+
+    host: str
+    valid_from_seconds: int
+    site: str
+    recorded_at_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmissionBasis:
+    """The factor and PUE with which an interval of a site first entered the emission counters; never changed after.
+
+    factor_grams_per_kwh and pue: decimals as text. factor: id of the factor row.
+    """
+
+    site: str
+    interval_start_seconds: int
+    factor_grams_per_kwh: str
+    factor: str
+    pue: str
+
+
+class Store(Protocol):
+    """The database. It decides: any collector may take any agent. Every method opens and ends its own transaction.
+
+    Raises StoreError, with a remedy in the text, when the database can't be used.
+    """
+
+    @property
+    def interval_seconds(self) -> int:
+        """Length of the ledger's intervals, fixed when the database was created."""
+
+    def load_host(self, host: str) -> Host | None:
+        """The host's row as committed; None if never seen."""
+
+    def load_cursor(self, host: str, epoch: bytes) -> Cursor | None:
+        """The epoch's row as committed; None if never seen."""
+
+    def load_channels(self, host: str, epoch: bytes) -> dict[int, ChannelInfo]:
+        """The epoch's catalog, by channel number."""
+
+    def load_peer_cursors(self, host: str, epoch: bytes) -> Sequence[Cursor]:
+        """The cursors of the host's other epochs."""
+
+    def commit(self, bookings: Sequence[Booking]) -> list[CommitOutcome]:
+        """Commit all bookings in one transaction, durable on return. At most one for each host.
+
+        If one is stale or can't be stored, the others are committed all the same.
+        """
+
+    def cursors(self) -> Iterator[Cursor]:
+        """All cursors."""
+
+    def hosts(self) -> Iterator[Host]:
+        """All hosts."""
+
+    def rollups(self, from_seconds: int, to_seconds: int, site: str | None = None) -> Iterator[RollupRow]:
+        """Roll-up rows whose interval starts in [from, to), in order of site and interval."""
+
+    def host_energy(self, from_seconds: int, to_seconds: int, host: str | None = None) -> Iterator[HostEnergyRow]:
+        """Energy rows whose interval starts in [from, to)."""
+
+    def gaps(self, from_seconds: int, to_seconds: int, host: str | None = None) -> Iterator[HostGapRow]:
+        """Gaps that overlap [from, to)."""
+
+    def add_sites(self, rows: Iterable[SiteRow]) -> None:
+        """Add dated site rows; rows are never changed."""
+
+    def sites(self) -> Sequence[SiteRow]:
+        """All site rows, by site and time."""
+
+    def add_assignments(self, rows: Iterable[AssignmentRow]) -> None:
+        """Add dated assignments; rows are never changed."""
+
+    def assignments(self) -> Sequence[AssignmentRow]:
+        """All assignments, by host and time."""
+
+    def add_emission_bases(self, rows: Iterable[EmissionBasis]) -> None:
+        """Keep the basis of intervals that have none yet; an existing one stays."""
+
+    def emission_bases(self) -> Iterator[EmissionBasis]:
+        """All bases."""
+
+    def close(self) -> None:
+        """Let go of the database."""
+
+
+class StoreError(Exception):
+    """The database can't be used; the text says what happened, where, and what to do."""
