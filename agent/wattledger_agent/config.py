@@ -1,0 +1,224 @@
+"""The agent's configuration: one TOML text in, one checked value out.
+
+Opens no file and reads no clock. What is not in these structures is not a setting: an unknown key is an error that names
+the key and the nearest valid one.
+"""
+
+import difflib
+import ipaddress
+import tomllib
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+Seconds = Annotated[float, msgspec.Meta(ge=0.02, le=3600.0)]
+
+LABELS_MAX = 32  # As many as the wire carries; labels describe a host, they don't hold data.
+LABEL_CHARACTERS_MAX = 256
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; the text says which key has which value, and what to write instead."""
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table in which an unknown key is an error."""
+
+
+class CollectorConfig(Strict, frozen=True):
+    """Where the agent sends to.
+
+    address: `host:port`. insecure: allow a plain connection to an address that is not loopback.
+    ca_file, certificate_file, key_file: PEM files for mutual TLS; all three or none. The host's id is then the one in the
+    certificate. server_name: the name to expect in the collector's certificate, where it is not the one in `address`.
+    """
+
+    address: str = "127.0.0.1:9791"
+    insecure: bool = False
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    server_name: str = ""
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether certificate files are given."""
+        return bool(self.ca_file or self.certificate_file or self.key_file)
+
+
+class RaplConfig(Strict, frozen=True):
+    """CPU packages and memory by the kernel's powercap interface.
+
+    psys_is_node_meter: book the platform domain as a meter of the whole node. Off, because its extent differs by platform.
+    """
+
+    enabled: bool = True
+    psys_is_node_meter: bool = False
+
+
+class NvidiaConfig(Strict, frozen=True):
+    """NVIDIA GPUs by NVML."""
+
+    enabled: bool = True
+
+
+class CpuConfig(Strict, frozen=True):
+    """CPU and memory utilization."""
+
+    enabled: bool = True
+
+
+class EstimateConfig(Strict, frozen=True):
+    """A model of the whole server's power; used only where no sensor measures its CPUs.
+
+    cpu_model: take this model's curve in place of the one in /proc/cpuinfo; empty: as found.
+    """
+
+    enabled: bool = True
+    cpu_model: str = ""
+
+
+class FakeConfig(Strict, frozen=True):
+    """Simulated counters for tests and demonstrations.
+
+    truth_path: where the simulated hardware writes what it really counted; empty: nowhere.
+    counter_range_joules: the counters return to 0 after this; 0: they never wrap.
+    failure_ratio: share of reads that fail.
+    """
+
+    seed: int = 1
+    packages: Annotated[int, msgspec.Meta(ge=0, le=16)] = 2
+    gpus: Annotated[int, msgspec.Meta(ge=0, le=16)] = 0
+    node_meter: bool = False
+    truth_path: str = ""
+    counter_range_joules: Annotated[int, msgspec.Meta(ge=0)] = 262143
+    failure_ratio: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.0
+
+
+class ReplayConfig(Strict, frozen=True):
+    """Recorded power from a CSV or TSV file; with it, no other source is read.
+
+    label: whether a row's time is the start or the end of the span that its mean holds for.
+    span_seconds: length of that span. speed: recorded seconds a second; 0: as fast as possible.
+    power_bound_watts: bounds what a missing row can hide; 0: one and a half times the recording's highest value.
+    """
+
+    path: str
+    time_column: str = "timestamp"
+    power_column: str = "power_watts"
+    time_zone: str = "UTC"
+    label: Literal["start", "end"] = "start"
+    span_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 3600
+    device: str = "node"
+    component: Literal["cpu", "memory", "gpu", "accelerator", "other"] = "other"
+    power_bound_watts: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    skip_invalid_rows: bool = False
+    speed: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
+class SourcesConfig(Strict, frozen=True):
+    """Which sensors are read. `fake` and `replay` are read only where their table is present."""
+
+    rapl: RaplConfig = RaplConfig()
+    nvidia: NvidiaConfig = NvidiaConfig()
+    cpu: CpuConfig = CpuConfig()
+    estimate: EstimateConfig = EstimateConfig()
+    fake: FakeConfig | None = None
+    replay: ReplayConfig | None = None
+
+
+class AgentConfig(Strict, frozen=True):
+    """The whole of agent.toml.
+
+    host: the host's id where no certificate names it; empty: one is made at first start and kept in `state_dir`.
+    period_seconds: time between two samples. flush_seconds: time between two spool records (each is one fsync).
+    spool_quota_mebibytes: the spool never grows beyond it; 256 MiB are weeks.
+    """
+
+    host: str = ""
+    state_dir: str = "/var/lib/wattledger-agent"
+    period_seconds: Seconds = 1.0
+    flush_seconds: Seconds = 10.0
+    live_seconds: Seconds = 2.0
+    spool_quota_mebibytes: Annotated[int, msgspec.Meta(ge=1, le=1_048_576)] = 256
+    labels: dict[str, str] = {}
+    collector: CollectorConfig = CollectorConfig()
+    sources: SourcesConfig = SourcesConfig()
+
+
+def parse_config(text: str, *, origin: str = "agent.toml") -> AgentConfig:
+    """Check a TOML text whole. Raises ConfigError, with `origin` as the place."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{origin} is not valid TOML: {error}. Mend that line.") from error
+    _refuse_unknown_keys(tables, AgentConfig, "", origin)
+    try:
+        config = msgspec.convert(tables, AgentConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{origin}: {error}. See the configuration table in README.md.") from error
+    _check(config, origin)
+    return config
+
+
+def _refuse_unknown_keys(table: dict[str, Any], struct: type[msgspec.Struct], path: str, origin: str) -> None:
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
+    for key, value in table.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)
+            raise ConfigError(f"{origin}: unknown key `{path}{key}`. Did you mean `{path}{near[0]}`?")
+        inner = _struct_of(fields[key])
+        if inner is not None and isinstance(value, dict):
+            _refuse_unknown_keys(value, inner, f"{path}{key}.", origin)
+
+
+def _struct_of(field_type: Any) -> type[msgspec.Struct] | None:
+    candidates = getattr(field_type, "__args__", ()) or (field_type,)
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, msgspec.Struct):
+            return candidate
+    return None
+
+
+def _check(config: AgentConfig, origin: str) -> None:
+    collector = config.collector
+    host, port = split_address(collector.address, origin)
+    given = [bool(collector.ca_file), bool(collector.certificate_file), bool(collector.key_file)]
+    if any(given) and not all(given):
+        raise ConfigError(
+            f"{origin}: mutual TLS needs `collector.ca_file`, `collector.certificate_file` and `collector.key_file`; "
+            "give all three, or none."
+        )
+    if not any(given) and not collector.insecure and not is_loopback(host):
+        raise ConfigError(
+            f"{origin}: `collector.address` {host}:{port} is not loopback and no certificates are given. Give `ca_file`, "
+            "`certificate_file` and `key_file`, or write `insecure = true` to send unencrypted."
+        )
+    if config.flush_seconds < config.period_seconds:
+        raise ConfigError(
+            f"{origin}: `flush_seconds` {config.flush_seconds} is below `period_seconds` {config.period_seconds}; "
+            "a record holds at least one sample, so make it as long or longer."
+        )
+    if len(config.labels) > LABELS_MAX:
+        raise ConfigError(f"{origin}: {len(config.labels)} labels are too many; keep at most {LABELS_MAX}.")
+    for key, value in config.labels.items():
+        if max(len(key), len(value)) > LABEL_CHARACTERS_MAX:
+            raise ConfigError(f"{origin}: label `{key[:40]}` is longer than {LABEL_CHARACTERS_MAX} characters; shorten it.")
+
+
+def split_address(address: str, origin: str) -> tuple[str, int]:
+    """Split `host:port` (IPv6 in brackets). Raises ConfigError."""
+    host, colon, port_text = address.rpartition(":")
+    if not colon or not host or not port_text.isdecimal() or not 0 < int(port_text) < 65_536:
+        raise ConfigError(f"{origin}: `collector.address` is `{address}`; write it as host:port, for example 10.0.0.5:9791.")
+    return host.strip("[]"), int(port_text)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's loopback, so that nobody else can listen in."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

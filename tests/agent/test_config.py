@@ -1,0 +1,52 @@
+"""agent.toml: what is wrong is named, with its value and the remedy."""
+
+import pytest
+from wattledger_agent.config import AgentConfig, ConfigError, parse_config
+
+
+def test_an_empty_text_is_the_defaults() -> None:
+    """An agent needs no configuration to meter its own machine for a collector on it."""
+    assert parse_config("") == AgentConfig()
+
+
+def test_values_arrive() -> None:
+    """What is written is what the agent uses."""
+    config = parse_config(
+        'host = "h1"\nperiod_seconds = 0.1\nflush_seconds = 1\n[sources.fake]\nseed = 7\n[labels]\nrack = "r2"'
+    )
+    assert (config.host, config.period_seconds, config.flush_seconds) == ("h1", 0.1, 1.0)
+    assert config.sources.fake is not None
+    assert config.sources.fake.seed == 7
+    assert config.labels == {"rack": "r2"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("host = ", "agent.toml is not valid TOML"),
+        ("perod_seconds = 1", "unknown key `perod_seconds`. Did you mean `period_seconds`?"),
+        ("[collector]\nadress = 'a:1'", "unknown key `collector.adress`. Did you mean `collector.address`?"),
+        ("[sources.fake]\nsed = 1", "unknown key `sources.fake.sed`. Did you mean `sources.fake.seed`?"),
+        ("period_seconds = 0", "`float` >= 0.02 - at `$.period_seconds`"),
+        ("period_seconds = 'fast'", "Expected `float`, got `str` - at `$.period_seconds`"),
+        ("period_seconds = 20", "`flush_seconds` 10.0 is below `period_seconds` 20.0"),
+        ("[collector]\naddress = '127.0.0.1'", "write it as host:port"),
+        ("[collector]\naddress = '127.0.0.1:70000'", "write it as host:port"),
+        ("[collector]\naddress = '10.0.0.1:9791'", "or write `insecure = true`"),
+        ("[collector]\nca_file = 'ca.pem'", "give all three, or none"),
+        ("[labels]\n" + "\n".join(f"l{i} = 'x'" for i in range(33)), "33 labels are too many"),
+        ("[labels]\nrack = '" + "x" * 300 + "'", "label `rack` is longer than 256 characters"),
+        ("[sources.replay]\nspeed = 1", "missing required field `path`"),
+    ],
+)
+def test_each_fault_is_told_with_its_remedy(text: str, told: str) -> None:
+    """Each distinct fault is one clear sentence that names the key."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text)
+    assert told in str(caught.value)
+
+
+def test_plain_transport_off_loopback_must_be_asked_for() -> None:
+    """`insecure = true` is needed, in so many words, for a plain connection to another machine."""
+    assert parse_config("[collector]\naddress = '10.0.0.1:9791'\ninsecure = true").collector.insecure
+    assert parse_config("[collector]\naddress = '[::1]:9791'").collector.address == "[::1]:9791"
