@@ -1,0 +1,140 @@
+"""Reads one source with a deadline, so that a hung driver or management controller can't stop the others.
+
+A source that may block is read in a thread of its own; a read that misses its deadline leaves the source out until it
+returns, and what it then returns is dropped: counters tell the same energy at the next read.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from wattledger_agent.readings import Reading, Source, TryAgain
+
+ERROR_CHARACTERS_MAX = 512  # As many as the wire carries for a source's last error.
+
+
+@dataclass(slots=True)
+class SourceHealth:
+    """What every source gets for free: counts since the agent's start, the last error, the duration of the last read."""
+
+    source: str
+    reads: int = 0
+    failures: int = 0
+    deadline_misses: int = 0
+    last_error: str = ""
+    read_nanoseconds: int = 0
+
+    def succeeded(self, readings: Sequence[Reading], read_nanoseconds: int) -> None:
+        """Count a read that returned; a channel that it could not read is its last error, not a failure of the source."""
+        self.reads += 1
+        self.read_nanoseconds = read_nanoseconds
+        self.last_error = next((r.reason[:ERROR_CHARACTERS_MAX] for r in readings if isinstance(r, TryAgain)), "")
+
+    def failed(self, error: str) -> None:
+        """Count a read that raised."""
+        self.reads += 1
+        self.failures += 1
+        self.last_error = error[:ERROR_CHARACTERS_MAX]
+
+
+class InlineReader:
+    """Reads a source in the caller's thread: for sources that never block."""
+
+    def __init__(self, source: Source, timer: Callable[[], int] = time.perf_counter_ns) -> None:
+        self.source = source
+        self.health = SourceHealth(source.name)
+        self._timer = timer
+
+    def begin(self, now_nanoseconds: int) -> None:
+        """Start a read at the time that its readings will have."""
+        self._now_nanoseconds = now_nanoseconds
+
+    def finish(self, deadline_seconds: float) -> Sequence[Reading]:
+        """The readings; empty if the source failed."""
+        return _read(self.source, self._now_nanoseconds, self.health, self._timer)
+
+    def close(self) -> None:
+        """Close the source."""
+        self.source.close()
+
+
+class ThreadedReader:
+    """Reads a source in a daemon thread of its own, which is left behind if it never returns."""
+
+    def __init__(self, source: Source, timer: Callable[[], int] = time.perf_counter_ns) -> None:
+        self.source = source
+        self.health = SourceHealth(source.name)
+        self._timer = timer
+        self._wanted = threading.Semaphore(0)
+        self._done = threading.Semaphore(0)
+        self._busy = False
+        self._begun = False
+        self._stopping = False
+        self._now_nanoseconds = 0
+        self._readings: Sequence[Reading] = ()
+        self._thread = threading.Thread(target=self._run, name=f"source-{source.name}", daemon=True)
+        self._thread.start()
+
+    def begin(self, now_nanoseconds: int) -> None:
+        """Start a read, unless the one before still hangs."""
+        self._begun = not self._busy or self._done.acquire(blocking=False)
+        if not self._begun:
+            return
+        self._busy = True
+        self._now_nanoseconds = now_nanoseconds
+        self._wanted.release()
+
+    def finish(self, deadline_seconds: float) -> Sequence[Reading]:
+        """The readings, if the read begun returns within the deadline; else none, and a missed deadline.
+
+        Waits once for each read: while one hangs, later ticks go on without a wait.
+        """
+        if not self._begun:
+            return ()
+        self._begun = False
+        if not self._done.acquire(timeout=max(deadline_seconds, 0.0)):
+            self.health.deadline_misses += 1
+            self.health.last_error = (
+                f"{self.source.name}: a read has not returned within {deadline_seconds:.1f} s; the other sources go on. "
+                "Look for a hung driver (dmesg) or management controller."
+            )
+            return ()
+        self._busy = False
+        return self._readings
+
+    def close(self) -> None:
+        """Let the thread end after the read under way; it closes the source then."""
+        self._stopping = True
+        self._wanted.release()
+        if not self._busy:
+            self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        while True:
+            self._wanted.acquire()
+            if self._stopping:
+                self.source.close()
+                return
+            self._readings = _read(self.source, self._now_nanoseconds, self.health, self._timer)
+            self._done.release()
+
+
+Reader = InlineReader | ThreadedReader
+
+
+def reader_for(source: Source) -> Reader:
+    """The reader that fits the source."""
+    return ThreadedReader(source) if source.may_block else InlineReader(source)
+
+
+def _read(source: Source, now_nanoseconds: int, health: SourceHealth, timer: Callable[[], int]) -> Sequence[Reading]:
+    started = timer()
+    try:
+        readings = source.read(now_nanoseconds)
+    except Exception as error:
+        # Whatever a driver's binding raises, the other sources go on: the failure is counted and told, never a number.
+        health.failed(f"{source.name}: {type(error).__name__}: {error}")
+        return ()
+    health.succeeded(readings, timer() - started)
+    return readings

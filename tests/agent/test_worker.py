@@ -1,0 +1,99 @@
+"""A source that hangs or fails costs itself alone."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from wattledger_agent.readings import ChannelKey, ChannelSpec, CounterReading, Reading, TryAgain
+from wattledger_agent.worker import InlineReader, ThreadedReader, reader_for
+
+KEY = ChannelKey("cpu/0", "package", "scripted")
+
+
+class ScriptedSource:
+    """A source whose reads are given as functions of the time."""
+
+    name = "scripted"
+
+    def __init__(self, read: Callable[[int], Sequence[Reading]], *, may_block: bool = False) -> None:
+        self.may_block = may_block
+        self._read = read
+        self.closed = threading.Event()
+
+    def open(self) -> Sequence[ChannelSpec]:
+        return ()
+
+    def read(self, now_nanoseconds: int) -> Sequence[Reading]:
+        return self._read(now_nanoseconds)
+
+    def notes(self) -> Sequence[str]:
+        return ()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_a_reading_comes_through_with_the_time_of_its_begin() -> None:
+    """Both readers give the source the time at which the read was begun."""
+    for may_block in (False, True):
+        reader = reader_for(ScriptedSource(lambda now: [CounterReading(KEY, now)], may_block=may_block))
+        reader.begin(42)
+        assert reader.finish(5.0) == [CounterReading(KEY, 42)]
+        assert (reader.health.reads, reader.health.failures) == (1, 0)
+        reader.close()
+
+
+def test_a_source_that_raises_is_counted_and_yields_no_reading() -> None:
+    """A failed read is no reading, never a zero, and its error is told."""
+
+    def fail(now: int) -> Sequence[Reading]:
+        raise OSError(5, "Input/output error")
+
+    reader = InlineReader(ScriptedSource(fail))
+    reader.begin(1)
+    assert reader.finish(1.0) == ()
+    assert (reader.health.reads, reader.health.failures) == (1, 1)
+    assert "Input/output error" in reader.health.last_error
+
+
+def test_a_channel_that_could_not_be_read_is_the_last_error_until_it_can() -> None:
+    """The last error is that of the last read, so a repaired channel clears it."""
+    answers: list[Sequence[Reading]] = [[TryAgain(KEY, "no data")], [CounterReading(KEY, 1)]]
+    reader = InlineReader(ScriptedSource(lambda now: answers.pop(0)))
+    reader.begin(1)
+    reader.finish(1.0)
+    assert reader.health.last_error == "no data"
+    reader.begin(2)
+    reader.finish(1.0)
+    assert reader.health.last_error == ""
+
+
+def test_a_hung_source_is_waited_for_once_and_comes_back() -> None:
+    """One missed deadline for a hung read, no further waits, and reads go on when it returns; the late answer is dropped."""
+    release = threading.Event()
+    returned = threading.Event()
+
+    def hang(now: int) -> Sequence[Reading]:
+        if now == 1:
+            release.wait()
+            returned.set()
+        return [CounterReading(KEY, now)]
+
+    source = ScriptedSource(hang, may_block=True)
+    reader = ThreadedReader(source)
+    reader.begin(1)
+    assert reader.finish(0.01) == ()
+    assert reader.health.deadline_misses == 1
+    reader.begin(2)
+    assert reader.finish(60.0) == ()  # Would take a minute if it waited for the read that hangs.
+    assert reader.health.deadline_misses == 1
+    release.set()
+    returned.wait()
+    readings: Sequence[Reading] = ()
+    now = 3
+    while not readings:
+        reader.begin(now)
+        readings = reader.finish(5.0)
+        now += 1
+    assert readings == [CounterReading(KEY, now - 1)]
+    reader.close()
+    assert source.closed.wait(5.0)
