@@ -96,7 +96,9 @@ class ChannelPoint(msgspec.Struct, array_like=True, frozen=True):
     energy, gap_lower, gap_upper (microjoules) and gap_unbounded (count) are the agent's cumulative values at the point;
     boot_id and boottime_nanoseconds say when, utc_nanoseconds which time that was booked as.
     booked_microjoules is the committed lifetime total of the channel: what bookings added up to (role LEAF and RESIDUAL go
-    into rows; METER and SHOWN are counted here alone).
+    into rows; METER and SHOWN are counted here alone). booked_high_microjoules is the highest value it ever had: the same
+    but for a residual, which is signed and may fall; counters show it, so that they never do. A booking computes it as
+    max(before, booked_microjoules); readers take the larger of both.
     """
 
     boot_id: bytes
@@ -107,6 +109,7 @@ class ChannelPoint(msgspec.Struct, array_like=True, frozen=True):
     gap_upper_microjoules: int
     gap_unbounded_count: int
     booked_microjoules: int
+    booked_high_microjoules: int = 0
 
 
 class Cursor(msgspec.Struct, array_like=True, frozen=True):
