@@ -1,0 +1,183 @@
+"""The agent's loop: read every source each period, meter, and spool what was metered.
+
+Joins sources, meter, spool and shipper; decides nothing about energy (meter) or delivery (session). The only thread that
+touches the meter.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from wattledger_protos.v1 import telemetry_pb2 as pb
+
+from wattledger_agent.counters import Instant
+from wattledger_agent.meter import Meter
+from wattledger_agent.readings import ChannelSpec, Reading, Source
+from wattledger_agent.spool import Spool
+from wattledger_agent.worker import Reader, reader_for
+
+log = logging.getLogger("wattledger.agent")
+
+# Trapezoids over more than this hide what happened between; also the least, for periods below 3 s.
+INTEGRAL_GAP_PERIODS_MAX = 3.0
+INTEGRAL_GAP_SECONDS_MIN = 10.0
+
+# Sources that may hang get this share of a period before the sample is made without them.
+DEADLINE_PERIODS = 0.5
+
+
+class Clock(Protocol):
+    """Gives the present on all clocks of the host."""
+
+    def instant(self) -> Instant:
+        """Now."""
+
+
+class Delivery(Protocol):
+    """What the sampler tells the shipper."""
+
+    def appended(self) -> None:
+        """A record was added to the spool."""
+
+    def live(self, live: pb.Live) -> None:
+        """Present values, to be sent if a stream is open, else dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSource:
+    """A source that was opened, with the channels that it offered."""
+
+    source: Source
+    specs: Sequence[ChannelSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """How often the sampler does what; seconds."""
+
+    period_seconds: float
+    flush_seconds: float
+    live_seconds: float
+
+    @property
+    def integral_gap_seconds_max(self) -> float:
+        """Longest span that measured power is integrated over."""
+        return max(INTEGRAL_GAP_SECONDS_MIN, INTEGRAL_GAP_PERIODS_MAX * self.period_seconds)
+
+
+class Sampler:
+    """One agent's measuring side. `step` is one tick; `run` is ticks until `stop`."""
+
+    def __init__(
+        self,
+        sources: Sequence[OpenSource],
+        spool: Spool,
+        delivery: Delivery,
+        clock: Clock,
+        cadence: Cadence,
+        on_tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._specs = [spec for source in sources for spec in source.specs]
+        # Sources in threads come last, so that they read while the others do.
+        self._readers: list[Reader] = [
+            reader_for(source.source) for source in sorted(sources, key=lambda source: source.source.may_block)
+        ]
+        self._spool = spool
+        self._delivery = delivery
+        self._clock = clock
+        self._cadence = cadence
+        self._on_tick = on_tick
+        self._stopping = threading.Event()
+        self._renewal_wanted = threading.Event()
+        self._next_flush_nanoseconds = 0
+        self._next_live_nanoseconds = 0
+        self._meter = self._make_meter(spool.last_state)
+
+    def run(self) -> None:
+        """Tick until `stop`, then spool what is left. Ticks keep to a grid, so that a slow one does not shift the rest."""
+        period_nanoseconds = round(self._cadence.period_seconds * 1e9)
+        due = time.monotonic_ns()
+        while not self._stopping.wait(max(0.0, (due - time.monotonic_ns()) / 1e9)):
+            self.step()
+            self._on_tick()
+            missed = max(0, (time.monotonic_ns() - due) // period_nanoseconds)
+            due += (missed + 1) * period_nanoseconds
+        self.flush(self._clock.instant())
+        for reader in self._readers:
+            reader.close()
+
+    def stop(self) -> None:
+        """End `run` after the tick under way; callable from any thread and from a signal handler."""
+        self._stopping.set()
+
+    def renew(self) -> None:
+        """Begin a new epoch at the next tick: the spool's disk went back in time. Callable from any thread."""
+        self._renewal_wanted.set()
+
+    def step(self) -> None:
+        """One tick: read all sources, meter, and flush and show what is due."""
+        now = self._clock.instant()
+        if self._renewal_wanted.is_set():
+            self._begin_epoch(now)
+        self._meter.observe(self._read_all(now), now)
+        if now.boottime_nanoseconds >= self._next_flush_nanoseconds:
+            self._next_flush_nanoseconds = now.boottime_nanoseconds + round(self._cadence.flush_seconds * 1e9)
+            self.flush(now)
+        if now.boottime_nanoseconds >= self._next_live_nanoseconds:
+            self._next_live_nanoseconds = now.boottime_nanoseconds + round(self._cadence.live_seconds * 1e9)
+            self._delivery.live(self._live(now))
+
+    def flush(self, now: Instant) -> None:
+        """Make what was metered since the last flush durable, and let the shipper know."""
+        cut = self._meter.cut(now)
+        if cut is not None:
+            self._spool.append(cut)
+            self._delivery.appended()
+
+    def _read_all(self, now: Instant) -> list[Reading]:
+        for reader in self._readers:
+            reader.begin(now.boottime_nanoseconds)
+        deadline = time.monotonic() + DEADLINE_PERIODS * self._cadence.period_seconds
+        readings: list[Reading] = []
+        for reader in self._readers:
+            readings.extend(reader.finish(deadline - time.monotonic()))
+        return readings
+
+    def _begin_epoch(self, now: Instant) -> None:
+        self._renewal_wanted.clear()
+        log.warning("the spool is older than what the collector has committed: a new epoch begins")
+        self._spool.renew(now)
+        self._meter = self._make_meter(None)
+
+    def _make_meter(self, state: bytes | None) -> Meter:
+        meter = Meter(state=state, integral_gap_seconds_max=self._cadence.integral_gap_seconds_max)
+        meter.offer(self._specs, self._clock.instant())
+        return meter
+
+    def _live(self, now: Instant) -> pb.Live:
+        live = pb.Live(
+            clock=pb.ClockPair(
+                boottime_nanoseconds=now.boottime_nanoseconds,
+                realtime_nanoseconds=now.realtime_nanoseconds,
+                synchronised=now.synchronised,
+            ),
+            powers=self._meter.live(),
+            utilizations=self._meter.live_utilizations(),
+            spool_bytes=self._spool.unacknowledged_bytes,
+            spool_unacknowledged_records=self._spool.unacknowledged_records,
+            spool_thinned_samples=self._spool.thinned_samples,
+        )
+        for reader in self._readers:
+            health = reader.health
+            live.sources.add(
+                source=health.source,
+                reads=health.reads,
+                failures=health.failures,
+                deadline_misses=health.deadline_misses,
+                last_error=health.last_error,
+                read_nanoseconds=health.read_nanoseconds,
+            )
+        return live

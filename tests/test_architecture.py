@@ -1,0 +1,64 @@
+"""Who may import whom: the two halves meet in the wire alone, and pure modules touch no clock, socket, file or thread."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+AGENT = ROOT / "agent/wattledger_agent"
+COLLECTOR = ROOT / "collector/wattledger_collector"
+PROTOS = ROOT / "protos/wattledger_protos"
+
+PURE = [
+    *(AGENT / f"{name}.py" for name in ("readings", "counters", "topology", "meter", "session", "wire", "config")),
+    *(COLLECTOR / f"{name}.py" for name in ("records", "session", "ledger", "wire", "config", "factors", "accounting")),
+]
+
+# Modules that a pure module may not import: clocks, sockets, files, threads, chance and frameworks.
+IMPURE = {
+    "alembic", "asyncio", "datetime.now", "grpc", "http", "io", "multiprocessing", "os", "pathlib", "prometheus_client",
+    "psutil", "random", "secrets", "select", "shutil", "signal", "socket", "sqlalchemy", "sqlite3", "ssl", "starlette",
+    "subprocess", "tempfile", "threading", "time", "urllib", "uuid", "uvicorn",
+}  # fmt: skip
+
+
+def imports(path: Path) -> set[str]:
+    """All modules that a file imports, wherever in the file; what is imported for type checking alone does not count."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return found | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+
+
+def top(modules: set[str]) -> set[str]:
+    """The top-level names of modules."""
+    return {module.partition(".")[0] for module in modules}
+
+
+def test_the_halves_never_import_each_other() -> None:
+    """Agent and collector meet in the wire's messages alone; the wire imports neither."""
+    for folder, foreign in ((AGENT, {"wattledger_collector"}), (COLLECTOR, {"wattledger_agent"}),
+                            (PROTOS, {"wattledger_agent", "wattledger_collector"})):  # fmt: skip
+        for path in folder.rglob("*.py"):
+            assert not top(imports(path)) & foreign, path
+
+
+@pytest.mark.parametrize("path", PURE, ids=lambda path: f"{path.parent.name}.{path.stem}")
+def test_pure_modules_import_nothing_impure(path: Path) -> None:
+    """A pure module can be run in a simulation a thousand times a second, with time as an argument."""
+    assert not top(imports(path)) & IMPURE
+
+
+def test_grpc_is_imported_by_the_shipper_alone() -> None:
+    """The agent's other commands start without gRPC's memory and time."""
+    importers = {path.name for path in AGENT.rglob("*.py") if "grpc" in top(imports(path))}
+    assert importers == {"shipper.py"}
+
+
+def test_no_module_is_called_common_or_utils() -> None:
+    """A module's name says what it is for."""
+    names = {path.stem for folder in (AGENT, COLLECTOR, PROTOS) for path in folder.rglob("*")}
+    assert not names & {"common", "utils", "util", "helpers", "misc"}
