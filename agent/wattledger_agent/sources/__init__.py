@@ -1,0 +1,12 @@
+"""The sources: each module reads one kind of sensor, and `SOURCES` is where it is registered.
+
+Holds no logic. A factory is the source's class: roots and options are its arguments, and nothing is touched before `open`.
+"""
+
+from wattledger_agent.readings import SourceFactory
+from wattledger_agent.sources.cpu import CpuSource
+
+# By the name that configuration, channel keys and metrics use; the order is that in which they are shown.
+SOURCES: dict[str, SourceFactory] = {
+    "cpu": CpuSource,
+}
