@@ -72,7 +72,7 @@ class ChannelSpec:
     role: LEAF, METER or SHOWN; residuals are made by the topology.
     parent: the channel that contains this one, if any; a LEAF whose parent is a METER is one of the meter's parts.
     power_bound_watts: more than this is impossible for the part; > 0. Decides whether a wrap is ambiguous, and bounds gaps.
-    counter_range_microjoules: the counter returns to 0 after this value; None if it never wraps (then a fall is a reset).
+    counter_range_microjoules: the counter counts modulo this value; None if it never wraps (then a fall is a reset).
         Meaningful for Method.COUNTER only.
     uncertainty_lower_ratio, uncertainty_upper_ratio: 95 % band of the energy relative to its value; 0 if unknown.
     model: the part's name for people; may be empty.
