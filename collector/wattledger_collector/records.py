@@ -119,6 +119,7 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True):
     recorded: the epoch comes from a recording and never enters live totals.
     collector: id of the collector that wrote the row last; it exposes the host.
     points: by the epoch's channel number, in ascending order.
+    committed_checksum: that of the batch that committed_sequence ended with; it tells a forked spool from the true one.
     """
 
     host: str
@@ -128,6 +129,7 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True):
     recorded: bool
     collector: str
     points: dict[int, ChannelPoint]
+    committed_checksum: int = 0
 
 
 class Boot(msgspec.Struct, array_like=True, frozen=True):

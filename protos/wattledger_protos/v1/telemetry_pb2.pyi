@@ -924,12 +924,17 @@ class Welcome(_message.Message):
     SERVER_REALTIME_NANOSECONDS_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
+    COMMITTED_CHECKSUM_FIELD_NUMBER: _builtins.int
     protocol_minor: _builtins.int
     committed_sequence: _builtins.int
     """The agent goes on with the batch after this one; 0 for a new epoch."""
     server_realtime_nanoseconds: _builtins.int
     """The collector's clock, nanoseconds since 1970-01-01 UTC."""
     durability: Global___Durability.ValueType
+    committed_checksum: _builtins.int
+    """Checksum of the batch that committed_sequence ended with; 0 if there is none. A spool that holds another record in that
+    place was copied back from an older disk and has gone on by itself: its agent begins a new epoch.
+    """
     @_builtins.property
     def settings(self) -> Global___Settings: ...
     def __init__(
@@ -940,10 +945,11 @@ class Welcome(_message.Message):
         server_realtime_nanoseconds: _builtins.int = ...,
         settings: Global___Settings | None = ...,
         durability: Global___Durability.ValueType = ...,
+        committed_checksum: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_sequence", b"committed_sequence", "durability", b"durability", "protocol_minor", b"protocol_minor", "server_realtime_nanoseconds", b"server_realtime_nanoseconds", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_checksum", b"committed_checksum", "committed_sequence", b"committed_sequence", "durability", b"durability", "protocol_minor", b"protocol_minor", "server_realtime_nanoseconds", b"server_realtime_nanoseconds", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
