@@ -159,6 +159,7 @@ class Host(msgspec.Struct, array_like=True, frozen=True):
     epochs: all epochs seen, newest last, at most EPOCHS_MAX; the newest is the one whose Hello came last.
     withheld_until: after a restore, the sequence (by epoch) that the agent must reach before the host's counters are
     exposed again; empty if nothing is withheld. withheld: set by `restore` until the first Hello fills withheld_until.
+    name: what the operator calls the host; empty: its id. A Hello's labels never change it.
     """
 
     host: str
@@ -172,6 +173,7 @@ class Host(msgspec.Struct, array_like=True, frozen=True):
     withheld: bool
     withheld_until: dict[bytes, int]
     conflict: str
+    name: str = ""
 
 
 BOOTS_MAX = 16  # A host that boots daily keeps two weeks of offsets; older boots are only met in a longer backlog.

@@ -1,0 +1,149 @@
+"""Reads collector.toml and the files it names, and brings the store's dated rows into line with it.
+
+What the file may say is in `config.py`. Rows are only added, never changed: a booked interval keeps its site, zone and PUE.
+Source of truth: the store; the configuration says what shall hold from now on.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from wattledger_collector.config import (
+    Configuration,
+    ConfigurationError,
+    Site,
+    Tls,
+    check_zones,
+    parse_configuration,
+    site_of_host,
+    valid_from_seconds,
+)
+from wattledger_collector.factor_files import load_catalog
+from wattledger_collector.factors import FactorCatalog, FactorFileError
+from wattledger_collector.records import AssignmentRow, SiteRow, Store
+
+# The first row of a site or host holds for all time before, too: recordings and backlogs are older than the configuration.
+ALL_TIME_SECONDS = 0
+
+
+def load_configuration(path: Path) -> tuple[Configuration, FactorCatalog]:
+    """Read and check the whole configuration and its factor files. Raises ConfigurationError.
+
+    Paths in the result are absolute; relative ones are taken from the configuration's folder.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError([f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8"]) from error
+    except OSError as error:
+        raise ConfigurationError([f"cannot read {path}: {error.strerror}: name the file with --config"]) from error
+    try:
+        configuration = _with_absolute_paths(parse_configuration(text), path.resolve().parent)
+        catalog = load_catalog(Path(name) for name in configuration.factors.files)
+        check_zones(configuration, catalog)
+        _check_files(configuration)
+    except ConfigurationError as error:
+        raise ConfigurationError([f"{path}: {problem}" for problem in error.problems]) from error
+    except FactorFileError as error:
+        raise ConfigurationError([str(error)]) from error
+    return configuration, catalog
+
+
+def _with_absolute_paths(configuration: Configuration, folder: Path) -> Configuration:
+    def absolute(tls: Tls | None) -> Tls | None:
+        if tls is None:
+            return None
+        ca = str(folder / tls.ca) if tls.ca else ""
+        return Tls(certificate=str(folder / tls.certificate), key=str(folder / tls.key), ca=ca)
+
+    replace = msgspec.structs.replace
+    return replace(
+        configuration,
+        server=replace(configuration.server, tls=absolute(configuration.server.tls)),
+        http=replace(configuration.http, tls=absolute(configuration.http.tls)),
+        store=replace(configuration.store, path=str(folder / configuration.store.path)),
+        factors=replace(configuration.factors, files=tuple(str(folder / name) for name in configuration.factors.files)),
+    )
+
+
+def _check_files(configuration: Configuration) -> None:
+    problems: list[str] = []
+    for section, tls in (("server", configuration.server.tls), ("http", configuration.http.tls)):
+        if tls is None:
+            continue
+        for name, file in (("certificate", tls.certificate), ("key", tls.key), ("ca", tls.ca)):
+            if file:
+                try:
+                    Path(file).read_bytes()
+                except OSError as error:
+                    problems.append(f"cannot read {section}.tls.{name} {file}: {error.strerror}: correct its path or rights")
+    if problems:
+        raise ConfigurationError(problems)
+
+
+def apply_configuration(configuration: Configuration, store: Store, now_seconds: int, *, assumed: bool = False) -> None:
+    """Add the site and assignment rows by which the configuration differs from the store.
+
+    A new site or host gets its row for all time; a change holds from the next interval, so that no booked energy moves.
+    now_seconds: since 1970-01-01 UTC. assumed: the zones were proposed by the program, not given by an operator.
+    """
+    apply_sites(configuration.site, store, now_seconds, assumed=assumed)
+    hosts = [(host.host, host.labels) for host in store.hosts()]
+    assign_hosts(configuration, store, hosts, now_seconds)
+
+
+def apply_sites(sites: Sequence[Site], store: Store, now_seconds: int, *, assumed: bool = False) -> list[SiteRow]:
+    """Add the site rows that differ; returns them."""
+    stored: dict[str, list[SiteRow]] = {}
+    for row in sorted(store.sites(), key=lambda row: (row.valid_from_seconds, row.recorded_at_seconds)):
+        stored.setdefault(row.site, []).append(row)
+    new: list[SiteRow] = []
+    for site in sorted(sites, key=lambda site: valid_from_seconds(site) or ALL_TIME_SECONDS):
+        rows = stored.setdefault(site.name, [])
+        start = valid_from_seconds(site)
+        row = SiteRow(
+            site=site.name,
+            valid_from_seconds=start if start is not None else _change_instant(rows, now_seconds, store.interval_seconds),
+            zone=site.zone or None,
+            pue=f"{site.pue:f}",
+            assumed=assumed,
+            recorded_at_seconds=now_seconds,
+        )
+        # With a stated instant the row that holds there counts, else the one that holds last.
+        before = [other for other in rows if start is None or other.valid_from_seconds == start]
+        if not before or (before[-1].zone, before[-1].pue, before[-1].assumed) != (row.zone, row.pue, row.assumed):
+            rows.append(row)
+            new.append(row)
+    if new:
+        store.add_sites(new)
+    return new
+
+
+def assign_hosts(
+    configuration: Configuration, store: Store, hosts: Iterable[tuple[str, Mapping[str, str]]], now_seconds: int
+) -> list[AssignmentRow]:
+    """Add an assignment for each host (id and labels) whose site by the rules is not the stored one; returns them.
+
+    To be called for a new host before its first energy is booked.
+    """
+    stored: dict[str, list[AssignmentRow]] = {}
+    for row in sorted(store.assignments(), key=lambda row: (row.valid_from_seconds, row.recorded_at_seconds)):
+        stored.setdefault(row.host, []).append(row)
+    new: list[AssignmentRow] = []
+    for host, labels in hosts:
+        site = site_of_host(configuration, host, labels)
+        rows = stored.get(host, [])
+        if not rows or rows[-1].site != site:
+            start = _change_instant(rows, now_seconds, store.interval_seconds)
+            new.append(AssignmentRow(host, start, site, now_seconds))
+    if new:
+        store.add_assignments(new)
+    return new
+
+
+def _change_instant(rows: Sequence[object], now_seconds: int, interval_seconds: int) -> int:
+    """From when a new row holds: for all time if it is the first, else from the next interval."""
+    if not rows:
+        return ALL_TIME_SECONDS
+    return (now_seconds // interval_seconds + 1) * interval_seconds
