@@ -1,0 +1,341 @@
+"""The fleet in memory: committed totals and present values, fed by the writer and by Live messages, read by the HTTP side.
+
+Holds nothing that the database does not: after a restart `load` has the same counters as before. Reads no clock; every time
+is an argument, in seconds since 1970-01-01 UTC. Bookings come from the writer's thread, Live messages and readers from
+others: site totals are behind a lock, hosts are replaced as a whole.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Protocol
+
+from wattledger_collector.accounting import BasisFinder, SiteBasis
+from wattledger_collector.factors import FactorCatalog
+from wattledger_collector.fleet_host import HostEntry
+from wattledger_collector.fleet_live import PowerHistory, PowerPoint, PowerSum, read_live
+from wattledger_collector.fleet_sites import Amount, RecentKey, SitePlan, SiteSeries, SiteTotals
+from wattledger_collector.records import (
+    NANOSECONDS_PER_SECOND,
+    AssignmentRow,
+    Booking,
+    ChannelInfo,
+    Cursor,
+    GapRow,
+    Host,
+    HostState,
+    Quality,
+    RollupRow,
+    SiteRow,
+    Store,
+)
+from wattledger_protos.v1 import telemetry_pb2 as pb
+
+# A host that gave no value for this long is silent: six Live messages of the default period, or three of Prometheus'.
+STALENESS_SECONDS_DEFAULT = 60.0
+
+# What the page lists of the newest gaps; the store has all.
+RECENT_GAPS_MAX = 200
+
+# Coverage looks at whole intervals that reach back at least this long.
+COVERAGE_SECONDS = 3600
+
+# No reader sees a roll-up later than this; the year 2262 is the end of 64-bit nanoseconds.
+_END_OF_TIME_SECONDS = 2**63 // NANOSECONDS_PER_SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class EmissionTotal:
+    """One emission counter: grams of a gas since the site's first interval, with the factors first used."""
+
+    site: str
+    gas: str
+    is_modelled: bool
+    grams: Decimal
+
+
+class EmissionView(Protocol):
+    """Emission counters. A factor is chosen once for each (site, interval), kept, and never changed after."""
+
+    def add(self, site: str, interval_start_seconds: int, quality: Quality, energy_microjoules: int) -> None:
+        """Count committed energy that is not recorded. Called from one thread at a time."""
+
+    def totals(self) -> Sequence[EmissionTotal]:
+        """All counters; none of them is lower than before."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecentGap:
+    """A gap that was just booked. channel None: the whole host."""
+
+    host: str
+    site: str
+    channel: ChannelInfo | None
+    gap: GapRow
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Channel time with a figure, and what a fleet without holes would have covered; seconds."""
+
+    covered_seconds: float
+    expected_seconds: float
+
+    @property
+    def ratio(self) -> float | None:
+        """In [0, 1]; None where nothing was expected."""
+        if self.expected_seconds <= 0:
+            return None
+        return min(1.0, self.covered_seconds / self.expected_seconds)
+
+
+class FleetView:
+    """What `/metrics`, the API and the page show.
+
+    collector: id of this collector; it exposes the hosts whose newest cursor names it. staleness_seconds: how long a
+    host's gauges outlive its last message. emissions: emission counters; None leaves them out.
+    """
+
+    def __init__(
+        self,
+        *,
+        collector: str,
+        interval_seconds: int,
+        staleness_seconds: float = STALENESS_SECONDS_DEFAULT,
+        emissions: EmissionView | None = None,
+    ) -> None:
+        self.collector = collector
+        self.interval_seconds = interval_seconds
+        self.staleness_seconds = staleness_seconds
+        self.plan = SitePlan()
+        self._emissions = emissions
+        self._basis = BasisFinder((), FactorCatalog(()))
+        self._hosts: dict[str, HostEntry] = {}
+        self._totals = SiteTotals()
+        self._history = PowerHistory()
+        self._gaps: deque[RecentGap] = deque(maxlen=RECENT_GAPS_MAX)
+        self._store: Store | None = None
+        self._lock = threading.Lock()
+
+    # What feeds it.
+
+    def load(self, store: Store, now_seconds: float) -> None:
+        """Take over what is committed; at start, before the first booking, or again after another writer was at work."""
+        self._store = store
+        self.set_plan(store.sites(), store.assignments())
+        cursors: dict[str, list[Cursor]] = {}
+        for cursor in store.cursors():
+            cursors.setdefault(cursor.host, []).append(cursor)
+        for record in store.hosts():
+            rows = [(c, store.load_channels(c.host, c.epoch).values()) for c in cursors.get(record.host, ())]
+            self._entry(record, now_seconds).update(record, rows, self.collector)
+        with self._lock:
+            self._totals.load(self._counted(store.rollups(0, _END_OF_TIME_SECONDS)), now_seconds)
+
+    def set_plan(self, sites: Iterable[SiteRow], assignments: Iterable[AssignmentRow]) -> None:
+        """Take over all dated rows of sites and hosts as they stand in the store."""
+        self.plan.replace(sites, assignments)
+
+    def set_basis(self, finder: BasisFinder) -> None:
+        """Take over zones, PUE and factors: what the page's emissions of today are reckoned with."""
+        self._basis = finder
+
+    def on_committed(self, bookings: Sequence[Booking], now_seconds: float) -> None:
+        """Bookings were committed, in this order. Called by the writer's thread."""
+        for booking in bookings:
+            entry = self._take_over(booking, now_seconds)
+            site = self.plan.site_of(booking.host_after.host, now_seconds)
+            entry.site = site
+            if not booking.cursor_after.recorded:
+                self._count(booking, entry)
+            for gap in booking.gaps:
+                channel = entry.channel(booking.cursor_after.epoch, gap.channel)
+                self._gaps.append(RecentGap(entry.host, site, channel, gap))
+        with self._lock:
+            self._totals.prune(now_seconds)
+
+    def on_live(self, host: str, live: pb.Live, now_seconds: float) -> None:
+        """Present values of a host came. A host whose Hello is not committed yet is not shown."""
+        entry = self._hosts.get(host)
+        if entry is None:
+            return
+        entry.live = read_live(live, now_seconds)
+        if self._history.is_due(now_seconds):
+            self._history.add(now_seconds, self.power(now_seconds))
+
+    # What reads it.
+
+    def hosts(self) -> list[HostEntry]:
+        """All hosts ever seen, in order of their ids."""
+        return [entry for _, entry in sorted(self._hosts.items())]
+
+    def host(self, host: str) -> HostEntry | None:
+        """One host; None if it was never seen."""
+        return self._hosts.get(host)
+
+    def power(self, now_seconds: float, site: str | None = None) -> PowerSum:
+        """Present power of all hosts that are not silent and not recorded, or of those of one site."""
+        total = PowerSum()
+        for entry in list(self._hosts.values()):
+            live = entry.fresh_live(now_seconds, self.staleness_seconds)
+            if live is not None and not entry.is_recorded and site in (None, entry.site):
+                total.add(live)
+        return total
+
+    def history(self, now_seconds: float) -> Sequence[PowerPoint]:
+        """The fleet's power of the last hour, oldest first."""
+        return self._history.points(now_seconds)
+
+    def recent_energy(self, from_seconds: float) -> Sequence[tuple[int, RecentKey, Amount]]:
+        """Committed energy of the intervals that start at or after an instant, at most two days ago."""
+        with self._lock:
+            return self._totals.recent(from_seconds)
+
+    def recent_gaps(self) -> list[RecentGap]:
+        """The newest gaps that were booked since the start, newest first."""
+        return list(self._gaps)[::-1]
+
+    def basis(self, site: str, at_seconds: float) -> SiteBasis:
+        """Zone, PUE and factor of a site at an instant."""
+        return self._basis.find(site, int(at_seconds))
+
+    def sites(self) -> list[str]:
+        """All sites that are configured or have hosts or energy."""
+        with self._lock:
+            counted = {series.site for series, _ in self._totals.counters({})}
+        return sorted(counted | set(self.plan.names()) | {entry.site for entry in list(self._hosts.values())})
+
+    def withheld(self) -> dict[str, int]:
+        """How many withheld hosts each site's totals wait for, after a restore. A retired host is not waited for."""
+        counts: dict[str, int] = {}
+        for entry in list(self._hosts.values()):
+            if entry.is_withheld and entry.state is not HostState.RETIRED:
+                for site in self.plan.sites_ever_of(entry.host):
+                    counts[site] = counts.get(site, 0) + 1
+        return counts
+
+    def site_counters(self) -> list[tuple[SiteSeries, int]]:
+        """Lifetime microjoules of each site, component and method; sites with a withheld host are left out."""
+        withheld = self.withheld()
+        slack: dict[SiteSeries, int] = {}
+        for entry in list(self._hosts.values()):
+            for key, microjoules in entry.slack.items():
+                series = SiteSeries(entry.site, key.component, key.method)
+                slack[series] = slack.get(series, 0) + microjoules
+        with self._lock:
+            counters = self._totals.counters(slack)
+        return [(series, microjoules) for series, microjoules in counters if series.site not in withheld]
+
+    def emission_counters(self) -> list[EmissionTotal]:
+        """Lifetime grams of each site; sites with a withheld host are left out."""
+        if self._emissions is None:
+            return []
+        withheld = self.withheld()
+        with self._lock:
+            totals = self._emissions.totals()
+        return [total for total in totals if total.site not in withheld]
+
+    def coverage(self, now_seconds: float) -> dict[str, Coverage]:
+        """By site, over the last hour in whole intervals. Drained and retired hosts count while they report."""
+        begin = int(now_seconds - COVERAGE_SECONDS) // self.interval_seconds * self.interval_seconds
+        expected: dict[str, int] = {}
+        for entry in list(self._hosts.values()):
+            if entry.is_recorded:
+                continue
+            end = entry.last_sample_utc_nanoseconds
+            if not entry.is_reporting(now_seconds, self.staleness_seconds):
+                if entry.state is not HostState.ACTIVE:
+                    continue
+                end = int(now_seconds * NANOSECONDS_PER_SECOND)
+            channel_time = entry.expected_nanoseconds(begin * NANOSECONDS_PER_SECOND, end)
+            expected[entry.site] = expected.get(entry.site, 0) + channel_time
+        covered: dict[str, int] = {}
+        for _, key, amount in self.recent_energy(begin):
+            covered[key.site] = covered.get(key.site, 0) + amount.covered_nanoseconds
+        return {
+            site: Coverage(covered.get(site, 0) / NANOSECONDS_PER_SECOND, total / NANOSECONDS_PER_SECOND)
+            for site, total in sorted(expected.items())
+            if total > 0
+        }
+
+    def agents(self, now_seconds: float) -> dict[tuple[str, str], int]:
+        """Hosts by (site, state); each host is counted once."""
+        counts: dict[tuple[str, str], int] = {}
+        for entry in list(self._hosts.values()):
+            key = (entry.site, self.state(entry, now_seconds))
+            counts[key] = counts.get(key, 0) + 1
+        return counts
+
+    def state(self, entry: HostEntry, now_seconds: float) -> str:
+        """One word for a host: retired, drained, recorded, conflict, reporting or silent."""
+        if entry.state is not HostState.ACTIVE:
+            return entry.state.value
+        if entry.is_recorded:
+            return "recorded"
+        if entry.record.conflict:
+            return "conflict"
+        return "reporting" if entry.is_reporting(now_seconds, self.staleness_seconds) else "silent"
+
+    def model_band(self) -> tuple[float, float]:
+        """95 % band of the fleet's modelled energy, as ratios (lower, upper), weighed by each channel's lifetime energy."""
+        weights = lower = upper = 0.0
+        for entry in list(self._hosts.values()):
+            if not entry.is_recorded:
+                for info, microjoules in entry.bands():
+                    weights += microjoules
+                    lower += microjoules * info.uncertainty_lower_ratio
+                    upper += microjoules * info.uncertainty_upper_ratio
+        return (lower / weights, upper / weights) if weights else (0.0, 0.0)
+
+    # How it is fed.
+
+    def _entry(self, record: Host, now_seconds: float) -> HostEntry:
+        entry = self._hosts.get(record.host)
+        if entry is None:
+            entry = HostEntry(record, self.plan.site_of(record.host, now_seconds))
+            self._hosts[record.host] = entry
+        return entry
+
+    def _take_over(self, booking: Booking, now_seconds: float) -> HostEntry:
+        after, cursor = booking.host_after, booking.cursor_after
+        rows: list[tuple[Cursor, Iterable[ChannelInfo]]] = [(cursor, booking.channels)]
+        known = self._hosts.get(after.host)
+        if known is None and self._store is not None:
+            # Its assignment may be as new as the host, and another collector may have served it until now.
+            self.set_plan(self._store.sites(), self._store.assignments())
+            peers = self._store.load_peer_cursors(after.host, cursor.epoch)
+            rows = [(peer, self._store.load_channels(peer.host, peer.epoch).values()) for peer in peers] + rows
+        if self._store is not None and not self._has_catalog(known, cursor, booking.channels):
+            rows[-1] = (cursor, self._store.load_channels(cursor.host, cursor.epoch).values())
+        entry = self._entry(after, now_seconds)
+        entry.update(after, rows, self.collector)
+        return entry
+
+    def _has_catalog(self, entry: HostEntry | None, cursor: Cursor, new: Sequence[ChannelInfo]) -> bool:
+        numbers = {info.channel for info in new}
+        return all(
+            number in numbers or (entry is not None and entry.channel(cursor.epoch, number) is not None)
+            for number in cursor.points
+        )
+
+    def _count(self, booking: Booking, entry: HostEntry) -> None:
+        with self._lock:
+            for row in booking.energy:
+                channel = entry.channel(booking.cursor_after.epoch, row.channel)
+                if channel is None:
+                    continue
+                start = row.interval_start_seconds
+                site = self.plan.site_of(entry.host, start)
+                self._totals.add(
+                    site, channel.component, row.quality, start, Amount(row.energy_microjoules, row.covered_nanoseconds)
+                )
+                if self._emissions is not None:
+                    self._emissions.add(site, start, row.quality, row.energy_microjoules)
+
+    def _counted(self, rollups: Iterable[RollupRow]) -> Iterable[RollupRow]:
+        for row in rollups:
+            if self._emissions is not None and not row.recorded:
+                self._emissions.add(row.site, row.interval_start_seconds, row.quality, row.energy_microjoules)
+            yield row

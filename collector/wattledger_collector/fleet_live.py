@@ -1,0 +1,224 @@
+"""What a fleet draws at present: Live messages as values, and a bounded ring of the last hour's power.
+
+Holds no totals and books nothing: a Live value is a gauge that is forgotten when its host falls silent. Source of truth
+for the fields is protos/wattledger_protos/v1/telemetry.proto. Times are seconds since 1970-01-01 UTC, power is milliwatts.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from wattledger_collector.records import Component, Method, Role
+from wattledger_protos.v1 import telemetry_pb2 as pb
+
+# What is kept of one Live message. A server with 16 GPUs and 8 sockets sends fewer than 100 of each; the rest is cut.
+LIVE_ENTRIES_MAX = 512
+LIVE_TEXT_CHARACTERS_MAX = 512
+
+# One point in five seconds for an hour: 720 points, about 200 kB.
+HISTORY_SECONDS = 3600
+HISTORY_STEP_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeriesKey:
+    """What a host's series are told apart by: a component, and how its energy is made.
+
+    There is one object of each; they are compared by identity, since hashing two enum members is what costs most here.
+    """
+
+    component: Component
+    method: Method
+
+
+_KEYS = {(int(component), int(method)): SeriesKey(component, method) for component in Component for method in Method}
+_ROLES = {int(role): role for role in Role}
+
+# What is summed; see records.ChannelInfo.is_booked.
+BOOKED_ROLES = (Role.LEAF, Role.RESIDUAL)
+
+
+def series_key(component: Component, method: Method) -> SeriesKey:
+    """The one key of a component and method."""
+    return _KEYS[component, method]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveChannel:
+    """Present power of one channel, for people who look at one host."""
+
+    device: str
+    domain: str
+    component: Component
+    method: Method
+    role: Role
+    milliwatts: int
+    lower_ratio: float
+    upper_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class LiveUtilization:
+    """Present utilization of one device. kind: the number on the wire; ppm: millionths, in [0, 1000000]."""
+
+    device: str
+    kind: int
+    ppm: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHealth:
+    """How one source of an agent fares since the agent's start."""
+
+    source: str
+    reads: int
+    failures: int
+    deadline_misses: int
+    last_error: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveReading:
+    """One Live message, checked and summed over the accounted cut.
+
+    power: milliwatts by component and method. lower, upper: ends of the 95 % band of the sum; errors are added linearly,
+    since those of models are alike from host to host and do not cancel out.
+    """
+
+    received_seconds: float
+    power: tuple[tuple[SeriesKey, int], ...]
+    lower_milliwatts: float
+    upper_milliwatts: float
+    channels: tuple[LiveChannel, ...]
+    utilizations: tuple[LiveUtilization, ...]
+    sources: tuple[SourceHealth, ...]
+    spool_bytes: int
+    spool_unacknowledged_records: int
+    spool_thinned_samples: int
+
+    @property
+    def milliwatts(self) -> int:
+        """Power of the host's accounted cut."""
+        return sum(milliwatts for _, milliwatts in self.power)
+
+
+def read_live(live: pb.Live, received_seconds: float) -> LiveReading:
+    """Take over a Live message. What this release does not know (a component, a role) is left out, never guessed."""
+    channels: list[LiveChannel] = []
+    sums: dict[SeriesKey, int] = {}
+    lower = upper = 0.0
+    for power in live.powers[:LIVE_ENTRIES_MAX]:
+        key = _KEYS.get((power.component, power.method))
+        role = _ROLES.get(power.role)
+        if key is None or role is None:
+            continue
+        milliwatts = power.power_milliwatts
+        channel = LiveChannel(
+            power.device[:LIVE_TEXT_CHARACTERS_MAX],
+            power.domain[:LIVE_TEXT_CHARACTERS_MAX],
+            key.component,
+            key.method,
+            role,
+            milliwatts,
+            power.uncertainty_lower_ratio,
+            power.uncertainty_upper_ratio,
+        )
+        channels.append(channel)
+        if role in BOOKED_ROLES:
+            sums[key] = sums.get(key, 0) + milliwatts
+            lower += milliwatts - abs(milliwatts) * channel.lower_ratio
+            upper += milliwatts + abs(milliwatts) * channel.upper_ratio
+    return LiveReading(
+        received_seconds=received_seconds,
+        power=tuple(sums.items()),
+        lower_milliwatts=lower,
+        upper_milliwatts=upper,
+        channels=tuple(channels),
+        utilizations=_utilizations(live.utilizations[:LIVE_ENTRIES_MAX]),
+        sources=_sources(live.sources[:LIVE_ENTRIES_MAX]),
+        spool_bytes=live.spool_bytes,
+        spool_unacknowledged_records=live.spool_unacknowledged_records,
+        spool_thinned_samples=live.spool_thinned_samples,
+    )
+
+
+def _utilizations(entries: Iterable[pb.LiveUtilization]) -> tuple[LiveUtilization, ...]:
+    # A dict, so that a device named twice can't make two series of one name.
+    ratios = {(e.device[:LIVE_TEXT_CHARACTERS_MAX], e.kind): min(e.ppm, 1_000_000) for e in entries}
+    return tuple(LiveUtilization(device, kind, ppm) for (device, kind), ppm in ratios.items())
+
+
+def _sources(entries: Iterable[pb.LiveSource]) -> tuple[SourceHealth, ...]:
+    by_name = {
+        e.source[:LIVE_TEXT_CHARACTERS_MAX]: SourceHealth(
+            e.source[:LIVE_TEXT_CHARACTERS_MAX],
+            e.reads,
+            e.failures,
+            e.deadline_misses,
+            e.last_error[:LIVE_TEXT_CHARACTERS_MAX],
+        )
+        for e in entries
+    }
+    return tuple(by_name.values())
+
+
+@dataclass(slots=True)
+class PowerSum:
+    """Power of several hosts. hosts: how many gave a value; with none the power is unknown, not zero."""
+
+    hosts: int = 0
+    by_series: dict[SeriesKey, int] = field(default_factory=dict)
+    lower_milliwatts: float = 0.0
+    upper_milliwatts: float = 0.0
+
+    def add(self, reading: LiveReading) -> None:
+        """Add the reading of one more host."""
+        if not reading.power:
+            return
+        self.hosts += 1
+        for key, milliwatts in reading.power:
+            self.by_series[key] = self.by_series.get(key, 0) + milliwatts
+        self.lower_milliwatts += reading.lower_milliwatts
+        self.upper_milliwatts += reading.upper_milliwatts
+
+    @property
+    def milliwatts(self) -> int:
+        """Power of all."""
+        return sum(self.by_series.values())
+
+    @property
+    def modelled_milliwatts(self) -> int:
+        """The part that is estimated."""
+        return sum(value for key, value in self.by_series.items() if key.method is Method.MODEL)
+
+
+@dataclass(frozen=True, slots=True)
+class PowerPoint:
+    """The fleet's power at one moment."""
+
+    at_seconds: float
+    power: PowerSum
+
+
+class PowerHistory:
+    """The last hour, one point in five seconds. While no host reports, no point is made: a hole, never a zero."""
+
+    def __init__(self) -> None:
+        self._points: deque[PowerPoint] = deque(maxlen=HISTORY_SECONDS // HISTORY_STEP_SECONDS)
+
+    def is_due(self, now_seconds: float) -> bool:
+        """Whether it is time for another point. A clock that stepped back makes one due as well."""
+        if not self._points:
+            return True
+        return not 0 <= now_seconds - self._points[-1].at_seconds < HISTORY_STEP_SECONDS
+
+    def add(self, now_seconds: float, power: PowerSum) -> None:
+        """Append a point; points that a clock step put into the future go."""
+        while self._points and self._points[-1].at_seconds >= now_seconds:
+            self._points.pop()
+        if power.hosts:
+            self._points.append(PowerPoint(now_seconds, power))
+
+    def points(self, now_seconds: float) -> Sequence[PowerPoint]:
+        """The points of the last hour, oldest first."""
+        return [point for point in list(self._points) if point.at_seconds > now_seconds - HISTORY_SECONDS]
