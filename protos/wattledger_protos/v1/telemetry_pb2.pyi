@@ -543,7 +543,7 @@ class Catalog(_message.Message):
     CATALOG_HASH_FIELD_NUMBER: _builtins.int
     CHANNELS_FIELD_NUMBER: _builtins.int
     catalog_hash: _builtins.int
-    """First 8 bytes, big endian, of the SHA-256 of the channels serialised deterministically; never 0."""
+    """First 8 bytes, big endian, of the SHA-256 of a Catalog of these channels alone, serialised deterministically; 1 for 0."""
     @_builtins.property
     def channels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Channel]: ...
     def __init__(
