@@ -46,8 +46,8 @@ SETTLE_STEPS_MAX = 20
 SETTLE_SECONDS = 0.1
 
 PERMISSION_REMEDY = (
-    "Give the service AmbientCapabilities=CAP_DAC_READ_SEARCH, or let its group read the counters by a udev rule for "
-    'SUBSYSTEM=="powercap" (chgrp and chmod g+r on energy_uj); root alone may read them since CVE-2020-8694.'
+    "Only root may read it since CVE-2020-8694: install the udev rule deploy/systemd/70-wattledger.rules and run the agent "
+    "in the group wattledger, or give it CAP_DAC_READ_SEARCH."
 )
 
 
