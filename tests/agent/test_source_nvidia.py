@@ -1,0 +1,265 @@
+"""GPUs by a fake NVML: which channel, which readings, and what every failure becomes."""
+
+import importlib
+import os
+from pathlib import Path
+
+import pytest
+from tests.agent.fake_nvml import (
+    GPU_IS_LOST,
+    LIBRARY_NOT_FOUND,
+    NOT_SUPPORTED,
+    UNKNOWN,
+    FakeGpu,
+    FakeNvml,
+    eight_gpus,
+)
+
+from wattledger_agent.readings import (
+    ChannelKey,
+    CounterReading,
+    Gone,
+    Method,
+    PowerReading,
+    Role,
+    SourceUnavailableError,
+    TryAgain,
+    UtilizationKind,
+    UtilizationReading,
+)
+from wattledger_agent.sources.nvidia import LOST_READS_MAX, POWER_BOUND_WATTS_DEFAULT, NvidiaSource
+
+NO_SYSFS = Path("/nonexistent")
+ENERGY = "nvmlDeviceGetTotalEnergyConsumption"
+
+
+def source_of(nvml: FakeNvml, sysfs_root: Path = NO_SYSFS) -> NvidiaSource:
+    """A source on this fake, without the running host's sysfs."""
+    return NvidiaSource(sysfs_root, nvml=nvml)
+
+
+def key_of(uuid: str) -> ChannelKey:
+    """The channel of a GPU."""
+    return ChannelKey(f"gpu/{uuid}", "board", "nvidia")
+
+
+def test_eight_gpus_are_eight_counters_keyed_by_uuid() -> None:
+    """Each GPU is one leaf, its counter in microjoules, and its utilization comes with it."""
+    nvml = eight_gpus()
+    source = source_of(nvml)
+    specs = source.open()
+    assert len(specs) == 8
+    assert {spec.role for spec in specs} == {Role.LEAF}
+    assert {spec.method for spec in specs} == {Method.COUNTER}
+    assert {spec.power_bound_watts for spec in specs} == {1400.0}
+    assert all(spec.counter_range_microjoules is None for spec in specs)
+    readings = source.read(1)
+    counters = {reading.key: reading for reading in readings if isinstance(reading, CounterReading)}
+    assert counters[key_of("GPU-00000002-fake")].counter_microjoules == 3 * 10**9 * 1000
+    assert UtilizationReading("gpu/GPU-00000002-fake", UtilizationKind.BUSY, 0.6) in readings
+    assert UtilizationReading("gpu/GPU-00000002-fake", UtilizationKind.MEMORY, 0.25) in readings
+    source.close()
+    assert nvml.calls["nvmlShutdown"] == 1
+
+
+def test_a_read_makes_three_calls_for_each_gpu() -> None:
+    """The cost of a tick is counted: energy, utilization and memory, and nothing else."""
+    nvml = eight_gpus()
+    source = source_of(nvml)
+    source.open()
+    before = sum(nvml.calls.values())
+    source.read(1)
+    assert sum(nvml.calls.values()) - before == 24
+
+
+def test_power_is_read_where_there_is_no_energy_counter() -> None:
+    """A GPU before Volta gives its power in microwatts, for the meter to integrate."""
+    source = source_of(FakeNvml([FakeGpu("GPU-a", energy_millijoules=None)]))
+    (spec,) = source.open()
+    assert spec.method is Method.INTEGRAL
+    assert source.read(1)[0] == PowerReading(key_of("GPU-a"), 350_000_000)
+
+
+def test_a_passing_error_at_the_start_does_not_change_the_method() -> None:
+    """Only 'not supported' means that there is no counter; anything else is tried again."""
+    nvml = FakeNvml([FakeGpu("GPU-a")], fail={ENERGY: lambda number: UNKNOWN if number == 1 else 0})
+    source = source_of(nvml)
+    assert source.open()[0].method is Method.COUNTER
+
+
+def test_a_gpu_without_any_energy_is_noted_and_has_no_channel() -> None:
+    """What can't be metered is not zero: it has no channel, and its utilization is still shown."""
+    source = source_of(FakeNvml([FakeGpu("GPU-a", energy_millijoules=None, power_milliwatts=None)]))
+    assert source.open() == []
+    assert "neither an energy counter nor a power sensor" in source.notes()[0]
+    assert {type(reading) for reading in source.read(1)} == {UtilizationReading}
+
+
+def test_a_gpu_cut_by_mig_is_metered_once_and_unsupported_fields_are_asked_once() -> None:
+    """MIG leaves one channel; its busy share is unsupported, which is remembered."""
+    nvml = FakeNvml([FakeGpu("GPU-a", mig=True, busy_percent=None)])
+    source = source_of(nvml)
+    assert len(source.open()) == 1
+    for now in range(1, 4):
+        readings = source.read(now)
+        assert [type(reading) for reading in readings] == [CounterReading, UtilizationReading]
+    assert nvml.calls["nvmlDeviceGetUtilizationRates"] == 1
+    assert any("MIG" in note for note in source.notes())
+    assert any("no busy utilization" in note for note in source.notes())
+
+
+def test_a_failed_read_is_a_try_again_and_does_not_touch_the_other_gpus() -> None:
+    """The second energy read of the third tick fails: one GPU tries again, the other is read."""
+    nvml = FakeNvml([FakeGpu("GPU-a"), FakeGpu("GPU-b")], fail={ENERGY: lambda number: UNKNOWN if number == 4 else 0})
+    source = source_of(nvml)
+    source.open()
+    readings = source.read(1)
+    assert isinstance(readings[0], CounterReading)
+    (failure,) = (reading for reading in readings if isinstance(reading, TryAgain))
+    assert failure.key == key_of("GPU-b")
+    assert "nvidia-smi" in failure.reason
+    assert not any(isinstance(reading, UtilizationReading) and reading.device == "gpu/GPU-b" for reading in readings)
+    assert isinstance(source.read(2)[3], CounterReading)
+
+
+def test_a_lost_gpu_tries_again_then_is_gone_and_is_left_alone() -> None:
+    """NVML says 'lost' a few times before the channel is closed; after that no call is made of it."""
+    nvml = FakeNvml([FakeGpu("GPU-a"), FakeGpu("GPU-b")])
+    source = source_of(nvml)
+    source.open()
+    nvml.gpus[0].lost = True
+    outcomes = [type(source.read(now)[0]) for now in range(1, LOST_READS_MAX + 1)]
+    assert outcomes == [TryAgain] * (LOST_READS_MAX - 1) + [Gone]
+    calls = nvml.calls[ENERGY]
+    assert all(not isinstance(reading, TryAgain | Gone) for reading in source.read(9))
+    assert nvml.calls[ENERGY] == calls + 1
+
+
+def test_a_gpu_that_comes_back_in_time_is_not_gone() -> None:
+    """Lost reads are counted in a row."""
+    nvml = FakeNvml([FakeGpu("GPU-a")])
+    source = source_of(nvml)
+    source.open()
+    outcomes = []
+    for lost in (True, True, False, True, True):
+        nvml.gpus[0].lost = lost
+        outcomes.append(type(source.read(1)[0]))
+    assert outcomes == [TryAgain, TryAgain, CounterReading, TryAgain, TryAgain]
+
+
+def test_the_generation_changes_with_the_load_of_the_driver(tmp_path: Path) -> None:
+    """A driver that was loaded anew has another folder in sysfs; the same one keeps its generation over agent starts."""
+    module = tmp_path / "module" / "nvidia"
+    module.mkdir(parents=True)
+
+    def generation(now: int, persistent: bool = True) -> int:
+        source = source_of(FakeNvml([FakeGpu("GPU-a", persistent=persistent)]), tmp_path)
+        source.open()
+        reading = source.read(now)[0]
+        assert isinstance(reading, CounterReading)
+        return reading.generation
+
+    first = generation(1)
+    assert first == generation(2) == module.stat().st_ino
+    # Without persistence mode the counter may have started anew while no agent ran.
+    assert generation(1, persistent=False) != generation(2, persistent=False)
+    module.rename(tmp_path / "old")
+    module.mkdir()
+    assert generation(1) != first
+
+
+def test_a_generation_holds_for_the_whole_run() -> None:
+    """Also without persistence mode all reads of one run have one generation: the agent holds the driver."""
+    source = source_of(FakeNvml([FakeGpu("GPU-a", persistent=False)]))
+    source.open()
+    generations = {
+        reading.generation for now in (5, 6, 7) for reading in source.read(now) if isinstance(reading, CounterReading)
+    }
+    assert generations == {5}
+
+
+def test_a_sleeping_gpu_is_not_woken(tmp_path: Path) -> None:
+    """While sysfs says suspended no call is made of NVML; awake again, the counter is read."""
+    power = tmp_path / "bus/pci/devices/0000:3b:00.0/power"
+    power.mkdir(parents=True)
+    (power / "control").write_text("auto\n")
+    (power / "runtime_status").write_text("suspended\n")
+    nvml = FakeNvml([FakeGpu("GPU-a")])
+    source = source_of(nvml, tmp_path)
+    source.open()
+    before = dict(nvml.calls)
+    (reading,) = source.read(1)
+    assert isinstance(reading, TryAgain)
+    assert "sleeps" in reading.reason
+    assert nvml.calls == before
+    (power / "runtime_status").write_text("active\n")
+    assert isinstance(source.read(2)[0], CounterReading)
+    source.close()
+
+
+def test_runtime_power_management_that_is_off_costs_no_system_call(tmp_path: Path) -> None:
+    """On servers power/control is `on`: the GPU never sleeps, and its status is not read."""
+    power = tmp_path / "bus/pci/devices/0000:3b:00.0/power"
+    power.mkdir(parents=True)
+    (power / "control").write_text("on\n")
+    (power / "runtime_status").write_text("active\n")
+    preads: list[int] = []
+
+    def pread(descriptor: int, count: int, offset: int) -> bytes:
+        preads.append(descriptor)
+        return os.pread(descriptor, count, offset)
+
+    source = NvidiaSource(tmp_path, nvml=FakeNvml([FakeGpu("GPU-a")]), pread=pread)
+    source.open()
+    source.read(1)
+    assert preads == []
+
+
+def test_names_may_be_bytes_and_limits_unknown() -> None:
+    """Older modules return bytes; a GPU without a limit has the largest bound."""
+    source = source_of(FakeNvml([FakeGpu(b"GPU-a", name=b"NVIDIA GH200 480GB", limit_milliwatts=None)]))
+    (spec,) = source.open()
+    assert spec.key == key_of("GPU-a")
+    assert spec.model == "NVIDIA GH200 480GB"
+    assert spec.power_bound_watts == POWER_BOUND_WATTS_DEFAULT
+    assert any("Grace" in note for note in source.notes())
+
+
+def test_one_gpu_that_cannot_be_opened_leaves_the_others() -> None:
+    """A GPU that is lost at the start is noted by its number."""
+    nvml = FakeNvml([FakeGpu("GPU-a", lost=True), FakeGpu("GPU-b")])
+    source = source_of(nvml)
+    assert [spec.key for spec in source.open()] == [key_of("GPU-b")]
+    assert "GPU number 0" in source.notes()[0]
+
+
+@pytest.mark.parametrize(
+    ("nvml", "remedy"),
+    [
+        (FakeNvml([], fail={"nvmlInit": lambda number: LIBRARY_NOT_FOUND}), "install its driver"),
+        (FakeNvml([], fail={"nvmlInit": lambda number: 9}), "modprobe nvidia"),
+        (FakeNvml([], fail={"nvmlInit": lambda number: 18}), "boot the host anew"),
+        (FakeNvml([], fail={"nvmlInit": lambda number: 4}), "/dev/nvidiactl"),
+        (FakeNvml([]), "nvidia-smi"),
+        (FakeNvml([FakeGpu("GPU-a")], fail={"nvmlDeviceGetCount": lambda number: UNKNOWN}), "nvidia-smi"),
+        (FakeNvml([FakeGpu("GPU-a", lost=True)]), "nvidia-smi"),
+    ],
+)
+def test_an_unavailable_nvml_says_what_to_do(nvml: FakeNvml, remedy: str) -> None:
+    """Each way not to have NVML has its own remedy, and nothing stays open."""
+    source = source_of(nvml)
+    with pytest.raises(SourceUnavailableError) as caught:
+        source.open()
+    assert remedy in caught.value.remedy
+    assert nvml.calls.get("nvmlShutdown", 0) == (0 if "nvmlInit" in nvml.fail else 1)
+
+
+def test_the_real_module_has_what_the_source_calls() -> None:
+    """Every call of the protocol exists in pynvml, and its errors have the values that the source knows."""
+    pynvml = importlib.import_module("pynvml")
+    calls = [name for name in vars(FakeNvml) if name.startswith("nvml")]
+    assert len(calls) == 15
+    assert all(callable(getattr(pynvml, name)) for name in calls)
+    assert pynvml.NVML_ERROR_NOT_SUPPORTED == NOT_SUPPORTED
+    assert pynvml.NVML_ERROR_GPU_IS_LOST == GPU_IS_LOST
+    assert pynvml.NVMLError(LIBRARY_NOT_FOUND).value == LIBRARY_NOT_FOUND
