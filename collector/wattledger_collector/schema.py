@@ -1,0 +1,204 @@
+"""The tables of the ledger's database, as SQLAlchemy metadata.
+
+Holds no query and opens no database. Tables are made by the migrations alone; a test compares the two. Energy is integer
+microjoules, times are integer nanoseconds or, for intervals and dated rows, seconds since 1970-01-01 UTC.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+# The newest migration: what this program reads and writes.
+REVISION: Final = "0001"
+
+# An SQLite addition that passes 2^63 turns into a floating point number without a word; this check makes it an error.
+_FITS_INT64 = "{} BETWEEN -9223372036854775807 AND 9223372036854775807"
+
+metadata = MetaData()
+
+database_info = Table(
+    "database_info",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True, autoincrement=False),
+    Column("database_id", String, nullable=False),
+    Column("interval_seconds", Integer, nullable=False),
+    Column("created_utc_nanoseconds", BigInteger, nullable=False),
+    # Raised with each change of assignments, so that a collector knows when its copy of them is old.
+    Column("assignments_revision", Integer, nullable=False),
+)
+
+hosts = Table(
+    "host",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("host", String, nullable=False, unique=True),
+    # A records.Host in msgpack; compared byte by byte.
+    Column("packed", LargeBinary, nullable=False),
+)
+
+host_events = Table(
+    "host_event",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("host", String, nullable=False, index=True),
+    Column("at_utc_nanoseconds", BigInteger, nullable=False),
+    Column("event", String, nullable=False),
+    Column("detail", String, nullable=False),
+)
+
+cursors = Table(
+    "epoch_cursor",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("host_id", Integer, ForeignKey("host.id"), nullable=False),
+    Column("epoch", LargeBinary, nullable=False),
+    Column("recorded", Boolean, nullable=False),
+    # A records.Cursor in msgpack; compared byte by byte.
+    Column("packed", LargeBinary, nullable=False),
+    UniqueConstraint("host_id", "epoch"),
+)
+
+channels = Table(
+    "channel",
+    metadata,
+    # cursor id x 2^32 + the channel's number in its epoch: rows of one host lie together, and no look-up is needed.
+    # SQLite keeps a table in order of its key only where the type is called INTEGER, which holds 64 bits there.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("cursor_id", Integer, ForeignKey("epoch_cursor.id"), nullable=False),
+    Column("channel", BigInteger, nullable=False),
+    Column("device", String, nullable=False),
+    Column("component", Integer, nullable=False),
+    Column("domain", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("method", Integer, nullable=False),
+    Column("role", Integer, nullable=False),
+    Column("parent_channel", BigInteger, nullable=False),
+    Column("opening_boot_id", LargeBinary, nullable=False),
+    Column("opening_boottime_nanoseconds", BigInteger, nullable=False),
+    Column("opening_realtime_nanoseconds", BigInteger, nullable=False),
+    Column("opening_synchronised", Boolean, nullable=False),
+    Column("closed", Boolean, nullable=False),
+    Column("power_bound_milliwatts", BigInteger, nullable=False),
+    Column("uncertainty_lower_ratio", Float, nullable=False),
+    Column("uncertainty_upper_ratio", Float, nullable=False),
+    Column("model", String, nullable=False),
+)
+
+# The key begins with the interval: all rows that are being added to lie in few pages, however long the history.
+energy = Table(
+    "energy",
+    metadata,
+    Column("interval_start_seconds", BigInteger, primary_key=True, autoincrement=False),
+    Column("channel_id", BigInteger, ForeignKey("channel.id"), primary_key=True, autoincrement=False),
+    Column("quality", Integer, primary_key=True, autoincrement=False),
+    Column("edition", Integer, primary_key=True, autoincrement=False),
+    Column("energy_microjoules", BigInteger, nullable=False),
+    Column("covered_nanoseconds", BigInteger, nullable=False),
+    CheckConstraint(_FITS_INT64.format("energy_microjoules"), name="energy_fits"),
+    CheckConstraint(_FITS_INT64.format("covered_nanoseconds"), name="covered_fits"),
+    sqlite_with_rowid=False,
+)
+
+rollups = Table(
+    "rollup",
+    metadata,
+    Column("interval_start_seconds", BigInteger, primary_key=True, autoincrement=False),
+    Column("site", String, primary_key=True),
+    Column("component", Integer, primary_key=True, autoincrement=False),
+    Column("quality", Integer, primary_key=True, autoincrement=False),
+    Column("recorded", Boolean, primary_key=True, autoincrement=False),
+    Column("edition", Integer, primary_key=True, autoincrement=False),
+    Column("energy_microjoules", BigInteger, nullable=False),
+    Column("covered_nanoseconds", BigInteger, nullable=False),
+    CheckConstraint(_FITS_INT64.format("energy_microjoules"), name="rollup_energy_fits"),
+    CheckConstraint(_FITS_INT64.format("covered_nanoseconds"), name="rollup_covered_fits"),
+    sqlite_with_rowid=False,
+)
+
+utilization = Table(
+    "utilization",
+    metadata,
+    Column("interval_start_seconds", BigInteger, primary_key=True, autoincrement=False),
+    Column("host_id", Integer, ForeignKey("host.id"), primary_key=True, autoincrement=False),
+    Column("device", String, primary_key=True),
+    Column("kind", Integer, primary_key=True, autoincrement=False),
+    Column("busy_nanoseconds", BigInteger, nullable=False),
+    CheckConstraint(_FITS_INT64.format("busy_nanoseconds"), name="busy_fits"),
+    sqlite_with_rowid=False,
+)
+
+gaps = Table(
+    "gap",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("cursor_id", Integer, ForeignKey("epoch_cursor.id"), nullable=False, index=True),
+    # 0: the whole host.
+    Column("channel", BigInteger, nullable=False),
+    Column("from_utc_nanoseconds", BigInteger, nullable=False),
+    Column("to_utc_nanoseconds", BigInteger, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("lower_microjoules", BigInteger, nullable=False),
+    # NULL: unknown.
+    Column("upper_microjoules", BigInteger),
+    Index("gap_by_time", "from_utc_nanoseconds"),
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("cursor_id", Integer, ForeignKey("epoch_cursor.id"), nullable=False, index=True),
+    Column("first_sequence", BigInteger, nullable=False),
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("channel", BigInteger, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("microjoules", BigInteger),
+    Column("payload", LargeBinary, nullable=False),
+)
+
+sites = Table(
+    "site",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("site", String, nullable=False),
+    Column("valid_from_seconds", BigInteger, nullable=False),
+    Column("zone", String),
+    Column("pue", String, nullable=False),
+    Column("assumed", Boolean, nullable=False),
+    Column("recorded_at_seconds", BigInteger, nullable=False),
+)
+
+assignments = Table(
+    "assignment",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("host", String, nullable=False),
+    Column("valid_from_seconds", BigInteger, nullable=False),
+    Column("site", String, nullable=False),
+    Column("recorded_at_seconds", BigInteger, nullable=False),
+)
+
+emission_bases = Table(
+    "emission_basis",
+    metadata,
+    Column("site", String, primary_key=True),
+    Column("interval_start_seconds", BigInteger, primary_key=True, autoincrement=False),
+    Column("factor_grams_per_kwh", String, nullable=False),
+    Column("factor", String, nullable=False),
+    Column("pue", String, nullable=False),
+    sqlite_with_rowid=False,
+)

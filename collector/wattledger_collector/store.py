@@ -1,0 +1,414 @@
+"""The ledger's database in one SQLite file: the records.Store that collectors on one machine share.
+
+Reckons nothing: what is stored comes in bookings, what is asked comes out as rows. Hot writes are in hot_writes.py, tables
+in schema.py, operators' changes of hosts in hosts.py.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, Executable, Row, select, text, update
+from sqlalchemy.dialects import sqlite as sqlite_dialect
+from sqlalchemy.exc import DBAPIError
+
+from wattledger_collector import schema
+from wattledger_collector.database import connect, database_path, explain, make_engine, open_database
+from wattledger_collector.hot_writes import DATA_ERRORS, HotWrites, Prepared, StaleBookings, prepare
+from wattledger_collector.records import (
+    INTERVAL_SECONDS_DEFAULT,
+    NANOSECONDS_PER_SECOND,
+    AssignmentRow,
+    Booking,
+    ChannelInfo,
+    CommitOutcome,
+    Component,
+    Cursor,
+    EmissionBasis,
+    Host,
+    HostEnergyRow,
+    HostGapRow,
+    Quality,
+    RollupRow,
+    SiteRow,
+    StoreError,
+    UtilizationRow,
+)
+from wattledger_collector.store_rows import (
+    CHANNEL_COLUMNS,
+    ENERGY_OF_ALL,
+    ENERGY_OF_HOST,
+    GAPS,
+    SitesOfHosts,
+    read_channel,
+    read_energy,
+    read_gap,
+)
+
+# Rows read from the database at a time.
+_ROWS_AT_ONCE: Final = 2_000
+
+_decode_host = msgspec.msgpack.Decoder(Host).decode
+_decode_cursor = msgspec.msgpack.Decoder(Cursor).decode
+
+
+def open_store(url_or_path: str | Path, *, create: bool, interval_seconds: int = INTERVAL_SECONDS_DEFAULT) -> "SqliteStore":
+    """Open the database, after checks of damage and durability and after migrations.
+
+    create: make it if there is none. interval_seconds: of a new database; an existing one keeps its own. StoreError with a
+    remedy if it can't be used.
+    """
+    path = database_path(url_or_path)
+    connection = open_database(path, create=create, interval_seconds=interval_seconds)
+    return SqliteStore(path, connection)
+
+
+class SqliteStore:
+    """See records.Store. Made by open_store. May be used from several threads."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = connection
+        self._hot = HotWrites()
+        self._engine = make_engine(path)
+        row = connection.execute(
+            "SELECT interval_seconds, database_id, created_utc_nanoseconds FROM database_info"
+        ).fetchone()
+        self._interval_seconds: int = row[0]
+        self.database_id: str = row[1]
+        self.created_utc_nanoseconds: int = row[2]
+
+    @property
+    def interval_seconds(self) -> int:
+        """Length of the ledger's intervals in seconds, fixed when the database was created."""
+        return self._interval_seconds
+
+    def load_host(self, host: str) -> Host | None:
+        """The host's row as committed; None if never seen."""
+        rows = self._read("SELECT packed FROM host WHERE host = ?", (host,))
+        return _decode_host(rows[0][0]) if rows else None
+
+    def load_cursor(self, host: str, epoch: bytes) -> Cursor | None:
+        """The epoch's row as committed; None if never seen."""
+        rows = self._read(
+            "SELECT c.packed FROM epoch_cursor AS c JOIN host AS h ON h.id = c.host_id WHERE h.host = ? AND c.epoch = ?",
+            (host, epoch),
+        )
+        return _decode_cursor(rows[0][0]) if rows else None
+
+    def load_channels(self, host: str, epoch: bytes) -> dict[int, ChannelInfo]:
+        """The epoch's catalog, by channel number."""
+        rows = self._read(
+            f"SELECT {CHANNEL_COLUMNS} FROM host AS h JOIN epoch_cursor AS c ON c.host_id = h.id "
+            "JOIN channel AS n ON n.id BETWEEN (c.id << 32) AND (c.id << 32) + 4294967295 "
+            "WHERE h.host = ? AND c.epoch = ? ORDER BY n.id",
+            (host, epoch),
+        )
+        return {info.channel: info for info in map(read_channel, rows)}
+
+    def load_peer_cursors(self, host: str, epoch: bytes) -> Sequence[Cursor]:
+        """The cursors of the host's other epochs, oldest first."""
+        rows = self._read(
+            "SELECT c.packed FROM epoch_cursor AS c JOIN host AS h ON h.id = c.host_id "
+            "WHERE h.host = ? AND c.epoch != ? ORDER BY c.id",
+            (host, epoch),
+        )
+        return [_decode_cursor(packed) for (packed,) in rows]
+
+    def commit(self, bookings: Sequence[Booking]) -> list[CommitOutcome]:
+        """Commit all bookings in one transaction, durable on return. At most one for each host.
+
+        Stale ones and ones that can't be stored are left out, and the others committed all the same. StoreError: nothing
+        was committed, as far as is known; read again before the next booking.
+        """
+        if len({booking.host_after.host for booking in bookings}) != len(bookings):
+            raise ValueError("a commit takes at most one booking of each host")
+        outcomes = [CommitOutcome.REJECTED] * len(bookings)
+        items: dict[int, Prepared] = {}
+        for place, booking in enumerate(bookings):
+            try:
+                items[place] = prepare(booking)
+            except DATA_ERRORS:
+                continue
+        if items:
+            with self._lock:
+                for place, outcome in zip(items, self._commit_all(list(items.values())), strict=True):
+                    outcomes[place] = outcome
+        return outcomes
+
+    def cursors(self) -> Iterator[Cursor]:
+        """All cursors, in the order in which they were made."""
+        for (packed,) in self.rows(select(schema.cursors.c.packed).order_by(schema.cursors.c.id)):
+            yield _decode_cursor(packed)
+
+    def hosts(self) -> Iterator[Host]:
+        """All hosts, by name."""
+        for (packed,) in self.rows(select(schema.hosts.c.packed).order_by(schema.hosts.c.host)):
+            yield _decode_host(packed)
+
+    def rollups(self, from_seconds: int, to_seconds: int, site: str | None = None) -> Iterator[RollupRow]:
+        """Roll-up rows whose interval starts in [from, to), in order of site and interval; one for each edition."""
+        table = schema.rollups.c
+        query = (
+            select(
+                table.site,
+                table.interval_start_seconds,
+                table.component,
+                table.quality,
+                table.recorded,
+                table.energy_microjoules,
+                table.covered_nanoseconds,
+            )
+            .where(table.interval_start_seconds >= from_seconds, table.interval_start_seconds < to_seconds)
+            .order_by(table.site, table.interval_start_seconds, table.component, table.quality, table.recorded)
+        )
+        if site is not None:
+            query = query.where(table.site == site)
+        for name, start, component, quality, recorded, energy, covered in self.rows(query):
+            yield RollupRow(name, start, Component(component), Quality(quality), recorded, energy, covered)
+
+    def host_energy(self, from_seconds: int, to_seconds: int, host: str | None = None) -> Iterator[HostEnergyRow]:
+        """Energy rows whose interval starts in [from, to), by interval and host; one for each edition."""
+        channels: dict[int, ChannelInfo] = {}
+        values = {"from_seconds": from_seconds, "to_seconds": to_seconds}
+        if host is None:
+            rows = self.rows(text(ENERGY_OF_ALL), values)
+        else:
+            rows = self.rows(text(ENERGY_OF_HOST), {**values, "host": host, "interval_seconds": self._interval_seconds})
+        for row in rows:
+            yield read_energy(row, channels)
+
+    def gaps(self, from_seconds: int, to_seconds: int, host: str | None = None) -> Iterator[HostGapRow]:
+        """Gaps that overlap [from, to), by beginning."""
+        sites = SitesOfHosts(self.assignments())
+        values = {
+            "from_nanoseconds": from_seconds * NANOSECONDS_PER_SECOND,
+            # A far year is as good as the last that 64 bits hold.
+            "to_nanoseconds": min(to_seconds * NANOSECONDS_PER_SECOND, 2**63 - 1),
+            "host": host,
+        }
+        for row in self.rows(text(GAPS), values):
+            yield read_gap(row, sites)
+
+    def utilization(
+        self, from_seconds: int, to_seconds: int, host: str | None = None
+    ) -> Iterator[tuple[str, UtilizationRow]]:
+        """Host and busy time of each device, for intervals that start in [from, to)."""
+        table = schema.utilization.c
+        query = (
+            select(schema.hosts.c.host, table.device, table.kind, table.interval_start_seconds, table.busy_nanoseconds)
+            .join(schema.hosts, schema.hosts.c.id == table.host_id)
+            .where(table.interval_start_seconds >= from_seconds, table.interval_start_seconds < to_seconds)
+            .order_by(table.interval_start_seconds, table.host_id, table.device, table.kind)
+        )
+        if host is not None:
+            query = query.where(schema.hosts.c.host == host)
+        for name, *values in self.rows(query):
+            yield name, UtilizationRow(*values)
+
+    def add_sites(self, rows: Iterable[SiteRow]) -> None:
+        """Add dated site rows; rows are never changed."""
+        values = [
+            {
+                "site": row.site,
+                "valid_from_seconds": row.valid_from_seconds,
+                "zone": row.zone,
+                "pue": row.pue,
+                "assumed": row.assumed,
+                "recorded_at_seconds": row.recorded_at_seconds,
+            }
+            for row in rows
+        ]
+        with self.writing() as connection:
+            if values:
+                connection.execute(schema.sites.insert(), values)
+
+    def sites(self) -> Sequence[SiteRow]:
+        """All site rows, by site and time; of two for one time the later recorded is the last."""
+        table = schema.sites.c
+        query = select(
+            table.site, table.valid_from_seconds, table.zone, table.pue, table.assumed, table.recorded_at_seconds
+        ).order_by(table.site, table.valid_from_seconds, table.recorded_at_seconds, table.id)
+        return [SiteRow(*row) for row in self.rows(query)]
+
+    def add_assignments(self, rows: Iterable[AssignmentRow]) -> None:
+        """Add dated assignments; rows are never changed. Later bookings follow them, earlier ones stay where they are."""
+        with self.writing() as connection:
+            insert_assignments(connection, rows)
+
+    def assignments(self) -> Sequence[AssignmentRow]:
+        """All assignments, by host and time; of two for one time the later recorded is the last."""
+        table = schema.assignments.c
+        query = select(table.host, table.valid_from_seconds, table.site, table.recorded_at_seconds).order_by(
+            table.host, table.valid_from_seconds, table.recorded_at_seconds, table.id
+        )
+        return [AssignmentRow(*row) for row in self.rows(query)]
+
+    def add_emission_bases(self, rows: Iterable[EmissionBasis]) -> None:
+        """Keep the basis of intervals that have none yet; an existing one stays."""
+        values = [
+            {
+                "site": row.site,
+                "interval_start_seconds": row.interval_start_seconds,
+                "factor_grams_per_kwh": row.factor_grams_per_kwh,
+                "factor": row.factor,
+                "pue": row.pue,
+            }
+            for row in rows
+        ]
+        with self.writing() as connection:
+            if values:
+                connection.execute(sqlite_dialect.insert(schema.emission_bases).on_conflict_do_nothing(), values)
+
+    def emission_bases(self) -> Iterator[EmissionBasis]:
+        """All bases, by site and interval."""
+        table = schema.emission_bases.c
+        query = select(
+            table.site, table.interval_start_seconds, table.factor_grams_per_kwh, table.factor, table.pue
+        ).order_by(table.site, table.interval_start_seconds)
+        for row in self.rows(query):
+            yield EmissionBasis(*row)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One writing transaction by SQLAlchemy, for rare changes. StoreError if it can't be done."""
+        try:
+            with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+                yield connection
+        except DBAPIError as error:
+            raise self._explained(error) from error
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+
+    def _commit_all(self, items: list[Prepared]) -> list[CommitOutcome]:
+        try:
+            return self._commit_together(items)
+        except DATA_ERRORS:
+            if len(items) == 1:
+                return [CommitOutcome.REJECTED]
+        # One transaction each finds the culprit, and the others do not suffer from it.
+        return [outcome for item in items for outcome in self._commit_all([item])]
+
+    def _commit_together(self, items: list[Prepared]) -> list[CommitOutcome]:
+        """One transaction. Raises one of DATA_ERRORS, with nothing changed, if some value can't be stored."""
+        connection = self._usable()
+        outcomes = [CommitOutcome.COMMITTED] * len(items)
+        fresh = items
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._hot.write(connection, items)
+            except StaleBookings:
+                # The write lock is taken again at once, and under it the answer of the check can't change any more.
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
+                stale = self._hot.stale(connection, items)
+                self._hot.forget(item for item, is_stale in zip(items, stale, strict=True) if is_stale)
+                outcomes = [CommitOutcome.STALE if is_stale else CommitOutcome.COMMITTED for is_stale in stale]
+                fresh = [item for item, is_stale in zip(items, stale, strict=True) if not is_stale]
+                self._hot.write(connection, fresh)
+            self._hot.remember(connection, fresh)
+        except DATA_ERRORS:
+            self._undo(connection)
+            self._hot.forget(items)
+            raise
+        except (sqlite3.Error, StaleBookings) as error:
+            self._undo(connection)
+            self._hot.forget(items)
+            raise explain(error, self.path) from error
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._start_over(error, items)
+            return [CommitOutcome.STALE] * len(items)
+        return outcomes
+
+    def _undo(self, connection: sqlite3.Connection) -> None:
+        """Roll back; a connection that can't even do that is given up."""
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._give_up()
+
+    def _start_over(self, error: sqlite3.Error, items: Iterable[Prepared]) -> None:
+        """After a COMMIT whose answer is an error, whether it was done is not known: all have to be read again.
+
+        If the database can't be written now, that is a StoreError, so that callers wait instead of starting over at once.
+        """
+        if self._connection is not None:
+            self._undo(self._connection)
+        self._give_up()
+        self._hot.forget(items)
+        try:
+            connection = self._usable()
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("UPDATE database_info SET id = id")
+            connection.execute("COMMIT")
+        except sqlite3.Error as still:
+            self._give_up()
+            raise explain(still, self.path) from error
+
+    def _usable(self) -> sqlite3.Connection:
+        if self._connection is None:
+            try:
+                self._connection = connect(self.path)
+            except sqlite3.Error as error:
+                raise explain(error, self.path) from error
+        return self._connection
+
+    def _give_up(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
+    def _read(self, sql: str, values: tuple[str | bytes, ...]) -> list[tuple[bytes, ...]]:
+        with self._lock:
+            try:
+                return self._usable().execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                raise explain(error, self.path) from error
+
+    def rows(self, query: Executable, values: Mapping[str, int | str | None] | None = None) -> Iterator[Row[Any]]:
+        """The rows of one query, read a part at a time from one state of the database."""
+        try:
+            with self._engine.connect() as connection:
+                for part in connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query, values).partitions():
+                    yield from part
+        except DBAPIError as error:
+            raise self._explained(error) from error
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+
+    def _explained(self, error: DBAPIError) -> StoreError:
+        return explain(error.orig or error, self.path)
+
+
+def insert_assignments(connection: Connection, rows: Iterable[AssignmentRow]) -> None:
+    """Add assignments inside of a transaction, and tell collectors that there are some."""
+    values = [
+        {
+            "host": row.host,
+            "valid_from_seconds": row.valid_from_seconds,
+            "site": row.site,
+            "recorded_at_seconds": row.recorded_at_seconds,
+        }
+        for row in rows
+    ]
+    if values:
+        connection.execute(schema.assignments.insert(), values)
+        info = schema.database_info
+        connection.execute(update(info).values(assignments_revision=info.c.assignments_revision + 1))
