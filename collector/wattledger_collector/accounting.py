@@ -196,9 +196,15 @@ class GapSummary:
     reasons: Mapping[GapReason, int]
 
 
-def summarise_gaps(gaps: Iterable[HostGapRow], from_seconds: int, to_seconds: int) -> GapSummary:
+def summarise_gaps(
+    gaps: Iterable[HostGapRow],
+    from_seconds: int,
+    to_seconds: int,
+    channel_counts: Mapping[tuple[str, bytes], int] | None = None,
+) -> GapSummary:
     """Sum up the gaps of booked channels in [from, to).
 
+    channel_counts: booked channels by (host, epoch), for gaps of a whole host, whose channel is None; 1 if not given.
     Of a gap that reaches beyond the span it is unknown which part lies within, so that 0 enters its bounds.
     """
     begin, end = from_seconds * NANOSECONDS_PER_SECOND, to_seconds * NANOSECONDS_PER_SECOND
@@ -222,7 +228,10 @@ def summarise_gaps(gaps: Iterable[HostGapRow], from_seconds: int, to_seconds: in
         if gap.reason is not GapReason.OVERLAP:
             span = (max(begin, gap.from_utc_nanoseconds), min(end, gap.to_utc_nanoseconds))
             spans.setdefault((row.host, row.epoch, gap.channel), []).append(span)
-    missing = sum(_union_length(of_channel) for of_channel in spans.values())
+    counts = channel_counts or {}
+    missing = 0
+    for (host, epoch, channel), of_channel in spans.items():
+        missing += _union_length(of_channel) * (counts.get((host, epoch), 1) if channel == 0 else 1)
     return GapSummary(count, lower, upper if is_bounded else None, missing, dict(sorted(reasons.items())))
 
 

@@ -1,0 +1,255 @@
+"""A report: energy, emissions, gaps and coverage of a period, from the store's rows and the factor tables.
+
+Reads the store and rounds nothing; `report_output.py` shows it. Recorded hosts are in it, marked. Sources of truth: the
+rows of the store, `accounting.py` for the arithmetic.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from wattledger_collector.accounting import (
+    BasisFinder,
+    Emissions,
+    GapSummary,
+    Line,
+    account,
+    coverage,
+    summarise_gaps,
+    total_emissions,
+)
+from wattledger_collector.factors import FactorCatalog, FactorKind
+from wattledger_collector.fleet_sites import SitePlan
+from wattledger_collector.records import (
+    NANOSECONDS_PER_SECOND,
+    SITE_UNASSIGNED,
+    Component,
+    Cursor,
+    HostGapRow,
+    HostState,
+    Quality,
+    Store,
+)
+
+# Times outside are slips of the keyboard, and datetime cannot show all of them.
+YEAR_MIN, YEAR_MAX = 1970, 2200
+
+
+class ReportError(ValueError):
+    """A report can't be made as asked; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Half-open span of whole intervals, and the time zone in which people read it."""
+
+    from_seconds: int
+    to_seconds: int
+    time_zone: ZoneInfo
+
+    def show(self, seconds: int) -> str:
+        """An instant as ISO text in the period's zone."""
+        return datetime.fromtimestamp(seconds, self.time_zone).isoformat()
+
+
+@dataclass(frozen=True, slots=True)
+class SilentHost:
+    """An active host of which nothing is booked since an instant: its energy may still come, or is lost."""
+
+    host: str
+    site: str
+    since_seconds: int
+    missing_nanoseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class SiteReport:
+    """What one site used in the period."""
+
+    site: str
+    lines: tuple[Line, ...]
+    gaps: GapSummary
+    silent: tuple[SilentHost, ...]
+
+    @property
+    def energy_microjoules(self) -> int:
+        """IT energy; signed sum of all lines."""
+        return sum(line.energy_microjoules for line in self.lines)
+
+    @property
+    def energy_bounds_microjoules(self) -> tuple[int, int | None]:
+        """Where the true energy lies, gaps included; upper None: unknown. Silent hosts are not in it."""
+        upper = self.gaps.upper_microjoules
+        energy = self.energy_microjoules
+        return energy + self.gaps.lower_microjoules, None if upper is None else energy + upper
+
+    @property
+    def uncovered_microjoules(self) -> int:
+        """Energy for which there is no emissions figure."""
+        return sum(line.energy_microjoules for line in self.lines if line.emissions is None)
+
+    @property
+    def emissions(self) -> dict[FactorKind, Emissions]:
+        """Exact sums by type of factor; unlike ones are never added."""
+        return total_emissions(part for line in self.lines if (part := line.emissions) is not None)
+
+    @property
+    def coverage(self) -> Fraction | None:
+        """Share of channel time with a figure; None if nothing was metered."""
+        covered = sum(line.covered_nanoseconds for line in self.lines)
+        return coverage(covered, self.gaps.missing_nanoseconds + sum(host.missing_nanoseconds for host in self.silent))
+
+    def by_component(self) -> dict[Component, int]:
+        """Microjoules by component."""
+        sums: dict[Component, int] = {}
+        for line in self.lines:
+            sums[line.component] = sums.get(line.component, 0) + line.energy_microjoules
+        return dict(sorted(sums.items()))
+
+    def by_quality(self) -> dict[Quality, int]:
+        """Microjoules by what they are made of."""
+        sums: dict[Quality, int] = {}
+        for line in self.lines:
+            sums[line.quality] = sums.get(line.quality, 0) + line.energy_microjoules
+        return dict(sorted(sums.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report of one or all sites. reasons: why it is provisional; never empty, since no period can be closed yet."""
+
+    period: Period
+    interval_seconds: int
+    made_at_seconds: int
+    sites: tuple[SiteReport, ...]
+    reasons: tuple[str, ...]
+
+
+def parse_time_zone(name: str) -> ZoneInfo:
+    """An IANA time zone by its name. Raises ReportError."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ReportError(f"there is no time zone {name!r}: use an IANA name such as Europe/Berlin or UTC") from error
+
+
+def parse_instant(text: str, time_zone: ZoneInfo) -> int:
+    """Seconds since 1970-01-01 UTC of an ISO date (its beginning) or datetime in the zone. Raises ReportError."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ReportError(
+            f"{text!r} is no time: write an ISO date or datetime such as 2024-01-31 or 2024-01-31T06:15"
+        ) from error
+    if not YEAR_MIN <= moment.year <= YEAR_MAX:
+        raise ReportError(f"{text!r} lies outside the years {YEAR_MIN} to {YEAR_MAX}: correct the year")
+    if moment.tzinfo is None:
+        early, late = (moment.replace(tzinfo=time_zone, fold=fold) for fold in (0, 1))
+        if early.utcoffset() != late.utcoffset():
+            # In autumn an hour of local time comes twice, in spring one never comes.
+            options = " or ".join(each.isoformat() for each in (early, late))
+            raise ReportError(f"{text!r} is not one instant in {time_zone.key}, as its clocks change: write {options}")
+        moment = early
+    if moment.microsecond:
+        raise ReportError(f"{text!r} has a fraction of a second: intervals begin at whole ones, leave it out")
+    return int(moment.timestamp())
+
+
+def make_period(from_seconds: int, to_seconds: int, time_zone: ZoneInfo, interval_seconds: int) -> Period:
+    """Check a period. Raises ReportError, naming the nearest instants at which intervals begin."""
+    period = Period(from_seconds, to_seconds, time_zone)
+    for option, seconds in (("--from", from_seconds), ("--to", to_seconds)):
+        before = seconds - seconds % interval_seconds
+        if before != seconds:
+            raise ReportError(
+                f"{option} {period.show(seconds)} lies within an interval of {interval_seconds} s: "
+                f"use {period.show(before)} or {period.show(before + interval_seconds)}"
+            )
+    if to_seconds <= from_seconds:
+        raise ReportError(
+            f"the period from {period.show(from_seconds)} to {period.show(to_seconds)} is empty: "
+            f"--to is the first instant after it, so it has to be later"
+        )
+    return period
+
+
+def make_report(
+    store: Store, catalog: FactorCatalog, period: Period, *, now_seconds: int, site: str | None = None
+) -> Report:
+    """Reckon a period's report. site: that one alone. Raises ReportError if the store has no such site."""
+    sites = store.sites()
+    plan = SitePlan()
+    plan.replace(sites, store.assignments())
+    known = {row.site for row in sites} | {SITE_UNASSIGNED}
+    if site is not None and site not in known:
+        near = difflib.get_close_matches(site, sorted(known), n=1, cutoff=0.5)
+        remedy = f"did you mean {near[0]!r}?" if near else f"the sites are {', '.join(sorted(known))}"
+        raise ReportError(f"there is no site {site!r}: {remedy}")
+    lines = account(store.rollups(period.from_seconds, period.to_seconds, site), BasisFinder(sites, catalog))
+    gaps = [row for row in store.gaps(period.from_seconds, period.to_seconds) if site is None or row.site == site]
+    counts = _channel_counts(store, gaps)
+    silent = [host for host in _silent_hosts(store, plan, period, now_seconds) if site is None or host.site == site]
+    names = {line.basis.site for line in lines} | {row.site for row in gaps} | {host.site for host in silent}
+    reports = tuple(
+        SiteReport(
+            site=name,
+            lines=tuple(line for line in lines if line.basis.site == name),
+            gaps=summarise_gaps((row for row in gaps if row.site == name), period.from_seconds, period.to_seconds, counts),
+            silent=tuple(host for host in silent if host.site == name),
+        )
+        for name in sorted(names)
+    )
+    reasons = tuple(_reasons(reports, period, now_seconds))
+    return Report(period, store.interval_seconds, now_seconds, reports, reasons)
+
+
+def _channel_counts(store: Store, gaps: Iterable[HostGapRow]) -> dict[tuple[str, bytes], int]:
+    """Booked channels of the epochs that have a gap of the whole host."""
+    epochs = {(row.host, row.epoch) for row in gaps if row.channel is None}
+    return {
+        (host, epoch): sum(1 for channel in store.load_channels(host, epoch).values() if channel.is_booked)
+        for host, epoch in epochs
+    }
+
+
+def _silent_hosts(store: Store, plan: SitePlan, period: Period, now_seconds: int) -> list[SilentHost]:
+    """Active hosts whose newest epoch has nothing for the period's last interval or more, although its time has come."""
+    end = min(period.to_seconds, now_seconds) * NANOSECONDS_PER_SECOND
+    newest = {host.host: host.epochs[-1] for host in store.hosts() if host.state == HostState.ACTIVE and host.epochs}
+    silent: list[SilentHost] = []
+    for cursor in store.cursors():
+        if cursor.recorded or newest.get(cursor.host) != cursor.epoch or not cursor.points:
+            continue
+        since = max(point.utc_nanoseconds for point in cursor.points.values())
+        since = max(since, period.from_seconds * NANOSECONDS_PER_SECOND)
+        if end - since < store.interval_seconds * NANOSECONDS_PER_SECOND:
+            continue
+        missing = _open_channels(store, cursor) * (end - since)
+        site = plan.site_of(cursor.host, since // NANOSECONDS_PER_SECOND)
+        silent.append(SilentHost(cursor.host, site, since // NANOSECONDS_PER_SECOND, missing))
+    return sorted(silent, key=lambda host: (host.site, host.host))
+
+
+def _open_channels(store: Store, cursor: Cursor) -> int:
+    channels = store.load_channels(cursor.host, cursor.epoch)
+    return sum(1 for channel in channels.values() if channel.is_booked and not channel.closed)
+
+
+def _reasons(sites: Sequence[SiteReport], period: Period, now_seconds: int) -> Iterable[str]:
+    yield "the period is not closed: energy that arrives later still enters it"
+    if period.to_seconds > now_seconds:
+        yield f"the period ends after this report was made, {datetime.fromtimestamp(now_seconds, UTC).isoformat()}"
+    lines = [line for site in sites for line in site.lines]
+    vintages = {
+        (line.basis.zone or "", line.basis.factor.vintage) for line in lines if line.basis.provisional and line.basis.factor
+    }
+    for zone, vintage in sorted(vintages):
+        yield f"zone {zone} has no factor for all of the period yet: that of {vintage} stands in"
+    for zone in sorted({line.basis.zone or "" for line in lines if line.basis.assumed}):
+        yield f"the zone {zone} is assumed from the system's time zone, not configured"
+    silent = sum(len(site.silent) for site in sites)
+    if silent:
+        yield f"{silent} active host{'' if silent == 1 else 's'} reported nothing up to the period's end"
