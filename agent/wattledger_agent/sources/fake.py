@@ -199,8 +199,8 @@ class FakeSource:
 class FakeTruth:
     """The energy of a simulated machine at any boottime, in closed form; pure.
 
-    Arguments as of FakeSource. Power is idle + busy x load. Load is a sum of triangle waves, so that its integral is exact in
-    integers.
+    Arguments as of FakeSource. Power is idle + busy x load. Load is a sum of triangle waves, whose integral is exact
+    in integers.
     """
 
     def __init__(
