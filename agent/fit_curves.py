@@ -1,0 +1,184 @@
+"""Fits the estimate's load-to-power model, and measures how wrong it is.
+
+Not part of the agent: it needs numpy and is run by a developer when the table of curves or the kernel changes:
+
+    python agent/fit_curves.py                      # fits the packaged table anew and rewrites curves.json
+    python agent/fit_curves.py --table results.csv  # first makes the packaged table of results in the columns of curves.csv
+
+The figures are results of SPECpower_ssj2008 published by SPEC (https://www.spec.org/power_ssj2008/results/).
+"""
+
+import argparse
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wattledger_agent.cpus import find_family
+from wattledger_agent.curves import (
+    COLUMNS,
+    NOISE,
+    TABLE_PATH,
+    WEIGHTS_PATH,
+    Band,
+    CurveModel,
+    PublishedCurve,
+    Server,
+    Weights,
+    guess_server,
+    kernel,
+    point,
+    read_table,
+)
+
+# Figures of the weights in the file: the power they give differs from the unrounded by less than 0.01 %.
+DECIMALS = 5
+
+HEADER = """\
+# Published results of the SPECpower_ssj2008 benchmark: wall power of whole servers at active idle and at 10 to 100 % load.
+# Source: SPEC, https://www.spec.org/power_ssj2008/results/. SPEC(R) and SPECpower_ssj(R) are registered trademarks of the
+# Standard Performance Evaluation Corporation (https://www.spec.org). The figures are used under SPEC's fair use rules to fit
+# a model, not to compare products. Made by agent/fit_curves.py; cores and chips are of the server, tdp_watts of one chip.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """One held-out curve: what was published, and what the model says that did not see it; watts by level."""
+
+    curve: PublishedCurve
+    watts: tuple[float, ...]
+
+    def ratios(self) -> list[float]:
+        """Return published over predicted power, by level."""
+        return [true / model for true, model in zip(self.curve.watts, self.watts, strict=True)]
+
+    def errors(self) -> list[float]:
+        """Return the relative errors of the predicted power, by level; each >= 0."""
+        return [abs(model / true - 1) for true, model in zip(self.curve.watts, self.watts, strict=True)]
+
+
+def fit(curves: Sequence[PublishedCurve], bands: dict[str, Band] | None = None) -> CurveModel:
+    """Return the model of these curves."""
+    return CurveModel(curves, fit_weights(curves, bands))
+
+
+def fit_weights(curves: Sequence[PublishedCurve], bands: dict[str, Band] | None = None) -> Weights:
+    """Return the weights of these curves; without bands where none are given."""
+    points = [point(curve.server) for curve in curves]
+    likeness = np.array([[kernel(a, b) for b in points] for a in points])
+    return _solve(likeness, curves, bands or {})
+
+
+def leave_out(curves: Sequence[PublishedCurve], *, by: str, as_agent: bool) -> list[Miss]:
+    """Predict each curve by a model that saw neither it nor any other of its group.
+
+    by: `model` leaves out all results of its CPU model, `family` those of its CPU family, `result` it alone.
+    as_agent: tell the model no more than an agent finds on the server (CPU name, chips, cores, memory): no year, no TDP.
+    """
+    points = [point(curve.server) for curve in curves]
+    likeness = np.array([[kernel(a, b) for b in points] for a in points])
+    misses = []
+    for held in _groups(curves, by):
+        kept = [index for index in range(len(curves)) if index not in held]
+        rest = [curves[index] for index in kept]
+        model = CurveModel(rest, _solve(likeness[np.ix_(kept, kept)], rest, {}))
+        for index in sorted(held):
+            server = curves[index].server
+            misses.append(Miss(curves[index], model.watts(forget(server, rest) if as_agent else server)))
+    return misses
+
+
+def forget(server: Server, curves: Sequence[PublishedCurve]) -> Server:
+    """Return the server as an agent would take it from the other curves."""
+    family = find_family(server.cpu)
+    return guess_server(server.cpu, family, server.chips, server.cores, server.memory_gb, curves)
+
+
+def band_of(misses: Sequence[Miss]) -> Band:
+    """Return the band that holds 95 % of the published values at each load level: it is true of an idle server too."""
+    ratios = np.array([miss.ratios() for miss in misses])
+    lower, upper = np.percentile(ratios, [2.5, 97.5], axis=0)
+    return Band(round(float(1 - lower.min()), 3), round(float(upper.max() - 1), 3))
+
+
+def fit_bands(curves: Sequence[PublishedCurve]) -> dict[str, Band]:
+    """Return the bands of servers whose CPU model has curves here, whose family has, and of which neither is so."""
+    counts: dict[str, int] = {}
+    for curve in curves:
+        counts[curve.server.cpu] = counts.get(curve.server.cpu, 0) + 1
+    of_model = [m for m in leave_out(curves, by="result", as_agent=True) if counts[m.curve.server.cpu] > 1]
+    return {
+        "model": band_of(of_model),
+        "family": band_of(leave_out(curves, by="model", as_agent=True)),
+        "server": band_of(leave_out(curves, by="family", as_agent=True)),
+    }
+
+
+def write_weights(weights: Weights, path: Path) -> None:
+    """Write curves.json."""
+    lines = [
+        '{"means": ' + json.dumps([round(value, DECIMALS) for value in weights.means]) + ",",
+        '"bands": ' + json.dumps({word: [band.lower_ratio, band.upper_ratio] for word, band in weights.bands.items()}) + ",",
+        '"weights": [',
+        ",\n".join(json.dumps([round(value, DECIMALS) for value in row]) for row in weights.weights),
+        "]}",
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_table(source: Path, path: Path) -> int:
+    """Make the packaged table of a file of results; returns how many were left out for want of a TDP."""
+    with source.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    usable = [row for row in rows if row["tdp_watts"]]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(HEADER)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in usable:
+            writer.writerow([_plain(row["watts_idle" if column == "watts_0" else column]) for column in COLUMNS])
+    return len(rows) - len(usable)
+
+
+def main() -> None:
+    """Fit, write, and say what was written."""
+    parser = argparse.ArgumentParser(description="Fit the load-to-power model of the estimate.")
+    parser.add_argument("--table", type=Path, help="results to make the packaged table of, in the columns of curves.csv")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(f"{write_table(arguments.table, TABLE_PATH)} results without TDP left out")
+    curves = read_table()
+    weights = replace(fit_weights(curves), bands=fit_bands(curves))
+    write_weights(weights, WEIGHTS_PATH)
+    print(f"{len(curves)} curves; bands {weights.bands}")
+
+
+def _solve(likeness: NDArray[np.float64], curves: Sequence[PublishedCurve], bands: dict[str, Band]) -> Weights:
+    logs = np.log(np.array([curve.watts for curve in curves]))
+    means = logs.mean(axis=0)
+    weights = np.linalg.solve(likeness + NOISE * np.eye(len(curves)), logs - means)
+    return Weights(tuple(means.tolist()), tuple(tuple(row) for row in weights.tolist()), bands)
+
+
+def _groups(curves: Sequence[PublishedCurve], by: str) -> Iterator[set[int]]:
+    names = [str(index) for index in range(len(curves))]
+    if by == "model":
+        names = [curve.server.cpu for curve in curves]
+    elif by == "family":
+        families = [find_family(curve.server.cpu) for curve in curves]
+        names = [family.name if family else "" for family in families]
+    for name in dict.fromkeys(names):
+        yield {index for index, other in enumerate(names) if other == name}
+
+
+def _plain(text: str) -> str:
+    return text.removesuffix(".0")
+
+
+if __name__ == "__main__":
+    main()
