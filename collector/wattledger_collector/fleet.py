@@ -9,16 +9,17 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Protocol
+from fractions import Fraction
 
 from wattledger_collector.accounting import BasisFinder, SiteBasis
-from wattledger_collector.factors import FactorCatalog
+from wattledger_collector.emission_counters import EmissionCounters
+from wattledger_collector.factors import FactorCatalog, FactorKind
 from wattledger_collector.fleet_host import HostEntry
 from wattledger_collector.fleet_live import PowerHistory, PowerPoint, PowerSum, read_live
 from wattledger_collector.fleet_sites import Amount, RecentKey, SitePlan, SiteSeries, SiteTotals
 from wattledger_collector.records import (
     NANOSECONDS_PER_SECOND,
+    SITE_UNASSIGNED,
     AssignmentRow,
     Booking,
     ChannelInfo,
@@ -42,28 +43,21 @@ RECENT_GAPS_MAX = 200
 # Coverage looks at whole intervals that reach back at least this long.
 COVERAGE_SECONDS = 3600
 
+# Hosts that no rule assigns book often; their rows are looked for no more than six times a minute.
+_PLAN_READ_SECONDS_MIN = 10.0
+
 # No reader sees a roll-up later than this; the year 2262 is the end of 64-bit nanoseconds.
 _END_OF_TIME_SECONDS = 2**63 // NANOSECONDS_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
 class EmissionTotal:
-    """One emission counter: grams of a gas since the site's first interval, with the factors first used."""
+    """One emission counter: exact grams since the site's first interval, with the factors first used. Location based."""
 
     site: str
-    gas: str
+    kind: FactorKind
     is_modelled: bool
-    grams: Decimal
-
-
-class EmissionView(Protocol):
-    """Emission counters. A factor is chosen once for each (site, interval), kept, and never changed after."""
-
-    def add(self, site: str, interval_start_seconds: int, quality: Quality, energy_microjoules: int) -> None:
-        """Count committed energy that is not recorded. Called from one thread at a time."""
-
-    def totals(self) -> Sequence[EmissionTotal]:
-        """All counters; none of them is lower than before."""
+    grams: Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +89,7 @@ class FleetView:
     """What `/metrics`, the API and the page show.
 
     collector: id of this collector; it exposes the hosts whose newest cursor names it. staleness_seconds: how long a
-    host's gauges outlive its last message. emissions: emission counters; None leaves them out.
+    host's gauges outlive its last message.
     """
 
     def __init__(
@@ -104,26 +98,32 @@ class FleetView:
         collector: str,
         interval_seconds: int,
         staleness_seconds: float = STALENESS_SECONDS_DEFAULT,
-        emissions: EmissionView | None = None,
     ) -> None:
         self.collector = collector
         self.interval_seconds = interval_seconds
         self.staleness_seconds = staleness_seconds
         self.plan = SitePlan()
-        self._emissions = emissions
-        self._basis = BasisFinder((), FactorCatalog(()))
+        self._finder = BasisFinder((), FactorCatalog(()))
+        # Modelled energy apart from measured; each has all bases, which are the same for both.
+        self._emissions: dict[bool, EmissionCounters] = {}
+        self._emission_marks: dict[tuple[str, FactorKind, bool], Fraction] = {}
         self._hosts: dict[str, HostEntry] = {}
         self._totals = SiteTotals()
         self._history = PowerHistory()
         self._gaps: deque[RecentGap] = deque(maxlen=RECENT_GAPS_MAX)
         self._store: Store | None = None
+        self._plan_read_seconds = 0.0
         self._lock = threading.Lock()
 
     # What feeds it.
 
-    def load(self, store: Store, now_seconds: float) -> None:
-        """Take over what is committed; at start, before the first booking, or again after another writer was at work."""
+    def load(self, store: Store, finder: BasisFinder, now_seconds: float) -> None:
+        """Take over what is committed; at start, before the first booking, or again after another writer was at work.
+
+        finder: zones, PUE and factors, for the emission counters and the page.
+        """
         self._store = store
+        self._finder = finder
         self.set_plan(store.sites(), store.assignments())
         cursors: dict[str, list[Cursor]] = {}
         for cursor in store.cursors():
@@ -131,19 +131,22 @@ class FleetView:
         for record in store.hosts():
             rows = [(c, store.load_channels(c.host, c.epoch).values()) for c in cursors.get(record.host, ())]
             self._entry(record, now_seconds).update(record, rows, self.collector)
+        bases = list(store.emission_bases())
         with self._lock:
-            self._totals.load(self._counted(store.rollups(0, _END_OF_TIME_SECONDS)), now_seconds)
+            self._emissions = {
+                is_modelled: EmissionCounters(finder, bases, interval_seconds=self.interval_seconds)
+                for is_modelled in (False, True)
+            }
+            self._totals.load(self._emitting(store.rollups(0, _END_OF_TIME_SECONDS)), now_seconds)
+            self._keep_bases()
 
     def set_plan(self, sites: Iterable[SiteRow], assignments: Iterable[AssignmentRow]) -> None:
         """Take over all dated rows of sites and hosts as they stand in the store."""
         self.plan.replace(sites, assignments)
 
-    def set_basis(self, finder: BasisFinder) -> None:
-        """Take over zones, PUE and factors: what the page's emissions of today are reckoned with."""
-        self._basis = finder
-
     def on_committed(self, bookings: Sequence[Booking], now_seconds: float) -> None:
         """Bookings were committed, in this order. Called by the writer's thread."""
+        self._refresh_plan(bookings, now_seconds)
         for booking in bookings:
             entry = self._take_over(booking, now_seconds)
             site = self.plan.site_of(booking.host_after.host, now_seconds)
@@ -155,6 +158,7 @@ class FleetView:
                 self._gaps.append(RecentGap(entry.host, site, channel, gap))
         with self._lock:
             self._totals.prune(now_seconds)
+            self._keep_bases()
 
     def on_live(self, host: str, live: pb.Live, now_seconds: float) -> None:
         """Present values of a host came. A host whose Hello is not committed yet is not shown."""
@@ -175,14 +179,26 @@ class FleetView:
         """One host; None if it was never seen."""
         return self._hosts.get(host)
 
-    def power(self, now_seconds: float, site: str | None = None) -> PowerSum:
-        """Present power of all hosts that are not silent and not recorded, or of those of one site."""
+    @property
+    def finder(self) -> BasisFinder:
+        """Zones, PUE and factors as they were at the last load."""
+        return self._finder
+
+    def power(self, now_seconds: float) -> PowerSum:
+        """Present power of all hosts that are not silent and not recorded."""
         total = PowerSum()
+        for part in self.power_by_site(now_seconds).values():
+            total.merge(part)
+        return total
+
+    def power_by_site(self, now_seconds: float) -> dict[str, PowerSum]:
+        """The same by site; sites without a value are left out."""
+        sums: dict[str, PowerSum] = {}
         for entry in list(self._hosts.values()):
             live = entry.fresh_live(now_seconds, self.staleness_seconds)
-            if live is not None and not entry.is_recorded and site in (None, entry.site):
-                total.add(live)
-        return total
+            if live is not None and live.power and not entry.is_recorded:
+                sums.setdefault(entry.site, PowerSum()).add(live)
+        return sums
 
     def history(self, now_seconds: float) -> Sequence[PowerPoint]:
         """The fleet's power of the last hour, oldest first."""
@@ -199,7 +215,7 @@ class FleetView:
 
     def basis(self, site: str, at_seconds: float) -> SiteBasis:
         """Zone, PUE and factor of a site at an instant."""
-        return self._basis.find(site, int(at_seconds))
+        return self._finder.find(site, int(at_seconds))
 
     def sites(self) -> list[str]:
         """All sites that are configured or have hosts or energy."""
@@ -230,11 +246,15 @@ class FleetView:
 
     def emission_counters(self) -> list[EmissionTotal]:
         """Lifetime grams of each site; sites with a withheld host are left out."""
-        if self._emissions is None:
-            return []
         withheld = self.withheld()
+        totals = []
         with self._lock:
-            totals = self._emissions.totals()
+            for is_modelled, counters in self._emissions.items():
+                for (site, kind), grams in counters.grams().items():
+                    # Only a residual whose parts are modelled can make a sum fall.
+                    mark = max(grams, self._emission_marks.get((site, kind, is_modelled), grams))
+                    self._emission_marks[site, kind, is_modelled] = mark
+                    totals.append(EmissionTotal(site, kind, is_modelled, mark))
         return [total for total in totals if total.site not in withheld]
 
     def coverage(self, now_seconds: float) -> dict[str, Coverage]:
@@ -298,13 +318,23 @@ class FleetView:
             self._hosts[record.host] = entry
         return entry
 
+    def _refresh_plan(self, bookings: Sequence[Booking], now_seconds: float) -> None:
+        """Read the dated rows again where a host is new or has no site, which a row added just now may give it."""
+        if self._store is None:
+            return
+        hosts = [booking.host_after.host for booking in bookings]
+        is_new = any(host not in self._hosts for host in hosts)
+        is_due = not 0 <= now_seconds - self._plan_read_seconds < _PLAN_READ_SECONDS_MIN
+        if is_new or (is_due and any(self.plan.site_of(host, now_seconds) == SITE_UNASSIGNED for host in hosts)):
+            self._plan_read_seconds = now_seconds
+            self.set_plan(self._store.sites(), self._store.assignments())
+
     def _take_over(self, booking: Booking, now_seconds: float) -> HostEntry:
         after, cursor = booking.host_after, booking.cursor_after
         rows: list[tuple[Cursor, Iterable[ChannelInfo]]] = [(cursor, booking.channels)]
         known = self._hosts.get(after.host)
         if known is None and self._store is not None:
-            # Its assignment may be as new as the host, and another collector may have served it until now.
-            self.set_plan(self._store.sites(), self._store.assignments())
+            # Another collector may have served it until now.
             peers = self._store.load_peer_cursors(after.host, cursor.epoch)
             rows = [(peer, self._store.load_channels(peer.host, peer.epoch).values()) for peer in peers] + rows
         if self._store is not None and not self._has_catalog(known, cursor, booking.channels):
@@ -331,11 +361,21 @@ class FleetView:
                 self._totals.add(
                     site, channel.component, row.quality, start, Amount(row.energy_microjoules, row.covered_nanoseconds)
                 )
-                if self._emissions is not None:
-                    self._emissions.add(site, start, row.quality, row.energy_microjoules)
+                self._emit(site, start, row.quality, row.energy_microjoules)
 
-    def _counted(self, rollups: Iterable[RollupRow]) -> Iterable[RollupRow]:
+    def _emitting(self, rollups: Iterable[RollupRow]) -> Iterable[RollupRow]:
         for row in rollups:
-            if self._emissions is not None and not row.recorded:
-                self._emissions.add(row.site, row.interval_start_seconds, row.quality, row.energy_microjoules)
+            if not row.recorded:
+                self._emit(row.site, row.interval_start_seconds, row.quality, row.energy_microjoules)
             yield row
+
+    def _emit(self, site: str, interval_start_seconds: int, quality: Quality, energy_microjoules: int) -> None:
+        counters = self._emissions.get(quality is Quality.MODEL)
+        if counters is not None:
+            counters.add_energy(site, interval_start_seconds, energy_microjoules)
+
+    def _keep_bases(self) -> None:
+        """Store which factors were used first, before a reader can see figures made with them."""
+        new = [basis for counters in self._emissions.values() for basis in counters.take_new_bases()]
+        if new and self._store is not None:
+            self._store.add_emission_bases(new)

@@ -181,6 +181,14 @@ class PowerSum:
         self.lower_milliwatts += reading.lower_milliwatts
         self.upper_milliwatts += reading.upper_milliwatts
 
+    def merge(self, other: "PowerSum") -> None:
+        """Add the power of other hosts."""
+        self.hosts += other.hosts
+        for key, milliwatts in other.by_series.items():
+            self.by_series[key] = self.by_series.get(key, 0) + milliwatts
+        self.lower_milliwatts += other.lower_milliwatts
+        self.upper_milliwatts += other.upper_milliwatts
+
     @property
     def milliwatts(self) -> int:
         """Power of all."""

@@ -102,20 +102,23 @@ class SiteTotals:
         self._lifetime: dict[SiteSeries, int] = {}
         self._recent: dict[int, dict[RecentKey, Amount]] = {}
         self._marks: dict[SiteSeries, int] = {}
+        self._oldest_seconds = 0.0
 
     def load(self, rollups: Iterable[RollupRow], now_seconds: float) -> None:
         """Start over from the store's roll-ups. What was already exposed stays as a mark below which no counter falls."""
         self._lifetime, self._recent = {}, {}
+        self.prune(now_seconds)
         for row in rollups:
             if not row.recorded:
                 amount = Amount(row.energy_microjoules, row.covered_nanoseconds)
                 self.add(row.site, row.component, row.quality, row.interval_start_seconds, amount)
-        self.prune(now_seconds)
 
     def add(self, site: str, component: Component, quality: Quality, interval_start_seconds: int, amount: Amount) -> None:
         """Add committed energy."""
         series = SiteSeries(site, component, _METHODS[quality])
         self._lifetime[series] = self._lifetime.get(series, 0) + amount.microjoules
+        if interval_start_seconds < self._oldest_seconds:
+            return
         interval = self._recent.setdefault(interval_start_seconds, {})
         key = RecentKey(site, component, quality)
         before = interval.get(key, Amount(0, 0))
@@ -124,9 +127,9 @@ class SiteTotals:
         )
 
     def prune(self, now_seconds: float) -> None:
-        """Forget intervals that are no longer recent. A backlog's old intervals go here too."""
-        oldest = now_seconds - RECENT_SECONDS
-        for start in [start for start in self._recent if start < oldest]:
+        """Forget intervals that are no longer recent."""
+        self._oldest_seconds = now_seconds - RECENT_SECONDS
+        for start in [start for start in self._recent if start < self._oldest_seconds]:
             del self._recent[start]
 
     def counters(self, slack: Mapping[SiteSeries, int]) -> list[tuple[SiteSeries, int]]:
