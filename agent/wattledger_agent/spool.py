@@ -1,0 +1,481 @@
+"""The agent's spool: what was metered, durable before anything of it is sent, and the state from which the agent goes on.
+
+Holds no figure of its own: the newest valid record is where meter and numbering go on, whatever a crash, a full disk or a
+damaged sector took. When room is short it first gives up acknowledged records, then resolution in time, then the oldest
+records, whose energy the next ones bridge; an epoch's newest record is never given up. Needs from the disk what fsync(2)
+promises.
+"""
+
+import contextlib
+import errno
+import logging
+import threading
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wattledger_agent import spool_format as fmt
+from wattledger_agent import spool_thin
+from wattledger_agent.counters import Instant
+from wattledger_agent.spool_files import Files, OsFiles
+from wattledger_agent.spool_segments import Segment, Segments
+
+if TYPE_CHECKING:
+    from wattledger_agent.meter import Cut
+
+log = logging.getLogger("wattledger.agent")
+
+QUOTA_BYTES_DEFAULT = 256 * 1024 * 1024  # At 2 kB each ten seconds: two weeks.
+SEGMENT_BYTES_DEFAULT = 1024 * 1024
+SEGMENTS_MIN = 8  # A quota of fewer segments could give up room in coarse steps only.
+
+# Room that is given back when a full disk must be thinned: a thinned segment has to be written before the thick one goes.
+RESERVE_BYTES = 64 * 1024
+
+# A segment's header and a catalog's frame; only a record that begins a segment needs them.
+PREAMBLE_BYTES_MAX = 1024
+
+# A disk that fails this often in a row for one record is broken; the record's energy is in the next one.
+WRITES_PER_RECORD_MAX = 3
+
+# Segments dropped unsent for one record at most: if another program takes all room at once, more would be in vain.
+DROPS_PER_RECORD_MAX = 2
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class SpoolError(Exception):
+    """The spool can't be used; the text says what happened, where, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One spooled payload, under the sequences from first to last (one, unless it was thinned)."""
+
+    first_sequence: int
+    last_sequence: int
+    payload: bytes
+    catalog_hash: int
+
+
+class Spool:
+    """The durable queue of one epoch. Safe for the sampler's and the shipper's threads. Made by `open`."""
+
+    def __init__(
+        self,
+        segments: Segments,
+        files: Files,
+        directory: Path,
+        unlock: Callable[[], None],
+        new_epoch: Callable[[], bytes],
+        quota_bytes: int,
+        header: fmt.Header,
+    ) -> None:
+        self._segments = segments
+        self._files = files
+        self._directory = directory
+        self._unlock = unlock
+        self._new_epoch = new_epoch
+        self._quota_bytes = quota_bytes
+        self._header = header
+        self._lock = threading.RLock()
+        self._newest: Record | None = None
+        self._before_newest = 0  # Last sequence before the newest record's.
+        self._newest_catalog: tuple[int, bytes] = (0, b"")
+        self._acknowledged = 0
+        self._reserve_bytes = 0
+        self._closed = False
+        self.last_state: bytes | None = None
+        self.recovered_sequence = 0
+        self.thinned_samples = 0
+        self.dropped_records = 0
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        machine_id: str,
+        dmi_uuid: str,
+        opening: Instant,
+        new_epoch: Callable[[], bytes],
+        quota_bytes: int = QUOTA_BYTES_DEFAULT,
+        segment_bytes: int = SEGMENT_BYTES_DEFAULT,
+        files: Files | None = None,
+    ) -> "Spool":
+        """Lock the folder and find what it holds, or begin a new epoch that opens at `opening`.
+
+        new_epoch: gives 16 random bytes. A spool whose machine id or DMI UUID is another's is set aside, never sent.
+        Raises SpoolError.
+        """
+        files = OsFiles() if files is None else files
+        unlock = _lock(files, directory)
+        try:
+            segments = Segments(files, directory, min(segment_bytes, quota_bytes // SEGMENTS_MIN))
+            segments.load()
+            ours = fmt.Header(new_epoch(), opening, machine_id, dmi_uuid)
+            header = _identify(segments, ours, directory)
+            segments.keep_epoch(header.epoch)
+            segments.resume()
+            spool = cls(segments, files, directory, unlock, new_epoch, quota_bytes, header)
+            spool._recover()
+            spool._keep_reserve()
+        except fmt.NewerVersionError as error:
+            unlock()
+            raise SpoolError(
+                f"{directory}: {error}. Install the release of the agent that wrote it, or move the folder away."
+            ) from error
+        except OSError as error:
+            unlock()
+            raise _unusable(directory, error) from error
+        return spool
+
+    @property
+    def epoch(self) -> bytes:
+        """The epoch's id, 16 bytes."""
+        return self._header.epoch
+
+    @property
+    def epoch_opening(self) -> Instant:
+        """When the epoch began."""
+        return self._header.opening
+
+    @property
+    def oldest_sequence(self) -> int:
+        """Lowest sequence still held; next_sequence if there is none."""
+        with self._lock:
+            return self._segments.all[0].first if self._segments.all else self.next_sequence
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence of the record to come; the first is 1."""
+        newest = self._newest
+        return newest.last_sequence + 1 if newest is not None else 1
+
+    @property
+    def acknowledged_sequence(self) -> int:
+        """Highest sequence that the collector holds, as far as known; 0 if none."""
+        return self._acknowledged
+
+    @property
+    def unacknowledged_records(self) -> int:
+        """Records that wait for their acknowledgement."""
+        return self._waiting()[0]
+
+    @property
+    def unacknowledged_bytes(self) -> int:
+        """Bytes of the records that wait for their acknowledgement."""
+        return self._waiting()[1]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that the spool takes on the disk."""
+        with self._lock:
+            held = sum(segment.size for segment in self._segments.all)
+            return held + sum(self._segments.aside.values()) + self._reserve_bytes
+
+    def append(self, cut: "Cut") -> int:
+        """Make a record durable and return its sequence.
+
+        Raises SpoolError if the disk takes nothing more; what was metered then is part of the next record that succeeds.
+        """
+        with self._lock:
+            if self._closed:
+                raise SpoolError(f"{self._directory}: the spool is closed; open it again.")
+            sequence = self.next_sequence
+            record = fmt.encode_samples(
+                self.epoch, sequence, sequence, self._acknowledged, cut.catalog_hash, cut.payload, cut.state
+            )
+            if len(record) > fmt.RECORD_BYTES_MAX:
+                raise SpoolError(
+                    f"{self._directory}: a record of {len(record)} bytes is longer than {fmt.RECORD_BYTES_MAX}; "
+                    "meter fewer channels or flush more often."
+                )
+            entry = fmt.Entry(
+                0, len(record), fmt.RecordType.SAMPLES, fmt.tag_of(self.epoch), sequence, sequence, 0, cut.catalog_hash
+            )
+            self._make_room(len(record) + len(cut.catalog) + PREAMBLE_BYTES_MAX)
+            self._write(record, entry, cut.catalog)
+            self._before_newest = sequence - 1
+            self._newest = Record(sequence, sequence, cut.payload, cut.catalog_hash)
+            self._newest_catalog = (cut.catalog_hash, cut.catalog)
+            self.last_state = cut.state
+            return sequence
+
+    def find(self, sequence: int) -> Record | None:
+        """The record with the smallest last sequence that is `sequence` or more; None if all are below. Raises OSError."""
+        with self._lock:
+            newest = self._newest
+            if newest is None or sequence > newest.last_sequence:
+                return None
+            if sequence > self._before_newest:
+                return newest
+            for segment in self._segments.all[self._segments.find(sequence) :]:
+                entries = self._entries(segment)
+                for entry in entries[bisect_left(entries, sequence, key=lambda entry: entry.last_sequence) :]:
+                    contents = self._segments.read(segment, entry)
+                    if contents is not None:
+                        return Record(entry.first_sequence, entry.last_sequence, contents[0], entry.catalog_hash)
+            return newest
+
+    def catalog(self, catalog_hash: int) -> bytes | None:
+        """The catalog with this hash, serialised; None if it is lost. Raises OSError."""
+        with self._lock:
+            if self._newest_catalog[0] == catalog_hash:
+                return self._newest_catalog[1]
+            for segment in reversed(self._segments.all):
+                found = self._segments.catalog(segment, catalog_hash)
+                if found is not None:
+                    return found
+            return None
+
+    def acknowledge(self, sequence: int) -> None:
+        """The collector holds all up to `sequence`; one lower than before means that it was restored and needs the rest."""
+        with self._lock:
+            self._acknowledged = min(max(sequence, 0), self.next_sequence - 1)
+
+    def renew(self, opening: Instant) -> None:
+        """Begin a new epoch that opens at `opening`; what the old one still held is given up, its sequences are taken.
+
+        Raises SpoolError.
+        """
+        with self._lock:
+            old = self._header
+            self._segments.close()
+            try:
+                # The newest first: a crash half way leaves a spool that is older still, and found out just the same.
+                for segment in reversed(list(self._segments.all)):
+                    self._segments.remove(segment)
+                self._files.sync_directory(self._directory)
+            except OSError as error:
+                raise _unusable(self._directory, error) from error
+            self._header = fmt.Header(self._new_epoch(), opening, old.machine_id, old.dmi_uuid)
+            self._newest, self._before_newest, self._newest_catalog = None, 0, (0, b"")
+            self._acknowledged, self.last_state, self.recovered_sequence = 0, None, 0
+
+    def close(self) -> None:
+        """Let go of files and lock; all that was appended is durable already."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._segments.close()
+                self._unlock()
+
+    def _recover(self) -> None:
+        """Take numbering, state and acknowledgement from the newest valid record."""
+        if not self._segments.all:
+            return
+        segment = self._segments.all[-1]
+        newest = self._segments.entries(segment)[-1]
+        contents = self._segments.read(segment, newest)
+        if contents is None:
+            raise OSError(errno.EIO, f"{segment.name} changed while it was read")
+        self._newest = Record(newest.first_sequence, newest.last_sequence, contents[0], newest.catalog_hash)
+        self._before_newest = newest.first_sequence - 1
+        self.last_state = contents[1]
+        self.recovered_sequence = newest.last_sequence
+        self._acknowledged = min(newest.acknowledged_sequence, newest.last_sequence)
+
+    def _write(self, record: bytes, entry: fmt.Entry, catalog: bytes) -> None:
+        failures = drops = 0
+        while True:
+            try:
+                self._segments.append(record, entry, self._header, catalog)
+            except OSError as error:
+                # Never a second fsync on a file whose fsync failed: it may report success for data that is gone.
+                self._segments.seal()
+                if error.errno in _FULL:
+                    freed = self._free(may_drop=drops < DROPS_PER_RECORD_MAX)
+                    drops += freed is _Freed.DROPPED
+                    if freed is not _Freed.NOTHING:
+                        continue
+                    raise SpoolError(
+                        f"{self._directory}: the disk is full ({error}), and the spool has no more room to give up. "
+                        "Free disk space; metering goes on, and what was counted is kept for the next record."
+                    ) from error
+                failures += 1
+                log.warning("spool: writing to %s failed (%s); going on in a new segment", self._directory, error)
+                if failures == WRITES_PER_RECORD_MAX:
+                    raise _unusable(self._directory, error) from error
+            else:
+                return
+
+    def _make_room(self, length: int) -> None:
+        while self.stored_bytes + length > self._quota_bytes:
+            if self._free(may_drop=True) is _Freed.NOTHING:
+                return  # Only the segment under way is left.
+
+    def _free(self, *, may_drop: bool) -> "_Freed":
+        """Give up the least valuable that there is."""
+        for give_up in (self._segments.remove_aside, self._remove_acknowledged, self._thin_oldest):
+            with contextlib.suppress(OSError):
+                if give_up():
+                    return _Freed.SOMETHING
+        with contextlib.suppress(OSError):
+            if may_drop and self._drop_oldest():
+                return _Freed.DROPPED
+        return _Freed.NOTHING
+
+    def _remove_acknowledged(self) -> bool:
+        segments = self._segments.all
+        if len(segments) < 2 or segments[0].last > self._acknowledged:
+            return False
+        self._segments.remove(segments[0])
+        return True
+
+    def _drop_oldest(self) -> bool:
+        segments = self._segments.all
+        if len(segments) < 2:
+            return False  # The epoch's newest record is in it.
+        log.warning("spool: no room; dropped sequences %d to %d unsent", segments[0].first, segments[0].last)
+        self.dropped_records += segments[0].records
+        self._segments.remove(segments[0])
+        return True
+
+    def _thin_oldest(self) -> bool:
+        for segment in self._segments.all:
+            if not segment.thinned and not self._segments.is_active(segment) and self._thin(segment):
+                return True
+        return False
+
+    def _thin(self, segment: Segment) -> bool:
+        segment.thinned = True  # Whatever comes of it: one level, one attempt.
+        data, taken = self._thinned(segment)
+        if len(data) >= segment.size:
+            return False
+        try:
+            self._segments.replace(segment, data)
+        except OSError as error:
+            if error.errno not in _FULL or not self._reserve_bytes:
+                return False
+            self._files.remove(self._directory / _RESERVE)
+            self._reserve_bytes = 0
+            self._segments.replace(segment, data)
+        self.thinned_samples += taken
+        self._keep_reserve()
+        return True
+
+    def _thinned(self, segment: Segment) -> tuple[bytes, int]:
+        """The segment's contents with fewer samples, without what is acknowledged; and how many samples that takes away."""
+        header = fmt.Header(self.epoch, self.epoch_opening, self._header.machine_id, self._header.dmi_uuid, thinned=True)
+        thinner = spool_thin.Thinner()
+        newest = self.next_sequence - 1
+        catalogs: set[int] = set()
+        for entry in self._entries(segment):
+            contents = self._segments.read(segment, entry)
+            if contents is None or (entry.last_sequence <= self._acknowledged and entry.last_sequence != newest):
+                continue
+            catalogs.add(entry.catalog_hash)
+            thinner.add(
+                spool_thin.Piece(entry.first_sequence, entry.last_sequence, entry.catalog_hash, *contents),
+                keep=entry.last_sequence == newest,
+            )
+        parts = [fmt.encode_header(header)]
+        for catalog_hash in sorted(catalogs):
+            catalog = self.catalog(catalog_hash)
+            if catalog is not None:
+                parts.append(fmt.encode_catalog(self.epoch, catalog_hash, catalog))
+        for piece in thinner.finish():
+            parts.append(
+                fmt.encode_samples(
+                    self.epoch, piece.first, piece.last, self._acknowledged, piece.catalog_hash, piece.payload, piece.state
+                )
+            )
+        return b"".join(parts), thinner.taken
+
+    def _entries(self, segment: Segment) -> list[fmt.Entry]:
+        try:
+            return self._segments.entries(segment)
+        except FileNotFoundError:
+            log.warning("spool: %s is gone; its records are lost", segment.name)
+            return []
+
+    def _waiting(self) -> tuple[int, int]:
+        """Records and bytes that are not acknowledged."""
+        with self._lock:
+            records = size = 0
+            acknowledged = self._acknowledged
+            for segment in self._segments.all:
+                if segment.first > acknowledged:
+                    records += segment.records
+                    size += segment.size
+                elif segment.last > acknowledged:
+                    entries = self._entries(segment)
+                    waiting = entries[bisect_left(entries, acknowledged + 1, key=lambda entry: entry.last_sequence) :]
+                    records += len(waiting)
+                    size += sum(entry.length for entry in waiting)
+            return records, size
+
+    def _keep_reserve(self) -> None:
+        """Take the reserve's room; without it a full disk can only be dropped from, not thinned."""
+        path = self._directory / _RESERVE
+        if self._reserve_bytes:
+            return
+        try:
+            self._files.remove(path)
+            handle = self._files.create(path)
+            try:
+                self._files.write(handle, b"\xa5" * RESERVE_BYTES, 0)
+                self._files.sync(handle)
+            finally:
+                self._files.close(handle)
+            self._reserve_bytes = RESERVE_BYTES
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._files.remove(path)
+
+
+class _Freed(Enum):
+    NOTHING = 0
+    SOMETHING = 1
+    DROPPED = 2
+
+
+_RESERVE = "reserve"
+_LOCK = "lock"
+
+
+def _lock(files: Files, directory: Path) -> Callable[[], None]:
+    try:
+        files.make_directory(directory)
+        files.sync_directory(directory.parent)
+        return files.lock(directory / _LOCK)
+    except BlockingIOError as error:
+        raise SpoolError(
+            f"{directory} is in use by another agent. Stop that one, or give this one a state folder of its own."
+        ) from error
+    except OSError as error:
+        raise _unusable(directory, error) from error
+
+
+def _identify(segments: Segments, ours: fmt.Header, directory: Path) -> fmt.Header:
+    """The header to go on with: the newest segment's, unless there is none or it is another machine's."""
+    found = next((segment.header for segment in reversed(segments.all) if segment.header is not None), None)
+    if found is None:
+        return ours
+    if _differ(found.machine_id, ours.machine_id) or _differ(found.dmi_uuid, ours.dmi_uuid):
+        log.warning(
+            "spool: %s was written on another machine (machine id %s, DMI UUID %s); it is set aside and a new epoch begins",
+            directory,
+            found.machine_id or "unknown",
+            found.dmi_uuid or "unknown",
+        )
+        return ours
+    # An unprivileged agent can't read the DMI UUID; what a privileged one knew of this machine stays known.
+    return fmt.Header(found.epoch, found.opening, ours.machine_id or found.machine_id, ours.dmi_uuid or found.dmi_uuid)
+
+
+def _differ(one: str, other: str) -> bool:
+    return bool(one and other) and one.casefold() != other.casefold()
+
+
+def _unusable(directory: Path, error: OSError) -> SpoolError:
+    remedy = "Check the disk and the system's log."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "Let the agent's user write to it, or set `state_dir` to a folder that it can write to."
+    elif error.errno in _FULL:
+        remedy = "Free disk space."
+    return SpoolError(f"{directory}: the spool can't be used: {error}. {remedy}")
