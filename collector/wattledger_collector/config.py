@@ -8,14 +8,14 @@ import difflib
 import ipaddress
 import tomllib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import msgspec
 
-from wattledger_collector.factors import FactorCatalog, UnknownZoneError
+from wattledger_collector.factors import FactorCatalog, UnknownZoneError, seconds_of_day
 from wattledger_collector.records import SITE_UNASSIGNED
 
 PUE_MIN = Decimal(1)
@@ -82,14 +82,14 @@ class FactorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A data hall. zone: of the electricity grid; empty: emissions are not reckoned. pue: facility energy / IT energy.
 
-    valid_from: the instant from which zone and PUE hold; without it a new site's hold for all time and a changed site's
+    valid_from: the day (UTC) from which zone and PUE hold; without it a new site's hold for all time and a changed site's
     from the next interval.
     """
 
     name: str
     zone: str = ""
     pue: Decimal = Decimal(1)
-    valid_from: datetime | date | None = None
+    valid_from: date | None = None
 
 
 class HostRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,13 +168,8 @@ def site_of_host(configuration: Configuration, host: str, labels: Mapping[str, s
 
 
 def valid_from_seconds(site: Site) -> int | None:
-    """The instant of a site's valid_from, in seconds since 1970-01-01 UTC; dates and naive times are UTC."""
-    moment = site.valid_from
-    if moment is None:
-        return None
-    if not isinstance(moment, datetime):
-        moment = datetime(moment.year, moment.month, moment.day)  # noqa: DTZ001 - its zone is added below
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    """The beginning of a site's valid_from, in seconds since 1970-01-01 UTC."""
+    return None if site.valid_from is None else seconds_of_day(site.valid_from)
 
 
 def is_loopback(address: str) -> bool:
@@ -246,16 +241,16 @@ def _check_listeners(configuration: Configuration) -> list[str]:
     for section, listener in (("server", configuration.server), ("http", configuration.http)):
         if not 0 <= listener.port <= PORT_MAX:
             problems.append(f"{section}.port is {listener.port}: choose 1 to {PORT_MAX}, or 0 for any free one")
-        if not listener.address:
-            problems.append(f"{section}.address is empty: write 127.0.0.1, or an address of this machine")
-        elif set(listener.address) <= set("0123456789.") and not _is_address(listener.address):
-            problems.append(f"{section}.address {listener.address!r} is no IP address: write it as in 192.0.2.7")
         if listener.tls is not None:
             # A server with TLS but no authority would accept any agent's word for which host it is.
             for name in ("certificate", "key") if section == "http" else ("certificate", "key", "ca"):
                 if not getattr(listener.tls, name):
                     problems.append(f"{section}.tls.{name} is missing or empty: name its PEM file")
-        elif listener.address and not is_loopback(listener.address) and not listener.insecure:
+        if not listener.address:
+            problems.append(f"{section}.address is empty: write 127.0.0.1, or an address of this machine")
+        elif set(listener.address) <= set("0123456789.") and not _is_address(listener.address):
+            problems.append(f"{section}.address {listener.address!r} is no IP address: write it as in 192.0.2.7")
+        elif listener.tls is None and not is_loopback(listener.address) and not listener.insecure:
             problems.append(
                 f"{section}.address {listener.address} can be reached from other machines without TLS: "
                 f"add [{section}.tls], listen on 127.0.0.1, or say {section}.insecure = true in so many words"

@@ -99,9 +99,13 @@ def apply_sites(sites: Sequence[Site], store: Store, now_seconds: int, *, assume
     for row in sorted(store.sites(), key=lambda row: (row.valid_from_seconds, row.recorded_at_seconds)):
         stored.setdefault(row.site, []).append(row)
     new: list[SiteRow] = []
+    dated = {site.name for site in sites if site.valid_from is not None}
     for site in sorted(sites, key=lambda site: valid_from_seconds(site) or ALL_TIME_SECONDS):
         rows = stored.setdefault(site.name, [])
         start = valid_from_seconds(site)
+        if start is None and site.name in dated:
+            # Beside dated ones the undated one is the first of them, and says nothing of the present.
+            start = ALL_TIME_SECONDS
         row = SiteRow(
             site=site.name,
             valid_from_seconds=start if start is not None else _change_instant(rows, now_seconds, store.interval_seconds),

@@ -1,0 +1,86 @@
+"""Emission counters keep the factor that was known when an interval's first energy came."""
+
+from datetime import date
+from fractions import Fraction
+
+from tests.collector.fake_store import FakeStore
+
+from wattledger_collector.accounting import BasisFinder
+from wattledger_collector.emission_counters import EmissionCounters
+from wattledger_collector.factors import FactorCatalog, parse_factors, seconds_of_day
+from wattledger_collector.records import MICROJOULES_PER_KWH, Component, Quality, RollupRow, SiteRow
+
+START = seconds_of_day(date(2024, 1, 1))
+HEADER = (
+    "zone,name,value,unit,signal,boundary,gas,basis,includes_td,valid_from,valid_to,published,source,document,"
+    "licence,attribution\n"
+)
+
+
+def catalog(*values: tuple[int, str, str]) -> FactorCatalog:
+    """A catalog of zone XX: year, g/kWh and day of publication."""
+    rows = [
+        f"XX,Nowhere,{value},g/kWh,average,direct,CO2e,production,false,{year}-01-01,{year + 1}-01-01,{published},T,d,l,a\n"
+        for year, value, published in values
+    ]
+    return FactorCatalog([parse_factors(HEADER + "".join(rows), "f")])
+
+
+def counters(store: FakeStore, factors: FactorCatalog) -> EmissionCounters:
+    """Counters as a collector makes them at its start."""
+    made = EmissionCounters(BasisFinder(store.sites(), factors), store.emission_bases(), interval_seconds=900)
+    made.add(store.rollups(0, 2**40))
+    store.add_emission_bases(made.take_new_bases())
+    return made
+
+
+def rollup(start: int, kwh: int, *, recorded: bool = False) -> RollupRow:
+    """Whole kWh of one interval."""
+    return RollupRow("hall", start, Component.GPU, Quality.COUNTER, recorded, kwh * MICROJOULES_PER_KWH, 1)
+
+
+def total(made: EmissionCounters) -> Fraction:
+    """Grams of the only site and type."""
+    (grams,) = made.grams().values()
+    return grams
+
+
+def test_counters_are_not_restated_by_a_new_factor() -> None:
+    """When a new factor appears, old intervals keep theirs, their late energy too; new intervals use the new one."""
+    store = FakeStore(site_rows=[SiteRow("hall", 0, "XX", "1.5", False, 0)], rollup_rows=[rollup(START, 2)])
+    first = counters(store, catalog((2023, "100", "2024-01-01")))
+    assert total(first) == 2 * 150
+
+    store.rollup_rows += [rollup(START, 1), rollup(START + 900, 1)]
+    second = counters(store, catalog((2023, "100", "2024-01-01"), (2024, "40", "2025-01-01")))
+
+    assert total(second) == 3 * 150 + 60
+    assert [row.factor_grams_per_kwh for row in store.emission_bases()] == ["100", "40"]
+
+
+def test_energy_counts_the_same_at_once_and_after_a_restart() -> None:
+    """What commits add one by one equals what a restarted collector reads from the store."""
+    store = FakeStore(site_rows=[SiteRow("hall", 0, "XX", "1.25", False, 0)])
+    factors = catalog((2024, "333.3333333", "2025-01-01"))
+    live = counters(store, factors)
+    for index in (0, 1, 2, 7, 5, 6, 1, 0):
+        row = rollup(START + 900 * index, 3)
+        live.add([row])
+        store.rollup_rows.append(row)
+    store.add_emission_bases(live.take_new_bases())
+
+    assert live.take_new_bases() == []
+    assert counters(store, factors).grams() == live.grams()
+    assert len(store.basis_rows) == 6
+
+
+def test_energy_without_a_factor_is_uncovered_and_recordings_never_count() -> None:
+    """No factor adds to uncovered energy; a recorded row adds nothing at all."""
+    store = FakeStore(site_rows=[SiteRow("hall", 0, None, "1", False, 0)], rollup_rows=[rollup(START, 2)])
+    store.rollup_rows.append(rollup(START, 5, recorded=True))
+
+    made = counters(store, catalog((2024, "1", "2025-01-01")))
+
+    assert made.grams() == {}
+    assert made.uncovered_microjoules() == {"hall": 2 * MICROJOULES_PER_KWH}
+    assert store.basis_rows == []
