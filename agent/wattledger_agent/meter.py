@@ -1,0 +1,289 @@
+"""Keeps one unbroken account of a host: takes rows of readings, and cuts them into records for the spool.
+
+Reads no sensor, clock or file; what is possible on a channel is in counters, what is summed in topology, and which channels
+there are in roster. Source of truth for the records: protos/wattledger_protos/v1/telemetry.proto.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from wattledger_agent import wire
+from wattledger_agent.channels import Channel, pack, unpack
+from wattledger_agent.counters import ChannelState, GapDetail, Instant, advance, is_believable, skip_to, span_start
+from wattledger_agent.readings import (
+    NANOSECONDS_PER_SECOND,
+    ChannelKey,
+    ChannelSpec,
+    CounterReading,
+    Gone,
+    PowerReading,
+    Reading,
+    Role,
+    SpanReading,
+    TryAgain,
+    UtilizationReading,
+)
+from wattledger_agent.roster import Joint, Roster
+from wattledger_agent.shares import Shares
+from wattledger_agent.topology import ZERO, advance_residual, base_of, start_residual
+from wattledger_protos.v1 import telemetry_pb2 as pb
+
+# Values that wait for a cut. At 10 bytes at most each, with columns and details they stay below a payload's mebibyte.
+PENDING_VALUES_MAX = 65_536
+
+# Details of gaps in one payload, at 64 bytes at most; the sums in the columns hold the gaps of all the others.
+GAP_DETAILS_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One spool record's content.
+
+    payload: a serialised Payload. state: what a new Meter goes on from. catalog: the serialised Catalog that the payload's
+    catalog_hash names. samples: rows in the payload.
+    """
+
+    payload: bytes
+    state: bytes
+    catalog: bytes
+    catalog_hash: int
+    samples: int
+
+
+class Meter:
+    """The account of one epoch.
+
+    state: that of the spool's last record; None in a new epoch. integral_gap_seconds_max: powers further apart than this are
+    not joined, and values older than this are no longer live. Raises MeterStateError for a state that can't be read.
+
+    failed_reads, unbelieved_readings, ignored_readings (no such channel, or twice in a row), ignored_rows (not after the
+    last), thinned_rows: counts since the start.
+    """
+
+    def __init__(self, *, state: bytes | None, integral_gap_seconds_max: float) -> None:
+        self.failed_reads = 0
+        self.unbelieved_readings = 0
+        self.ignored_readings = 0
+        self.ignored_rows = 0
+        self.thinned_rows = 0
+        self._gap_nanoseconds = round(integral_gap_seconds_max * NANOSECONDS_PER_SECOND)
+        self._boot_id, self._boottime = b"", -1
+        channels: list[Channel] = []
+        if state is not None:
+            self._boot_id, self._boottime, channels = unpack(state, integral_gap_seconds_max)
+        self._roster = Roster(channels, integral_gap_seconds_max)
+        self._shares = Shares(self._gap_nanoseconds)
+        self._last_row: Instant | None = None
+        self._serial = 0
+        self._times: list[int] = []
+        self._details: list[tuple[int, GapDetail]] = []
+
+    @property
+    def refused(self) -> dict[ChannelKey, str]:
+        """Why a spec is not metered, by key; one sentence each."""
+        return self._roster.refused
+
+    def offer(self, specs: Sequence[ChannelSpec], now: Instant) -> None:
+        """Register channels, or go on with those that the state knows. Several calls add up; a key's last spec counts."""
+        self._roster.offer(specs, now)
+
+    def observe(self, readings: Sequence[Reading], now: Instant) -> None:
+        """Take one row of readings at this time. A row that is not after the last one of its boot is ignored."""
+        for reading in readings:
+            if type(reading) is Gone and not self._roster.remove(reading.key, now):
+                self.ignored_readings += 1
+        self._roster.arrange()
+        if now.boot_id == self._boot_id and now.boottime_nanoseconds <= self._boottime:
+            self.ignored_rows += 1
+            return
+        self._mark_holes(readings, now)
+        bit = self._begin_row(now)
+        taken = 0
+        for reading in readings:
+            if isinstance(reading, UtilizationReading):
+                believed = self._shares.observe(reading, now.boottime_nanoseconds)
+                taken += believed
+                self.unbelieved_readings += not believed
+            elif isinstance(reading, TryAgain):
+                self.failed_reads += 1
+            elif not isinstance(reading, Gone):
+                taken += self._take(reading, now, bit)
+        for channel in self._roster.open.values():
+            if channel.is_fresh and channel.is_offered and channel.spec.role is not Role.RESIDUAL:
+                self._roster.start(channel, now, self._serial)
+        for joint in self._roster.joints:
+            self._join(joint, now, bit)
+        if not taken:
+            self._times.pop()
+
+    def cut(self, now: Instant) -> Cut | None:
+        """Return all that was observed since the last cut; None if nothing was."""
+        self._roster.arrange()
+        if not self._times or self._last_row is None:
+            return None
+        self._roster.reopen_large()
+        catalog, catalog_bytes = self._roster.catalog()
+        for channel in self._roster.open.values():
+            # What the catalog of a record says of an opening is never changed.
+            channel.is_fresh = False
+        rows = len(self._times)
+        payload = pb.Payload(
+            boot_id=self._boot_id,
+            catalog_hash=catalog.catalog_hash,
+            clock=wire.clock_pair(now if now.boot_id == self._boot_id else self._last_row),
+            first_boottime_nanoseconds=self._times[0],
+            boottime_delta_nanoseconds=[after - before for before, after in pairwise(self._times)],
+            columns=[
+                wire.column(channel.number, channel.state, channel.values, channel.mask, rows)
+                for channel in self._roster.channels
+                if channel.values or channel.reported != channel.gap_sums()
+            ],
+            utilizations=self._shares.cut(),
+            gap_details=[wire.gap_detail(number, detail, self._boot_id) for number, detail in self._details],
+        )
+        self._forget_rows()
+        for channel in self._roster.channels:
+            channel.reported = channel.gap_sums()
+        state = pack(self._boot_id, self._boottime, self._roster.channels)
+        return Cut(payload.SerializeToString(), state, catalog_bytes, catalog.catalog_hash, rows)
+
+    def catalog(self) -> pb.Catalog:
+        """Return all channels of the epoch so far."""
+        self._roster.arrange()
+        return self._roster.catalog()[0]
+
+    def live(self) -> list[pb.LivePower]:
+        """Return the power of each open channel that was read lately and without a gap."""
+        powers = []
+        for channel in self._roster.open.values():
+            state, spec = channel.state, channel.spec
+            power = channel.power_milliwatts()
+            if power is None or self._boottime - state.boottime_nanoseconds > self._gap_nanoseconds:
+                continue
+            powers.append(
+                pb.LivePower(
+                    device=spec.key.device,
+                    domain=spec.key.domain,
+                    component=pb.Component.ValueType(int(spec.component)),
+                    method=pb.Method.ValueType(int(spec.method)),
+                    role=pb.Role.ValueType(int(spec.role)),
+                    power_milliwatts=power,
+                    uncertainty_lower_ratio=spec.uncertainty_lower_ratio,
+                    uncertainty_upper_ratio=spec.uncertainty_upper_ratio,
+                )
+            )
+        return powers
+
+    def live_utilizations(self) -> list[pb.LiveUtilization]:
+        """Return the last utilization of each device that was read lately."""
+        return self._shares.live(self._boottime)
+
+    def _take(self, reading: CounterReading | PowerReading | SpanReading, now: Instant, bit: int) -> bool:
+        """Take one reading into the row; say whether the row has a value of its channel now."""
+        channel = self._roster.open.get(reading.key)
+        if channel is None or not channel.is_offered or channel.serial == self._serial:
+            self.ignored_readings += 1
+            return False
+        if not is_believable(channel.rule, reading, now):
+            self.unbelieved_readings += 1
+            return False
+        if channel.is_fresh:
+            at = span_start(reading, now) if isinstance(reading, SpanReading) else now
+            self._roster.start(channel, at, self._serial)
+        state, gap = advance(channel.rule, channel.state, reading, now)
+        self._keep(channel, state, [] if gap is None else [gap], bit)
+        return True
+
+    def _keep(self, channel: Channel, state: ChannelState, gaps: list[GapDetail], bit: int) -> None:
+        channel.take(state, self._serial, bit, has_gap=bool(gaps))
+        for gap in gaps:
+            if len(self._details) < GAP_DETAILS_MAX:
+                self._details.append((channel.number, gap))
+
+    def _join(self, joint: Joint, now: Instant, bit: int) -> None:
+        """Reckon a residual, if its meter and all its present parts were read in this row."""
+        serial, residual, meter, roster = self._serial, joint.residual, joint.meter, self._roster
+        if meter.serial != serial or any(part.serial != serial for part in joint.present):
+            if residual.is_fresh:
+                roster.start(residual, now, serial)
+            return
+        gaps: list[GapDetail] = []
+        state = residual.state
+        if not residual.bases:
+            members = (meter, *joint.parts)
+            # Where all begin in this row, what recorded spans already hold of it counts.
+            together = residual.is_fresh and all(member.opened_serial == serial for member in members)
+            if residual.is_fresh:
+                roster.start(residual, meter.opening if together else now, serial)
+                state = residual.state
+            else:
+                state, gaps = start_residual(state, meter.rule, [part.rule for part in joint.parts], now)
+            residual.bases = {member.number: ZERO if together else base_of(member.state) for member in members}
+        meters = {meter.number: meter.state}
+        parts = {part.number: part.state for part in joint.parts}
+        for number in residual.bases:
+            if number != meter.number and number not in parts:
+                closed = roster.channels[number - 1]
+                (meters if closed.spec.key == meter.spec.key else parts)[number] = closed.state
+        state, more = advance_residual(state, meters, parts, residual.bases, now)
+        residual.bases = {member.number: base_of(member.state) for member in (meter, *joint.parts)}
+        self._keep(residual, state, gaps + more, bit)
+
+    def _mark_holes(self, readings: Sequence[Reading], now: Instant) -> None:
+        """Add a row where a recording goes on after a hole, so that what comes then is not spread over the hole."""
+        holes: dict[int, list[tuple[Channel, Instant]]] = {}
+        for reading in readings:
+            if type(reading) is not SpanReading:
+                continue
+            channel = self._roster.open.get(reading.key)
+            if (
+                channel is None
+                or not channel.is_offered
+                or channel.is_fresh
+                or not is_believable(channel.rule, reading, now)
+            ):
+                continue
+            start = reading.from_nanoseconds
+            is_new = now.boot_id != self._boot_id or start > self._boottime
+            if is_new and (channel.state.boot_id != now.boot_id or start > channel.state.boottime_nanoseconds):
+                holes.setdefault(start, []).append((channel, span_start(reading, now)))
+        for start in sorted(holes):
+            bit = self._begin_row(holes[start][0][1])
+            for channel, at in holes[start]:
+                if channel.serial != self._serial:
+                    state, gap = skip_to(channel.rule, channel.state, at)
+                    self._keep(channel, state, [] if gap is None else [gap], bit)
+
+    def _begin_row(self, now: Instant) -> int:
+        """Add a row, and return its bit in masks."""
+        if self._times and now.boot_id != self._boot_id:
+            # A payload is of one boot. The sums go on; only the times of these rows are lost.
+            self.thinned_rows += len(self._times)
+            self._forget_rows()
+        elif len(self._times) * len(self._roster.open) >= PENDING_VALUES_MAX:
+            self._thin_rows()
+        self._serial += 1
+        self._last_row = now
+        self._boot_id, self._boottime = now.boot_id, now.boottime_nanoseconds
+        self._times.append(now.boottime_nanoseconds)
+        return 1 << (len(self._times) - 1)
+
+    def _thin_rows(self) -> None:
+        """Keep only each channel's last value: energy is cumulative, so that nothing but times is lost."""
+        valued = [channel for channel in self._roster.channels if channel.values]
+        kept = sorted({channel.mask.bit_length() - 1 for channel in valued})
+        place = {row: index for index, row in enumerate(kept)}
+        for channel in valued:
+            channel.mask = 1 << place[channel.mask.bit_length() - 1]
+            channel.values = channel.values[-1:]
+        self.thinned_rows += len(self._times) - len(kept)
+        self._times = [self._times[row] for row in kept]
+
+    def _forget_rows(self) -> None:
+        self._times = []
+        self._details = []
+        for channel in self._roster.channels:
+            if channel.values:
+                channel.values = []
+                channel.mask = 0
