@@ -1,8 +1,8 @@
 """Utilization of the CPUs and of the memory, from /proc/stat and /proc/meminfo.
 
-Meters no energy. The sums over all CPUs are read, not each CPU: the cost does not grow with the sockets. The two files stay
-open and are read with one system call each; psutil, whose arithmetic this is, opens and parses them anew each time, which
-costs several times as much (the tests compare the two). Source of truth: Documentation/filesystems/proc.rst.
+Meters no energy. Only the sums over all CPUs are parsed, and the two files stay open and cost one system call each; psutil,
+whose arithmetic this is (but that it takes stolen time for busy), opens and parses them anew each time, at three times the
+cost. Source of truth: Documentation/filesystems/proc.rst.
 """
 
 import os
