@@ -107,7 +107,7 @@ SITE = '[[site]]\nname = "a"\n'
         (SITE + "[[host]]\nsite = 'b'\nname = '*'\n", "host[0].site 'b' is no site: add a [[site]] of that name"),
         (
             "[[site]]\nname = 'hall'\n[[host]]\nsite = 'hal'\nname = '*'\n",
-            "host[0].site 'aa' is no site: did you mean 'hall'?",
+            "host[0].site 'hal' is no site: did you mean 'hall'?",
         ),
         (SITE + "[[host]]\nsite = 'a'\n", "host[0] matches nothing: give it a name pattern"),
     ],
