@@ -1,0 +1,245 @@
+"""RAPL through the real meter: what reaches the account when reads fail, counters wrap, start anew, or belong to no one.
+
+The truth is what the test added to the machine's counters.
+"""
+
+import errno
+from pathlib import Path
+
+import pytest
+from tests.agent.machines import Machine, machine
+
+from wattledger_agent.counters import Instant
+from wattledger_agent.meter import Meter
+from wattledger_agent.readings import ChannelKey, ChannelSpec, Role
+from wattledger_agent.sources.rapl import RaplSource
+from wattledger_protos.v1 import telemetry_pb2 as pb
+
+JOULE = 1_000_000
+SECOND = 1_000_000_000
+BOOT = bytes(range(16))
+
+PACKAGE_0 = ChannelKey("cpu/0", "package", "rapl")
+PACKAGE_1 = ChannelKey("cpu/1", "package", "rapl")
+DRAM_0 = ChannelKey("memory/0", "dram", "rapl")
+DRAM_1 = ChannelKey("memory/1", "dram", "rapl")
+ZONES = {PACKAGE_0: "intel-rapl:0", PACKAGE_1: "intel-rapl:1", DRAM_0: "intel-rapl:0:0", DRAM_1: "intel-rapl:1:0"}
+
+
+class Bench:
+    """A machine, its RAPL source and a meter; `tick` reads once. Seconds are boottime."""
+
+    def __init__(self, host: Machine, *, boot_id: bytes = BOOT, state: bytes | None = None, seconds: float = 1000.0) -> None:
+        self.host = host
+        self.boot_id = boot_id
+        self.seconds = seconds
+        self.source = RaplSource(host.sys, host.proc, opener=host.opener, pread=host.pread, settle=host.settle)
+        self.meter = Meter(state=state, integral_gap_seconds_max=30)
+        self.specs: list[ChannelSpec] = list(self.source.open())
+        self.meter.offer(self.specs, self._now())
+        self.state = state
+        self.energy: dict[ChannelKey, int] = {}
+        self.gaps: dict[ChannelKey, tuple[int, int]] = {}
+        self.reasons: list[int] = []
+
+    def tick(self, seconds: float = 1.0) -> None:
+        """Let so much time pass, read once, and take what the meter cuts."""
+        self.seconds += seconds
+        now = self._now()
+        self.meter.observe(self.source.read(now.boottime_nanoseconds), now)
+        cut = self.meter.cut(now)
+        if cut is None:
+            return
+        self.state = cut.state
+        payload = pb.Payload.FromString(cut.payload)
+        channels = {channel.channel: channel for channel in pb.Catalog.FromString(cut.catalog).channels}
+        for column in payload.columns:
+            channel = channels[column.channel]
+            key = ChannelKey(channel.device, channel.domain, channel.source)
+            self.energy[key] = column.first_energy_microjoules + sum(column.energy_delta_microjoules)
+            self.gaps[key] = (column.gap_lower_microjoules, column.gap_upper_microjoules)
+        self.reasons.extend(detail.reason for detail in payload.gap_details)
+
+    def restarted(self, *, boot_id: bytes = BOOT, seconds: float = 0.0) -> "Bench":
+        """The agent's next run, from the state of the last record."""
+        self.source.close()
+        return Bench(self.host, boot_id=boot_id, state=self.state, seconds=self.seconds + seconds)
+
+    def _now(self) -> Instant:
+        boottime = round(self.seconds * SECOND)
+        return Instant(self.boot_id, boottime, 1_700_000_000 * SECOND + boottime, True, 0)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Machine:
+    """Two sockets with memory."""
+    return machine("xeon_two_sockets", tmp_path)
+
+
+def test_a_total_is_what_the_counters_counted(host: Machine) -> None:
+    """Every microjoule that passes between the first and the last read is in the account."""
+    bench = Bench(host)
+    bench.tick()
+    for second in range(10):
+        for index, zone in enumerate(ZONES.values()):
+            host.add_energy(zone, (index + 1) * JOULE * 10 + second)
+        bench.tick()
+    assert bench.energy == {key: 100 * (index + 1) * JOULE + 45 for index, key in enumerate(ZONES)}
+    assert set(bench.gaps.values()) == {(0, 0)}
+
+
+@pytest.mark.parametrize("fault", [errno.ENODATA, errno.EINVAL, errno.EIO, errno.ENODEV, "", "0x0", "18446744073709551615"])
+def test_a_failed_read_changes_the_total_by_nothing(host: Machine, fault: int | str) -> None:
+    """With a domain failing for three ticks every total is what it would have been, and nothing is a gap."""
+    bench = Bench(host)
+    bench.tick()
+    before = host.energy("intel-rapl:0")
+    for second in range(6):
+        for zone in ZONES.values():
+            host.add_energy(zone, 66_700_000)
+        if 1 <= second <= 3:
+            kept = host.energy("intel-rapl:0")
+            if isinstance(fault, int):
+                host.failing["intel-rapl:0"] = fault
+            else:
+                host.set_energy("intel-rapl:0", fault)
+            bench.tick()
+            assert bench.energy[PACKAGE_0] == 66_700_000
+            host.failing.clear()
+            host.set_energy("intel-rapl:0", kept)
+        else:
+            bench.tick()
+    assert host.energy("intel-rapl:0") - before == 6 * 66_700_000
+    assert set(bench.energy.values()) == {6 * 66_700_000}
+    assert set(bench.gaps.values()) == {(0, 0)}
+
+
+def test_a_wrap_is_energy(host: Machine) -> None:
+    """A fall within a time too short for two ranges is one wrap, exactly."""
+    host.set_energy("intel-rapl:0", 262143328850 - 30 * JOULE)
+    bench = Bench(host)
+    bench.tick()
+    host.add_energy("intel-rapl:0", 100 * JOULE)
+    assert host.energy("intel-rapl:0") == 70 * JOULE
+    bench.tick()
+    assert bench.energy[PACKAGE_0] == 100 * JOULE
+    assert bench.gaps[PACKAGE_0] == (0, 0)
+
+
+def test_a_wrap_during_failed_reads_is_energy_too(host: Machine) -> None:
+    """A counter that wraps while it can't be read is known from the two reads around it."""
+    host.set_energy("intel-rapl:1:0", 65712999613 - JOULE)
+    bench = Bench(host)
+    bench.tick()
+    host.failing["intel-rapl:1:0"] = errno.EIO
+    bench.tick()
+    host.add_energy("intel-rapl:1:0", 5 * JOULE)
+    host.failing.clear()
+    bench.tick()
+    assert bench.energy[DRAM_1] == 5 * JOULE
+
+
+def test_an_ambiguous_wrap_is_a_gap_that_holds_the_truth(host: Machine) -> None:
+    """After longer than range / bound nothing is booked; the bounds contain what passed, with and without wraps."""
+    bench = Bench(host)
+    bench.tick()
+    # 262 kJ at 500 W are 524 s.
+    host.add_energy("intel-rapl:0", 40_000 * JOULE)
+    host.add_energy("intel-rapl:1", 262143328850 + 7 * JOULE)
+    bench.tick(600)
+    assert bench.energy[PACKAGE_0] == bench.energy[PACKAGE_1] == 0
+    assert bench.gaps[PACKAGE_0] == (40_000 * JOULE, 40_000 * JOULE)
+    lower, upper = bench.gaps[PACKAGE_1]
+    assert (lower, upper) == (7 * JOULE, 262143328850 + 7 * JOULE)
+    assert pb.GAP_REASON_WRAP_AMBIGUOUS in bench.reasons
+    host.add_energy("intel-rapl:1", 3 * JOULE)
+    bench.tick()
+    assert bench.energy[PACKAGE_1] == 3 * JOULE
+
+
+def test_a_counter_that_started_anew_is_a_gap_where_its_range_is_unknown(host: Machine) -> None:
+    """Without a range a fall is a reset: nothing is booked, and the bound holds what may have passed."""
+    (host.zone("intel-rapl:0") / "max_energy_range_uj").unlink()
+    bench = Bench(host)
+    bench.tick()
+    host.set_energy("intel-rapl:0", 5 * JOULE)
+    bench.tick()
+    assert bench.energy[PACKAGE_0] == 0
+    assert bench.gaps[PACKAGE_0][0] == 0
+    assert bench.gaps[PACKAGE_0][1] >= 500 * JOULE
+    assert pb.GAP_REASON_RESET in bench.reasons
+
+
+def test_another_drivers_counter_is_not_taken_for_a_wrap(tmp_path: Path) -> None:
+    """When the agent comes back and finds the package by another driver, its counter is a baseline with a gap."""
+    laptop = machine("laptop_mmio", tmp_path)
+    bench = Bench(laptop)
+    bench.tick()
+    laptop.refused["intel-rapl:0"] = errno.EACCES
+    again = bench.restarted()
+    again.tick()
+    assert again.energy[PACKAGE_0] == 0
+    assert again.gaps[PACKAGE_0] == (0, 500 * JOULE)
+
+
+def test_energy_during_an_agents_restart_is_recovered(host: Machine) -> None:
+    """The counter went on while no agent ran: the next run books it from the last record's state."""
+    bench = Bench(host)
+    bench.tick()
+    host.add_energy("intel-rapl:0", 77 * JOULE)
+    again = bench.restarted(seconds=20)
+    again.tick()
+    assert again.energy[PACKAGE_0] == 77 * JOULE
+    assert again.gaps[PACKAGE_0] == (0, 0)
+
+
+def test_after_a_reboot_the_first_value_is_a_baseline(host: Machine) -> None:
+    """Another boot is another counter: what it shows at first was not counted by this account."""
+    bench = Bench(host)
+    bench.tick()
+    host.set_energy("intel-rapl:0", 12 * JOULE)
+    again = bench.restarted(boot_id=bytes(16), seconds=60)
+    again.tick()
+    assert again.energy[PACKAGE_0] == 0
+    assert again.gaps[PACKAGE_0][1] == 61 * 500 * JOULE
+    assert pb.GAP_REASON_REBOOT in again.reasons
+
+
+def test_mirrored_dies_are_booked_once(tmp_path: Path) -> None:
+    """Whether the verdict falls at the start or while reading, the account holds the socket's energy once."""
+    for is_idle in (False, True):
+        folder = tmp_path / str(is_idle)
+        folder.mkdir()
+        threadripper = machine("threadripper_mirrored_dies", folder)
+        threadripper.watts = {} if is_idle else {"intel-rapl:0": 68.0, "intel-rapl:1": 68.0}
+        bench = Bench(threadripper)
+        bench.tick()
+        for _ in range(10):
+            for zone in ("intel-rapl:0", "intel-rapl:1"):
+                threadripper.add_energy(zone, 68 * JOULE)
+            bench.tick()
+        leaves = {spec.key for spec in bench.specs if spec.role is Role.LEAF}
+        assert sum(energy for key, energy in bench.energy.items() if key in leaves) == 680 * JOULE
+
+
+def test_dies_of_their_own_lose_nothing_while_they_are_watched(tmp_path: Path) -> None:
+    """Reads that are withheld until the verdict are made up by the first that is given, back to the last run's."""
+    xeon = machine("xeon_two_dies", tmp_path)
+    die_1 = ChannelKey("cpu/0", "package-die-1", "rapl")
+
+    def pass_energy() -> None:
+        xeon.add_energy("intel-rapl:0", 100 * JOULE)
+        xeon.add_energy("intel-rapl:1", 98 * JOULE)
+
+    bench = Bench(xeon)
+    for _ in range(3):
+        bench.tick()
+        pass_energy()
+    bench.tick()
+    booked = bench.energy[die_1]
+    again = bench.restarted()
+    for _ in range(5):
+        pass_energy()
+        again.tick()
+    assert again.energy[die_1] == booked + 5 * 98 * JOULE
+    assert set(again.gaps.values()) <= {(0, 0), bench.gaps[die_1]}
