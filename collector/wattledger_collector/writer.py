@@ -1,0 +1,346 @@
+"""The one thread that writes: it gathers what streams want committed, commits it as a group, and then answers all of them.
+
+Decides nothing about energy or protocol: ledger.py computes bookings, the store decides whether they hold, session.py says
+what an agent is told. An answer is given after the commit has returned, never before.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from wattledger_collector.ledger import Refused, book, open_stream
+from wattledger_collector.records import Booking, ChannelInfo, CommitOutcome, Cursor, Host, Store, StoreError
+from wattledger_collector.session import Book, OpenStream
+
+# One group. At 0.1 ms a booking it is ready in 50 ms, and a wait for the disk is shared by as many agents as gain from it.
+COMMIT_BOOKINGS_MAX: Final = 512
+
+# One work a stream, since a stream waits for its answer: as many as there may be streams. At about 2 kB each, 40 MB.
+WORKS_MAX: Final = 20_000
+
+# Hosts whose rows are remembered from the last commit, at about 8 kB for twelve channels: 160 MB. Others are read again.
+KNOWN_HOSTS_MAX: Final = 20_000
+
+# After the database failed, the next group would fail as well: it waits for so long.
+RETRY_SECONDS: Final = 1.0
+
+Work = OpenStream | Book
+# Told of committed bookings, in order, with the time in seconds since 1970-01-01 UTC; runs in the writer's thread.
+Listener = Callable[[Sequence[Booking], float], None]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A work's booking was given to the store; outcome says what became of it. A plain Refused counts as committed."""
+
+    result: Booking | Refused
+    outcome: CommitOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A work was not done, and nothing of it is known to be committed: the agent has to come again later."""
+
+    reason: str
+
+
+Answer = Done | Failed
+
+
+@dataclass(slots=True)
+class WriterCounts:
+    """What happened since the start."""
+
+    commits: int = 0
+    committed: int = 0
+    stale: int = 0
+    rejected: int = 0
+    failed: int = 0
+
+
+@dataclass(slots=True)
+class _Known:
+    """A host's rows as this writer committed them last; the store compares them, so they may be old but never harm."""
+
+    host: Host
+    cursors: dict[bytes, Cursor] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Pending:
+    work: Work
+    future: asyncio.Future[Answer]
+    result: Booking | Refused | None = None
+
+    @property
+    def host(self) -> str:
+        return self.work.hello.host if isinstance(self.work, OpenStream) else self.work.host
+
+    @property
+    def booking(self) -> Booking | None:
+        return self.result.booking if isinstance(self.result, Refused) else self.result
+
+
+class Writer:
+    """Commits the works of all streams of one event loop.
+
+    collector: this collector's id. listeners: told of what was committed, after the answers. place_hosts: called with hosts
+    whose streams are about to open, before their agents are answered, to give them their sites.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        collector: str,
+        listeners: Iterable[Listener] = (),
+        place_hosts: Callable[[Sequence[Host]], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.counts = WriterCounts()
+        self.healthy = True
+        self.last_error = ""
+        self.listeners = list(listeners)
+        self._store = store
+        self._collector = collector
+        self._place_hosts = place_hosts
+        self._clock = clock
+        self._works: deque[_Pending] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many works are not taken up yet."""
+        return len(self._works)
+
+    def start(self) -> None:
+        """Start the thread; answers go to the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Work) -> asyncio.Future[Answer]:
+        """Have a work done. From the event loop only. The answer comes after the commit; it is never an exception."""
+        assert self._loop is not None, "the writer was not started"
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        if len(self._works) >= WORKS_MAX or self._stopping:
+            future.set_result(
+                Failed("the collector is stopping" if self._stopping else "too many batches wait for the disk")
+            )
+            return future
+        with self._wake:
+            self._works.append(_Pending(work, future))
+            self._wake.notify()
+        return future
+
+    async def stop(self) -> None:
+        """Finish all that was submitted, answer it, and end the thread."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+        # The last answers were given to the event loop before the thread ended.
+        await asyncio.sleep(0)
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._works and not self._stopping:
+                    self._wake.wait()
+            group = self._take()
+            if not group:
+                return
+            try:
+                self._do(group)
+            except Exception as error:
+                # A fault of ours must cost one group of answers, not the collector.
+                _log.exception("a group of %d bookings failed", len(group))
+                self._fail(group, f"fault in the collector: {error!r}")
+
+    def _take(self) -> list[_Pending]:
+        """The next group: the oldest works, but one of each host; the others keep their order."""
+        group: list[_Pending] = []
+        later: list[_Pending] = []
+        hosts: set[str] = set()
+        while self._works and len(group) < COMMIT_BOOKINGS_MAX:
+            pending = self._works.popleft()
+            if pending.host in hosts:
+                later.append(pending)
+            else:
+                hosts.add(pending.host)
+                group.append(pending)
+        self._works.extendleft(reversed(later))
+        return group
+
+    def _do(self, group: list[_Pending]) -> None:
+        ready: list[_Pending] = []
+        failed: list[tuple[_Pending, Answer]] = []
+        try:
+            for pending in group:
+                try:
+                    pending.result = self._compute(pending.work)
+                except _GoneError as error:
+                    failed.append((pending, Failed(str(error))))
+                except StoreError:
+                    raise
+                except Exception as error:
+                    # What one agent sent must not cost the others their answers.
+                    _log.exception("what host %s sent could not be computed", pending.host)
+                    failed.append((pending, Failed(f"fault in the collector: {error!r}")))
+                else:
+                    ready.append(pending)
+            with_booking = [pending for pending in ready if pending.booking is not None]
+            self._place(with_booking)
+            outcomes = self._store.commit([pending.booking for pending in with_booking if pending.booking is not None])
+        except StoreError as error:
+            self._suffer(group, error)
+            return
+        self._recover()
+        committed: list[Booking] = []
+        by_pending = dict(zip(map(id, with_booking), outcomes, strict=True))
+        answers = failed
+        for pending in ready:
+            assert pending.result is not None
+            outcome = by_pending.get(id(pending), CommitOutcome.COMMITTED)
+            answers.append((pending, Done(pending.result, outcome)))
+            booking = pending.booking
+            if booking is None:
+                continue
+            self._note(pending, booking, outcome)
+            if outcome is CommitOutcome.COMMITTED:
+                committed.append(booking)
+        self.counts.commits += 1
+        self._answer(answers)
+        self._tell(committed)
+
+    def _compute(self, work: Work) -> Booking | Refused:
+        if isinstance(work, OpenStream):
+            return self._open(work)
+        host, cursor = self._rows(work.host, work.epoch)
+        return book(
+            work.batch,
+            host,
+            cursor,
+            work.channels,
+            interval_seconds=self._store.interval_seconds,
+            collector=self._collector,
+            new_channels=work.new_channels,
+        )
+
+    def _open(self, work: OpenStream) -> Booking | Refused:
+        hello = work.hello
+        cursor = self._store.load_cursor(hello.host, hello.epoch)
+        peers = self._store.load_peer_cursors(hello.host, hello.epoch)
+        catalogs: Mapping[bytes, Mapping[int, ChannelInfo]] | None = None
+        if cursor is None:
+            catalogs = {peer.epoch: self._store.load_channels(hello.host, peer.epoch) for peer in peers}
+        return open_stream(
+            hello,
+            self._store.load_host(hello.host),
+            cursor,
+            peers,
+            now_utc_nanoseconds=work.received_utc_nanoseconds,
+            collector=self._collector,
+            peer_channels=catalogs,
+        )
+
+    def _rows(self, host: str, epoch: bytes) -> tuple[Host, Cursor]:
+        known = self._known.get(host)
+        if known is not None:
+            cursor = known.cursors.get(epoch)
+            if cursor is not None:
+                return known.host, cursor
+        row, cursor = self._store.load_host(host), self._store.load_cursor(host, epoch)
+        if row is None or cursor is None:
+            raise _GoneError(f"host {host} or its epoch is not in the database any more: its agent has to say Hello again")
+        return row, cursor
+
+    def _place(self, group: Iterable[_Pending]) -> None:
+        """Give hosts their sites before any of their energy can be booked."""
+        if self._place_hosts is not None:
+            hosts = [each.booking.host_after for each in group if each.booking and isinstance(each.work, OpenStream)]
+            if hosts:
+                self._place_hosts(hosts)
+
+    def _note(self, pending: _Pending, booking: Booking, outcome: CommitOutcome) -> None:
+        name = pending.host
+        if outcome is not CommitOutcome.COMMITTED:
+            self._known.pop(name, None)
+            if outcome is CommitOutcome.STALE:
+                self.counts.stale += 1
+            else:
+                self.counts.rejected += 1
+            return
+        self.counts.committed += 1
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = _Known(booking.host_after)
+            if len(self._known) > KNOWN_HOSTS_MAX:
+                self._known.popitem(last=False)
+        known.host = booking.host_after
+        known.cursors[booking.cursor_after.epoch] = booking.cursor_after
+        if len(known.cursors) > _CURSORS_MAX:
+            known.cursors = {booking.cursor_after.epoch: booking.cursor_after}
+
+    def _suffer(self, group: list[_Pending], error: StoreError) -> None:
+        """The database can't be used now: nothing is acknowledged, agents keep their data and come again later."""
+        if self.last_error != str(error):
+            _log.error("nothing can be committed: %s", error)
+        self.healthy, self.last_error = False, str(error)
+        self._fail(group, str(error))
+        with self._wake:
+            if not self._stopping:
+                self._wake.wait_for(lambda: self._stopping, RETRY_SECONDS)
+
+    def _recover(self) -> None:
+        if not self.healthy:
+            _log.warning("commits work again")
+            self.healthy, self.last_error = True, ""
+
+    def _fail(self, group: list[_Pending], reason: str) -> None:
+        self.counts.failed += len(group)
+        for pending in group:
+            self._known.pop(pending.host, None)
+        self._answer([(pending, Failed(reason)) for pending in group])
+
+    def _answer(self, answers: list[tuple[_Pending, Answer]]) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(_set_results, answers)
+
+    def _tell(self, committed: list[Booking]) -> None:
+        if not committed:
+            return
+        now_seconds = self._clock()
+        for listener in self.listeners:
+            try:
+                listener(committed, now_seconds)
+            except Exception:
+                # What was committed stays committed, whatever a view makes of it.
+                _log.exception("a listener failed")
+
+
+# Epochs of one host that book at the same time: one, or two while an old spool drains.
+_CURSORS_MAX: Final = 4
+
+
+class _GoneError(Exception):
+    """The rows that a batch is to be booked on are not in the store."""
+
+
+def _set_results(answers: Iterable[tuple[_Pending, Answer]]) -> None:
+    for pending, answer in answers:
+        # The stream may have ended meanwhile, and its future with it.
+        if not pending.future.done():
+            pending.future.set_result(answer)
