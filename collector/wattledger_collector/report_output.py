@@ -275,7 +275,9 @@ def _print_site(report: Report, site: SiteReport, console: Console) -> None:
     energy.add_column("kWh", justify="right")
     energy.add_column("share", justify="right")
     for label, made_of, microjoules in _component_rows(site):
-        energy.add_row(label, made_of, kwh_text(microjoules), _percent(microjoules, site.energy_microjoules))
+        energy.add_row(
+            label, made_of, kwh_text(microjoules, site.energy_microjoules), _percent(microjoules, site.energy_microjoules)
+        )
     console.print(energy)
     if any(line.basis.factor for line in site.lines):
         console.print(_emission_table(report, site))
@@ -311,7 +313,7 @@ def _emission_table(report: Report, site: SiteReport) -> Table:
             f"{factor.value:f} g/kWh",
             str(factor.kind),
             escape(vintage),
-            kwh_text(microjoules),
+            kwh_text(microjoules, site.energy_microjoules),
             f"{basis.pue:f}",
             f"{mass_text(grams)} {factor.kind.gas}",
         )
@@ -332,7 +334,7 @@ def _site_sentences(site: SiteReport) -> Iterator[str]:
     for kind, part in sorted(site.emissions.items()):
         yield f"Emissions: {mass_text(part.grams)} {kind.gas} (location based; {kind})."
     for reason, microjoules in _uncovered(site):
-        yield f"Uncovered: {kwh_text(microjoules)} kWh have no emissions figure, as {reason}."
+        yield f"Uncovered: {kwh_text(microjoules, site.energy_microjoules)} kWh have no emissions figure, as {reason}."
     if site.coverage is not None:
         yield f"Coverage: {rounded(site.coverage * 100, 3)} % of channel time."
     if site.gaps.count:
@@ -348,9 +350,10 @@ def _site_sentences(site: SiteReport) -> Iterator[str]:
         yield f"Silent: host {host.host} has reported nothing for the last {since} of the period."
 
 
-def kwh_text(microjoules: int) -> str:
-    """Kilowatt-hours for people: three digits after the point, six below 1 kWh."""
-    return rounded(kwh(microjoules), 3 if abs(microjoules) >= MICROJOULES_PER_KWH else 6)
+def kwh_text(microjoules: int, whole: int | None = None) -> str:
+    """Kilowatt-hours for people: three digits after the point, six where the whole that they are part of is below 1 kWh."""
+    size = abs(microjoules if whole is None else whole)
+    return rounded(kwh(microjoules), 3 if size >= MICROJOULES_PER_KWH else 6)
 
 
 def mass_text(grams: Fraction) -> str:

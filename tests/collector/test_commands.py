@@ -1,0 +1,165 @@
+"""The commands as an operator types them, on a real database: output on stdout, complaints on stderr, an exit status."""
+
+import argparse
+import csv
+import io
+import json
+import shutil
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from tests.collector.bookings import INTERVAL, energy, following, opening
+
+from wattledger_collector.commands import add_commands
+from wattledger_collector.records import AssignmentRow, CommitOutcome, SiteRow
+from wattledger_collector.store import open_store
+
+BEGIN = datetime.fromtimestamp(INTERVAL, UTC).isoformat()
+END = datetime.fromtimestamp(INTERVAL + 900, UTC).isoformat()
+
+
+def run(*arguments: str) -> int:
+    """What the program does with a command line."""
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(required=True))
+    parsed = parser.parse_args(arguments)
+    status: int = parsed.run(parsed)
+    return status
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, template: Path) -> str:
+    """A database of its own for each test: making one anew takes most of a second."""
+    return str(shutil.copy(template, tmp_path / "ledger.sqlite"))
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database in which host `a` of site hall, in Germany, used 3.6 MJ and a microjoule."""
+    path = tmp_path_factory.mktemp("template") / "ledger.sqlite"
+    store = open_store(path, create=True)
+    store.add_sites([SiteRow("hall", 0, "DE", "1.2", False, 0)])
+    store.add_assignments([AssignmentRow("a", 0, "hall", 0)])
+    first = opening()
+    for booking in (first, following(first, [energy(3_600_000_000_001)]), opening("b")):
+        assert store.commit([booking]) == [CommitOutcome.COMMITTED]
+    store.close()
+    return path
+
+
+def test_report_as_json_is_the_ledger_times_the_factor(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """1 kWh and a microjoule at PUE 1.2 with Germany's factor of 2023, exactly."""
+    assert run("report", "--from", BEGIN, "--to", END, "--store", ledger, "--json") == 0
+
+    (site,) = json.loads(capsys.readouterr().out)["sites"]
+    assert site["energy_microjoules"] == "3600000000001"
+    exact = Fraction(3_600_000_000_001, 3_600_000_000_000) * Fraction("1.2") * Fraction("371.31064")
+    assert Fraction(site["emissions"][0]["grams_exact"]) == exact
+
+
+def test_report_as_table_and_csv(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both name the site; the CSV parses."""
+    assert run("report", "--from", BEGIN, "--to", END, "--store", ledger) == 0
+    assert "Site hall  1.000 kWh of IT energy" in capsys.readouterr().out
+
+    assert run("report", "--from", BEGIN, "--to", END, "--store", ledger, "--csv", "--site", "hall") == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["record"] for row in rows] == ["energy", "site"]
+
+
+def test_the_configuration_names_the_database(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --config the store's path and the operator's own factors are those of the file."""
+    path = Path(ledger).with_name("collector.toml")
+    path.write_text("[store]\npath = 'ledger.sqlite'\n", encoding="utf-8")
+
+    assert run("report", "--from", BEGIN, "--to", END, "--config", str(path)) == 0
+    assert "371.31064 g/kWh" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["report", "--from", "x", "--to", END], "wattledger-collector: 'x' is no time: write an ISO date"),
+        (["report", "--from", BEGIN, "--to", END, "--site", "hal"], "there is no site 'hal': did you mean 'hall'?"),
+        (["report", "--from", BEGIN, "--to", END, "--time-zone", "Q"], "there is no time zone 'Q': use an IANA name"),
+        (["report", "--from", END, "--to", BEGIN], "is empty: --to is the first instant after it"),
+        (["report", "--from", BEGIN, "--to", END, "--config", "/none.toml"], "cannot read /none.toml: No such file"),
+        (["host", "retire", "c"], "there is no host 'c'"),
+    ],
+)
+def test_each_refusal_is_one_sentence_on_stderr(
+    ledger: str, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    """Nothing but the sentence is printed, and the exit status is 1."""
+    assert run(*arguments, "--store", ledger) == 1
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_database_has_to_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reading command never makes a database, and says which one it looked for."""
+    assert run("host", "list", "--store", str(tmp_path / "none.sqlite")) == 1
+
+    assert "none.sqlite" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hosts_are_listed_renamed_drained_and_taken_back(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each change is told, and stands in the next list."""
+    assert run("host", "rename", "a", "web-1", "--store", ledger) == 0
+    assert run("host", "drain", "a", "--store", ledger) == 0
+    assert capsys.readouterr().out == "host a (called web-1) is active\nhost a (called web-1) is drained\n"
+
+    assert run("host", "list", "--store", ledger, "--json") == 0
+    (row, other) = json.loads(capsys.readouterr().out)
+    assert (row["host"], row["name"], row["site"], row["state"]) == ("a", "web-1", "hall", "drained")
+    assert other["site"] == "unassigned"
+
+    assert run("host", "activate", "a", "--store", ledger) == 0
+    assert run("host", "list", "--store", ledger) == 0
+    assert "web-1" in capsys.readouterr().out
+
+
+def test_a_replaced_host_retires_and_its_successor_takes_its_place(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Name and site go to the successor; what the old one used stays in the report."""
+    assert run("host", "replace", "a", "b", "--store", ledger) == 0
+    assert run("host", "list", "--store", ledger, "--json") == 0
+
+    out = capsys.readouterr().out
+    rows = json.loads(out[out.index("[") :])
+    assert [(row["host"], row["state"], row["name"]) for row in rows] == [("a", "retired", "a"), ("b", "active", "a")]
+    assert run("report", "--from", BEGIN, "--to", END, "--store", ledger) == 0
+    assert "Site hall  1.000 kWh" in capsys.readouterr().out
+
+
+def test_factors_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """The list gives each zone's newest figure, a zone all of its own with document, licence and the series in use."""
+    assert run("factors", "list", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 278
+
+    assert run("factors", "list", "camx") == 0
+    assert "195.03700802971" in capsys.readouterr().out
+
+    assert run("factors", "show", "CN") == 0
+    out = capsys.readouterr().out
+    assert "Figures of zone CN use: average direct CO2, consumption, MEE-NBS." in out
+    assert "CC BY 4.0" in out
+    assert "530.6" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["list", "Germani"], "no zone contains 'Germani': did you mean DE (Germany)"),
+        (["show", "Germany"], "no factor table has a zone 'Germany': did you mean DE (Germany)"),
+    ],
+)
+def test_an_unknown_zone_is_refused(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Near matches are offered."""
+    assert run("factors", *arguments) == 1
+    assert sentence in capsys.readouterr().err
