@@ -118,7 +118,7 @@ class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def parse_configuration(text: str) -> Configuration:
     """Read and check collector.toml, zones excepted (see check_zones). Raises ConfigurationError."""
     try:
-        # Decimals stay exact: a PUE of 1.3 is not 1.3000000000000000444.
+        # Decimals stay exact, to the digit that was written.
         tree = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError([f"the configuration is not TOML: {error}; correct that place"]) from error

@@ -41,7 +41,7 @@ files = []
 [[site]]
 name = "berlin"
 zone = "DE"
-pue = 1.3
+pue = 1.30000000000000000001
 [[site]]
 name = "gd"
 zone = "CN-GD"
@@ -58,12 +58,12 @@ NOW = 1_700_000_000
 
 
 def test_a_whole_configuration_is_read_exactly() -> None:
-    """A PUE written as a TOML float is that decimal and no other."""
+    """A PUE written as a TOML float is that decimal and no other, however many digits it has."""
     configuration = parse_configuration(FULL)
     check_zones(configuration, CATALOG)
 
     assert configuration.server.port == 9791
-    assert [site.pue for site in configuration.site] == [Decimal("1.3"), Decimal("1.25")]
+    assert [site.pue for site in configuration.site] == [Decimal("1.30000000000000000001"), Decimal("1.25")]
     assert parse_configuration("") == Configuration()
 
 
