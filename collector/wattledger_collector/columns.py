@@ -184,14 +184,12 @@ class Page:
         )
 
     def _samples_after(self, column: pb.Column, point: ChannelPoint) -> list[Sample]:
-        """The column's present values that the cursor has not passed yet."""
-        after = -1
-        if point.boot_id == self._boot_id:
-            after = point.boottime_nanoseconds
-        else:
-            ours, its = boot_index(self._boots, self._boot_id), boot_index(self._boots, point.boot_id)
-            if ours is not None and its is not None and ours < its:
-                return []
+        """The column's present values that the cursor has not passed yet.
+
+        In an epoch batches come in order, so that another boot than the point's is a later one. Were it not, booking from
+        the point's own value would still double nothing.
+        """
+        after = point.boottime_nanoseconds if point.boot_id == self._boot_id else -1
         if not self._times:
             steps = self._payload.boottime_delta_nanoseconds
             self._times = list(accumulate(steps, initial=self._first_boottime))

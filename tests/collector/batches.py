@@ -53,9 +53,7 @@ def info(
 
 def clock(boottime: int, *, offset: int = UTC, synchronised: bool = True) -> pb.ClockPair:
     """Both clocks of a host whose boot began at the offset."""
-    return pb.ClockPair(
-        boottime_nanoseconds=boottime, realtime_nanoseconds=boottime + offset, synchronised=synchronised
-    )
+    return pb.ClockPair(boottime_nanoseconds=boottime, realtime_nanoseconds=boottime + offset, synchronised=synchronised)
 
 
 def hello(
@@ -77,7 +75,9 @@ def hello(
         host="a",
         machine_id="machine",
         epoch=epoch,
-        epoch_opening=pb.Opening(boot_id=opening_boot or boot, clock=clock(opening, offset=offset, synchronised=synchronised)),
+        epoch_opening=pb.Opening(
+            boot_id=opening_boot or boot, clock=clock(opening, offset=offset, synchronised=synchronised)
+        ),
         boot_id=boot,
         oldest_retained_sequence=1,
         next_sequence=next_sequence,
@@ -110,9 +110,7 @@ def opened(
     return result
 
 
-def column(
-    channel: int, values: Sequence[int | None], *, gap: tuple[int, int, int] = (0, 0, 0)
-) -> pb.Column:
+def column(channel: int, values: Sequence[int | None], *, gap: tuple[int, int, int] = (0, 0, 0)) -> pb.Column:
     """A channel's cumulative microjoules; None: not read. gap: lower, upper, unbounded count."""
     present = [value for value in values if value is not None]
     mask = sum(1 << index for index, value in enumerate(values) if value is not None)
