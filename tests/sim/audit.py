@@ -1,0 +1,133 @@
+"""What must hold when a world has come to rest, reckoned from the database's rows and the truth outside."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from tests.sim.agent_process import Account
+from tests.sim.oracle import Oracle
+from tests.sim.world import World
+from wattledger_collector.records import ChannelInfo, Cursor, GapReason, Role
+from wattledger_collector.store import open_store
+
+FAR_SECONDS = 4_000_000_000
+
+
+@dataclass(slots=True)
+class Findings:
+    """What an audit saw. problems: empty if every invariant holds."""
+
+    booked_microjoules: int = 0
+    expected_microjoules: int = 0
+    epochs: int = 0
+    gap_rows: int = 0
+    missed_microjoules: int = 0
+    overlapped: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ChannelSums:
+    """One channel's rows added up."""
+
+    booked: int = 0
+    lower: int = 0
+    upper: int = 0
+    unbounded: int = 0
+    overlap_lower: int = 0
+    overlap_upper: int = 0
+    overlaps: int = 0
+
+
+def audit(world: World) -> Findings:
+    """Compare the ledger with the truth, to the microjoule."""
+    for collector in world.collectors:
+        collector.store.close()
+    store = open_store(world.database, create=False)
+    findings = Findings()
+    sums: dict[tuple[str, bytes, int], ChannelSums] = defaultdict(ChannelSums)
+    for row in store.host_energy(0, FAR_SECONDS):
+        sums[row.host, row.epoch, row.channel.channel].booked += row.energy_microjoules
+        findings.booked_microjoules += row.energy_microjoules
+    for gap_row in store.gaps(0, FAR_SECONDS):
+        findings.gap_rows += 1
+        gap = gap_row.gap
+        if gap_row.channel is None or gap.reason is GapReason.EPOCH:
+            continue
+        channel = sums[gap_row.host, gap_row.epoch, gap.channel]
+        if gap.reason is GapReason.OVERLAP:
+            channel.overlaps += 1
+            channel.overlap_lower += gap.lower_microjoules
+            channel.overlap_upper += gap.upper_microjoules or 0
+        else:
+            channel.lower += gap.lower_microjoules
+            channel.upper += gap.upper_microjoules or 0
+            channel.unbounded += gap.upper_microjoules is None
+    rolled_up = sum(row.energy_microjoules for row in store.rollups(0, FAR_SECONDS))
+    if rolled_up != findings.booked_microjoules:
+        findings.problems.append(f"roll-ups hold {rolled_up}, rows {findings.booked_microjoules}")
+    accounts: dict[str, list[Account]] = defaultdict(list)
+    for host in world.hosts:
+        accounts[host.name].append(host.account)
+    for cursor in store.cursors():
+        findings.epochs += 1
+        oracle = _oracle_of(cursor, accounts[cursor.host])
+        if oracle is None:
+            if cursor.committed_sequence:
+                findings.problems.append(
+                    f"{cursor.host}: nobody spooled what is committed up to {cursor.committed_sequence}"
+                )
+            continue
+        _compare(store.load_channels(cursor.host, cursor.epoch), cursor, oracle, sums, findings)
+    _check_reach(world, findings, {(c.host, c.epoch): c for c in store.cursors()})
+    store.close()
+    return findings
+
+
+def _oracle_of(cursor: Cursor, accounts: list[Account]) -> Oracle | None:
+    for account in accounts:
+        found = account.find(cursor.epoch, cursor.committed_sequence, cursor.committed_checksum)
+        if found is not None:
+            return found
+    return None
+
+
+def _compare(
+    channels: dict[int, ChannelInfo],
+    cursor: Cursor,
+    oracle: Oracle,
+    sums: dict[tuple[str, bytes, int], ChannelSums],
+    findings: Findings,
+) -> None:
+    expected = oracle.expected()
+    found: dict[tuple[str, str], ChannelSums] = {}
+    for number, info in channels.items():
+        if info.role in (Role.LEAF, Role.RESIDUAL):
+            found[info.device, info.domain] = sums[cursor.host, cursor.epoch, number]
+            if sums[cursor.host, cursor.epoch, number].booked != cursor.points[number].booked_microjoules:
+                findings.problems.append(f"{cursor.host} {info.device}: rows and cursor disagree")
+    for name, microjoules in expected.items():
+        findings.expected_microjoules += microjoules
+        channel = found.get(name, ChannelSums())
+        findings.overlapped += channel.overlaps
+        short = microjoules - channel.booked
+        where = f"{cursor.host} epoch {cursor.epoch.hex()[:6]} {'/'.join(name)}"
+        if not channel.overlap_lower <= short <= channel.overlap_upper:
+            findings.problems.append(f"{where}: booked {channel.booked}, counted {microjoules}: {short} too few")
+        missed = next((a.missed_microjoules for key, a in oracle.accounts.items() if (key.device, key.domain) == name), None)
+        if missed is None:
+            continue
+        findings.missed_microjoules += missed
+        if channel.lower > missed or (missed > channel.upper and not channel.unbounded):
+            findings.problems.append(f"{where}: missed {missed} outside of [{channel.lower}, {channel.upper}]")
+
+
+def _check_reach(world: World, findings: Findings, cursors: dict[tuple[str, bytes], Cursor]) -> None:
+    """Every batch of every agent that is served has arrived."""
+    for host in world.hosts:
+        assert host.agent is not None
+        if host.agent.session.refusal:
+            continue
+        cursor = cursors.get((host.name, host.agent.spool.epoch))
+        reached = cursor.committed_sequence if cursor is not None else 0
+        if reached != host.agent.spool.next_sequence - 1:
+            findings.problems.append(f"{host.name}: committed {reached} of {host.agent.spool.next_sequence - 1}")
