@@ -34,7 +34,6 @@ the first there is no factor, and kWh are uncovered.
 
 import csv
 import difflib
-import io
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -202,7 +201,7 @@ def parse_factors(text: str, where: str) -> list[Factor]:
     """
     if "\0" in text:
         raise FactorFileError(f"{where} contains a NUL character: save it as UTF-8 CSV text")
-    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff")), strict=True)
+    reader = csv.reader((line + "\n" for line in text.removeprefix("\ufeff").split("\n")), strict=True)
     factors: list[Factor] = []
     lines: list[int] = []
     try:
