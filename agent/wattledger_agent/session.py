@@ -168,6 +168,11 @@ class AgentSession:
         return self.state is State.CLOSING
 
     @property
+    def is_draining(self) -> bool:
+        """Whether the stream ends, or ended, in good order."""
+        return self._draining
+
+    @property
     def wants_new_epoch(self) -> bool:
         """Whether the spool must be renewed before the session goes on: the collector has more than was ever sent."""
         return self._stale_epoch is not None and self._stale_epoch == self._outbox.epoch
@@ -235,14 +240,17 @@ class AgentSession:
         if self.state is not State.WAITING:
             self._drain(0.0)
 
+    def abort(self, reason: str) -> None:
+        """Close the stream: what the session needs of this host failed."""
+        if self.state is not State.WAITING:
+            self._close(reason)
+
     def disconnected(self, now: float) -> None:
         """The stream ended, or could not be opened."""
         if self.state in (State.IDLE, State.IN_FLIGHT, State.CLOSING) and now - self._connected_at >= SOUND_SECONDS:
             self._failures = 0
-        delay = self._delay_seconds
-        if delay is None:
-            delay = self._backoff()
-        self._connect_at = now + delay
+        delay, self._delay_seconds = self._delay_seconds, None
+        self._connect_at = now + (self._backoff() if delay is None else delay)
         self.state = State.WAITING
         self._in_flight = None
         self._answer_by = None

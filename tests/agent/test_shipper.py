@@ -1,0 +1,377 @@
+"""The shipper against a small real gRPC server on loopback, plain and with mutual TLS."""
+
+import datetime
+import ipaddress
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from wattledger_agent.config import CollectorConfig
+from wattledger_agent.counters import Instant
+from wattledger_agent.meter import Cut
+from wattledger_agent.session import Identity, Settings
+from wattledger_agent.shipper import Shipper, ShipperError
+from wattledger_agent.spool import Spool
+from wattledger_protos.v1 import telemetry_pb2 as pb
+from wattledger_protos.v1 import telemetry_pb2_grpc as rpc
+
+BOOT = b"b" * 16
+NOW = Instant(BOOT, 5, 7, True, 0)
+WAIT_SECONDS = 10.0
+
+
+class Collector(rpc.TelemetryServicer):
+    """Commits every batch that fits, in memory. silent: never answers; extra: sent once after Welcome."""
+
+    def __init__(self) -> None:
+        self.committed = 0
+        self.payloads: list[bytes] = []
+        self.hellos: list[pb.Hello] = []
+        self.lives: list[pb.Live] = []
+        self.catalogs: list[pb.Catalog] = []
+        self.peers: list[str] = []
+        self.silent = False
+        self.began = self.ended = 0
+        self.extra: list[pb.CollectorMessage] = []
+
+    def Stream(  # noqa: N802 - the name is the wire's.
+        self, request_iterator: Iterator[pb.AgentMessage] | AsyncIterator[pb.AgentMessage], context: grpc.ServicerContext
+    ) -> Iterator[pb.CollectorMessage]:
+        """One agent's stream."""
+        assert isinstance(request_iterator, Iterator)
+        names: object = context.auth_context().get("x509_subject_alternative_name")
+        if isinstance(names, list | tuple):
+            self.peers.extend(name.decode() for name in names)
+        self.began += 1
+        try:
+            for message in request_iterator:
+                if not self.silent:
+                    yield from self._answer(message)
+        finally:
+            self.ended += 1
+
+    def _answer(self, message: pb.AgentMessage) -> Iterator[pb.CollectorMessage]:
+        kind = message.WhichOneof("message")
+        if kind == "hello":
+            self.hellos.append(message.hello)
+            yield pb.CollectorMessage(welcome=pb.Welcome(committed_sequence=self.committed))
+            while self.extra:
+                yield self.extra.pop()
+        elif kind == "batch":
+            assert message.batch.first_sequence <= self.committed + 1 <= message.batch.last_sequence
+            self.committed = message.batch.last_sequence
+            self.payloads.append(message.batch.payload)
+            yield pb.CollectorMessage(ack=pb.Ack(committed_sequence=self.committed))
+        elif kind == "live":
+            self.lives.append(message.live)
+        else:
+            self.catalogs.append(message.catalog)
+
+
+def serve(collector: Collector, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> tuple[grpc.Server, int]:
+    """A real server of this collector on loopback."""
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+    rpc.add_TelemetryServicer_to_server(collector, server)
+    address = f"127.0.0.1:{port}"
+    bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    server.start()
+    return server, bound
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until the condition holds, in real time."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def open_spool(folder: Path) -> Spool:
+    """A spool on the real disk."""
+    numbers = itertools.count(1)
+    return Spool.open(folder, machine_id="m", dmi_uuid="d", opening=NOW, new_epoch=lambda: next(numbers).to_bytes(16, "big"))
+
+
+def cut(number: int) -> Cut:
+    """A record's content."""
+    catalog = pb.Catalog(catalog_hash=9).SerializeToString()
+    return Cut(payload=b"payload %d" % number, state=b"s", catalog=catalog, catalog_hash=9, samples=1)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    """A spool, closed afterwards."""
+    spool = open_spool(tmp_path / "spool")
+    yield spool
+    spool.close()
+
+
+@pytest.fixture
+def made() -> Iterator[Callable[..., Shipper]]:
+    """Makes shippers without back-off, and stops them afterwards."""
+    shippers: list[Shipper] = []
+
+    def make(spool: Spool, collector: CollectorConfig, check_seconds: float = 60.0) -> Shipper:
+        identity = Identity("host-1", "0.1.0", "m", BOOT)
+        shipper = Shipper(
+            spool, identity, collector, lambda: NOW, jitter=lambda: 0.01, certificate_check_seconds=check_seconds
+        )
+        shippers.append(shipper)
+        return shipper
+
+    yield make
+    for shipper in shippers:
+        shipper.stop()
+
+
+def plain(port: int) -> CollectorConfig:
+    """A collector on loopback."""
+    return CollectorConfig(address=f"127.0.0.1:{port}")
+
+
+def test_the_spool_is_drained_and_followed(spool: Spool, made: Callable[..., Shipper]) -> None:
+    """A backlog goes first, then each new record as it is appended, with Live values between."""
+    collector = Collector()
+    server, port = serve(collector)
+    for number in range(1, 51):
+        spool.append(cut(number))
+    shipper = made(spool, plain(port))
+    before = time.time()
+    shipper.start()
+    wait_for(lambda: spool.acknowledged_sequence == 50)
+    spool.append(cut(51))
+    shipper.appended()
+    wait_for(lambda: spool.acknowledged_sequence == 51)
+    shipper.live(pb.Live(spool_bytes=7))
+    wait_for(lambda: len(collector.lives) == 1)
+    assert collector.payloads == [b"payload %d" % number for number in range(1, 52)]
+    assert [hello.host for hello in collector.hellos] == ["host-1"]
+    assert len(collector.catalogs) == 1
+    status = shipper.status()
+    assert (status.connected, status.encrypted, status.streams, status.reconnects) == (True, False, 1, 0)
+    assert (status.batches, status.acks, status.acknowledged_sequence, status.error) == (51, 51, 51, "")
+    assert status.last_ack_seconds is not None
+    assert status.last_ack_seconds >= before
+    server.stop(None).wait()
+
+
+def test_a_collector_that_comes_back_is_found_again(spool: Spool, made: Callable[..., Shipper]) -> None:
+    """Records made while it was away are sent then; the reason of the outage can be read meanwhile."""
+    collector = Collector()
+    server, port = serve(collector)
+    spool.append(cut(1))
+    shipper = made(spool, plain(port))
+    shipper.start()
+    wait_for(lambda: spool.acknowledged_sequence == 1)
+    server.stop(None).wait()
+    wait_for(lambda: not shipper.status().connected and shipper.status().error != "")
+    assert "UNAVAILABLE" in shipper.status().error
+    spool.append(cut(2))
+    shipper.appended()
+    server, _ = serve(collector, port)
+    wait_for(lambda: spool.acknowledged_sequence == 2)
+    assert collector.payloads == [b"payload 1", b"payload 2"]
+    assert shipper.status().reconnects >= 1
+    server.stop(None).wait()
+
+
+def test_stopping_is_quick_and_clean(spool: Spool, made: Callable[..., Shipper]) -> None:
+    """With a stream open, waiting for an answer, or with nobody there; the collector sees the stream's end."""
+    collector = Collector()
+    server, port = serve(collector)
+    spool.append(cut(1))
+    for silent in (False, True):
+        collector.silent = silent
+        shipper = made(spool, plain(port))
+        shipper.start()
+        if silent:
+            wait_for(lambda: collector.began == 2)
+        else:
+            wait_for(lambda: spool.acknowledged_sequence == 1)
+        before = time.monotonic()
+        shipper.stop()
+        assert time.monotonic() - before < 2.0
+        shipper.appended()
+        shipper.live(pb.Live())
+    wait_for(lambda: collector.ended == 2)
+    server.stop(None).wait()
+    shipper = made(spool, plain(port))
+    shipper.start()
+    wait_for(lambda: shipper.status().error != "")
+    shipper.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name == "shipper"]
+
+
+def test_a_spool_older_than_the_collector_asks_for_a_new_epoch(spool: Spool, made: Callable[..., Shipper]) -> None:
+    """Delivery waits until the sampler has renewed spool and meter, then begins at 1."""
+    collector = Collector()
+    collector.committed = 5
+    server, port = serve(collector)
+    spool.append(cut(1))
+    shipper = made(spool, plain(port))
+    asked = threading.Event()
+    shipper.on_new_epoch = asked.set
+    shipper.start()
+    assert asked.wait(WAIT_SECONDS)
+    assert collector.payloads == []
+    collector.committed = 0
+    spool.renew(NOW)
+    spool.append(cut(9))
+    shipper.appended()
+    wait_for(lambda: spool.acknowledged_sequence == 1)
+    assert collector.payloads == [b"payload 9"]
+    assert collector.hellos[0].epoch != collector.hellos[-1].epoch
+    server.stop(None).wait()
+
+
+def test_settings_are_passed_on(spool: Spool, made: Callable[..., Shipper]) -> None:
+    """What the collector sets for its fleet reaches the sampler once."""
+    collector = Collector()
+    collector.extra = [pb.CollectorMessage(settings=pb.Settings(flush_milliseconds=5000))]
+    server, port = serve(collector)
+    shipper = made(spool, plain(port))
+    seen: list[Settings] = []
+    shipper.on_settings = seen.append
+    shipper.start()
+    wait_for(lambda: bool(seen))
+    assert seen == [Settings(5.0, None)]
+    server.stop(None).wait()
+
+
+def test_a_refusal_is_shown_and_metering_goes_on(spool: Spool, made: Callable[..., Shipper]) -> None:
+    """The stream ends, its reason stands in the status, and the spool takes further records."""
+    collector = Collector()
+    collector.extra = [pb.CollectorMessage(refusal=pb.Refusal(message="this host was retired", retry_milliseconds=60_000))]
+    server, port = serve(collector)
+    shipper = made(spool, plain(port))
+    shipper.start()
+    wait_for(lambda: shipper.status().refusal != "")
+    wait_for(lambda: shipper.status().state == "waiting")
+    assert shipper.status().refusal == "this host was retired"
+    spool.append(cut(1))
+    shipper.appended()
+    server.stop(None).wait()
+
+
+def test_an_address_beyond_loopback_demands_certificates(spool: Spool) -> None:
+    """Unless the configuration says in so many words that it may be plain."""
+    identity = Identity("host-1", "0.1.0", "m", BOOT)
+    with pytest.raises(ShipperError, match=r"10\.0\.0\.5:9791 is not loopback .*insecure = true"):
+        Shipper(spool, identity, CollectorConfig(address="10.0.0.5:9791"), lambda: NOW)
+    shipper = Shipper(spool, identity, CollectorConfig(address="10.0.0.5:9791", insecure=True), lambda: NOW)
+    assert not shipper.status().encrypted
+    shipper.stop()
+
+
+class Authority:
+    """A certificate authority and the files that it fills."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
+        self.certificate = self._sign(self._name, self._key.public_key(), None)
+        (folder / "ca.pem").write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str) -> tuple[bytes, bytes]:
+        """Certificate and key for a host of this name, at 127.0.0.1."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        certificate = self._sign(x509.Name([]), key.public_key(), names)
+        return certificate.public_bytes(serialization.Encoding.PEM), key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+    def _sign(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, names: x509.SubjectAlternativeName | None
+    ) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number())
+        builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(
+            now + datetime.timedelta(days=1)
+        )
+        builder = builder.add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
+        if names is not None:
+            builder = builder.add_extension(names, critical=True)
+        return builder.sign(self._key, hashes.SHA256())
+
+
+def with_tls(folder: Path, port: int) -> CollectorConfig:
+    """A collector by mutual TLS, with the files in this folder."""
+    return CollectorConfig(
+        address=f"127.0.0.1:{port}",
+        ca_file=str(folder / "ca.pem"),
+        certificate_file=str(folder / "a.pem"),
+        key_file=str(folder / "a.key"),
+    )
+
+
+def test_mutual_tls_with_renewed_certificates(tmp_path: Path, spool: Spool, made: Callable[..., Shipper]) -> None:
+    """The certificate's name reaches the collector; new files are used without a restart; nothing is lost or doubled."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("collector-1")
+    credentials = grpc.ssl_server_credentials(
+        [(key, certificate)], (tmp_path / "ca.pem").read_bytes(), require_client_auth=True
+    )
+    collector = Collector()
+    server, port = serve(collector, credentials=credentials)
+    config = with_tls(tmp_path, port)
+
+    def renew(name: str) -> None:
+        certificate, key = authority.issue(name)
+        (tmp_path / "a.pem").write_bytes(certificate)
+        (tmp_path / "a.key").write_bytes(key)
+
+    renew("host-1")
+    spool.append(cut(1))
+    shipper = made(spool, config, 0.05)
+    shipper.start()
+    wait_for(lambda: spool.acknowledged_sequence == 1)
+    assert shipper.status().encrypted
+    renew("host-1-renewed")
+    wait_for(lambda: "host-1-renewed" in collector.peers)
+    spool.append(cut(2))
+    shipper.appended()
+    wait_for(lambda: spool.acknowledged_sequence == 2)
+    assert collector.payloads == [b"payload 1", b"payload 2"]
+    assert "host-1" in collector.peers
+    server.stop(None).wait()
+
+
+def test_a_missing_or_foreign_certificate_is_an_error_that_heals(
+    tmp_path: Path, spool: Spool, made: Callable[..., Shipper]
+) -> None:
+    """The status says what is wrong; when the files are there, delivery goes on."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("collector-1")
+    credentials = grpc.ssl_server_credentials(
+        [(key, certificate)], (tmp_path / "ca.pem").read_bytes(), require_client_auth=True
+    )
+    collector = Collector()
+    server, port = serve(collector, credentials=credentials)
+    config = with_tls(tmp_path, port)
+    spool.append(cut(1))
+    shipper = made(spool, config)
+    shipper.start()
+    wait_for(lambda: "a.pem: No such file" in shipper.status().error)
+    (tmp_path / "other").mkdir()
+    foreign, foreign_key = Authority(tmp_path / "other").issue("host-1")
+    (tmp_path / "a.key").write_bytes(foreign_key)
+    (tmp_path / "a.pem").write_bytes(foreign)
+    wait_for(lambda: "UNAVAILABLE" in shipper.status().error)
+    assert spool.acknowledged_sequence == 0
+    certificate, key = authority.issue("host-1")
+    (tmp_path / "a.key").write_bytes(key)
+    (tmp_path / "a.pem").write_bytes(certificate)
+    wait_for(lambda: spool.acknowledged_sequence == 1)
+    server.stop(None).wait()
