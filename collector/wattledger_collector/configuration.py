@@ -4,7 +4,8 @@ What the file may say is in `config.py`. Rows are only added, never changed: a b
 Source of truth: the store; the configuration says what shall hold from now on.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from wattledger_collector.config import (
 )
 from wattledger_collector.factor_files import load_catalog
 from wattledger_collector.factors import FactorCatalog, FactorFileError
-from wattledger_collector.records import AssignmentRow, SiteRow, Store
+from wattledger_collector.records import SITE_UNASSIGNED, AssignmentRow, Host, SiteRow, Store
 
 # The first row of a site or host holds for all time before, too: recordings and backlogs are older than the configuration.
 ALL_TIME_SECONDS = 0
@@ -129,7 +130,7 @@ def assign_hosts(
 ) -> list[AssignmentRow]:
     """Add an assignment for each host (id and labels) whose site by the rules is not the stored one; returns them.
 
-    To be called for a new host before its first energy is booked.
+    A host that no rule matches any more keeps its site: an operator may have put it there with `host replace`.
     """
     stored: dict[str, list[AssignmentRow]] = {}
     for row in sorted(store.assignments(), key=lambda row: (row.valid_from_seconds, row.recorded_at_seconds)):
@@ -138,12 +139,34 @@ def assign_hosts(
     for host, labels in hosts:
         site = site_of_host(configuration, host, labels)
         rows = stored.get(host, [])
-        if not rows or rows[-1].site != site:
+        if not rows or site not in (rows[-1].site, SITE_UNASSIGNED):
             start = _change_instant(rows, now_seconds, store.interval_seconds)
             new.append(AssignmentRow(host, start, site, now_seconds))
     if new:
         store.add_assignments(new)
     return new
+
+
+class HostPlacer:
+    """Gives hosts their sites by the rules when their streams open, before their first energy is booked.
+
+    Remembers whom it has placed, since thousands of hosts that connect again must not read the table each time.
+    """
+
+    def __init__(self, configuration: Configuration, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+        """clock: seconds since 1970-01-01 UTC."""
+        self._configuration = configuration
+        self._store = store
+        self._clock = clock
+        self._placed: dict[str, str] = {}
+
+    def __call__(self, hosts: Sequence[Host]) -> None:
+        """Add the assignments that are missing."""
+        sites = {host.host: site_of_host(self._configuration, host.host, host.labels) for host in hosts}
+        unknown = [(host.host, host.labels) for host in hosts if self._placed.get(host.host) != sites[host.host]]
+        if unknown:
+            assign_hosts(self._configuration, self._store, unknown, int(self._clock()))
+            self._placed |= sites
 
 
 def _change_instant(rows: Sequence[object], now_seconds: int, interval_seconds: int) -> int:

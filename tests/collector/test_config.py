@@ -4,6 +4,7 @@ import re
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.collector.bookings import make_host
 from tests.collector.fake_store import FakeStore
@@ -15,7 +16,7 @@ from wattledger_collector.config import (
     parse_configuration,
     site_of_host,
 )
-from wattledger_collector.configuration import apply_configuration, assign_hosts, load_configuration
+from wattledger_collector.configuration import HostPlacer, apply_configuration, assign_hosts, load_configuration
 from wattledger_collector.factor_files import load_catalog
 from wattledger_collector.records import SITE_UNASSIGNED, AssignmentRow
 
@@ -248,3 +249,23 @@ def test_a_new_host_is_assigned_before_its_first_energy() -> None:
 
     assert [row.site for row in assign_hosts(configuration, store, [("web-9", {})], NOW)] == ["berlin"]
     assert assign_hosts(configuration, store, [("web-9", {})], NOW) == []
+
+
+def test_a_host_is_placed_when_it_opens_a_stream() -> None:
+    """A placer asks the store once for each host; a changed label moves the host from the next interval."""
+    store = FakeStore()
+    place = HostPlacer(parse_configuration(FULL), store, clock=lambda: NOW + 0.5)
+    place([make_host("web-1"), make_host("other")])
+    place([make_host("web-1")])
+
+    assert {row.host: row.site for row in store.assignments()} == {"web-1": "berlin", "other": SITE_UNASSIGNED}
+
+    place([msgspec.structs.replace(make_host("web-1"), labels={"rack": "r1"})])
+    assert store.assignments()[-1] == AssignmentRow("web-1", (NOW // 900 + 1) * 900, "gd", NOW)
+
+
+def test_a_host_that_no_rule_matches_keeps_its_site() -> None:
+    """What an operator assigned stands where the rules say nothing."""
+    store = FakeStore(assignment_rows=[AssignmentRow("db-1", 0, "berlin", 0)])
+
+    assert assign_hosts(parse_configuration(FULL), store, [("db-1", {})], NOW) == []
