@@ -213,15 +213,21 @@ class PowerHistory:
 
     def __init__(self) -> None:
         self._points: deque[PowerPoint] = deque(maxlen=HISTORY_SECONDS // HISTORY_STEP_SECONDS)
+        self._step_began_seconds: float | None = None
 
     def is_due(self, now_seconds: float) -> bool:
-        """Whether it is time for another point. A clock that stepped back makes one due as well."""
-        if not self._points:
-            return True
-        return not 0 <= now_seconds - self._points[-1].at_seconds < HISTORY_STEP_SECONDS
+        """Whether it is time for another point. A clock that stepped back makes one due as well.
+
+        The first one waits a step too: by then all hosts that are there have sent a value.
+        """
+        if self._step_began_seconds is None:
+            self._step_began_seconds = now_seconds
+            return False
+        return not 0 <= now_seconds - self._step_began_seconds < HISTORY_STEP_SECONDS
 
     def add(self, now_seconds: float, power: PowerSum) -> None:
         """Append a point; points that a clock step put into the future go."""
+        self._step_began_seconds = now_seconds
         while self._points and self._points[-1].at_seconds >= now_seconds:
             self._points.pop()
         if power.hosts:

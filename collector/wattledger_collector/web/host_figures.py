@@ -1,0 +1,138 @@
+"""What the API and the page show of single hosts, as plain JSON trees.
+
+Reads no clock and no database. Source of truth: the fleet view's entries.
+"""
+
+from collections.abc import Mapping
+from datetime import tzinfo
+
+from wattledger_collector.fleet import FleetView
+from wattledger_collector.fleet_host import HostEntry
+from wattledger_collector.fleet_live import LiveReading, PowerSum
+from wattledger_collector.records import MICROJOULES_PER_KWH, NANOSECONDS_PER_SECOND, Method
+from wattledger_collector.web.figures import Tree, iso, power
+
+_UTILIZATION_KINDS = {1: "busy", 2: "memory", 3: "steal"}
+
+
+def host_row(view: FleetView, entry: HostEntry, now_seconds: float, zone: tzinfo) -> Tree:
+    """One host in a list."""
+    live = entry.fresh_live(now_seconds, view.staleness_seconds)
+    total = PowerSum()
+    if live is not None:
+        total.add(live)
+    microjoules = sum(entry.energy.microjoules)
+    methods: Mapping[Method, int] = _by_method(entry)
+    return {
+        "host": entry.host,
+        "hostname": entry.labels.get("hostname", ""),
+        "labels": dict(entry.labels),
+        "site": entry.site,
+        "state": view.state(entry, now_seconds),
+        "power": power(total),
+        "energy_microjoules": str(microjoules),
+        "energy_kwh": microjoules / MICROJOULES_PER_KWH,
+        "energy_microjoules_by_method": {method.name.lower(): str(value) for method, value in methods.items()},
+        "recorded_microjoules": str(entry.recorded_microjoules),
+        "recorded": entry.is_recorded,
+        "withheld": entry.is_withheld,
+        "conflict": entry.record.conflict,
+        "since": iso(entry.created_utc_nanoseconds / NANOSECONDS_PER_SECOND, zone)
+        if entry.created_utc_nanoseconds
+        else None,
+        "last_sample": _moment(entry.last_sample_utc_nanoseconds, zone),
+        "last_sample_age_seconds": _age(entry, now_seconds),
+        "utilizations": _utilizations(live),
+        "spool_bytes": None if live is None else live.spool_bytes,
+        "errors": [] if live is None else [f"{s.source}: {s.last_error}" for s in live.sources if s.last_error],
+    }
+
+
+def _moment(utc_nanoseconds: int, zone: tzinfo) -> str | None:
+    return iso(utc_nanoseconds / NANOSECONDS_PER_SECOND, zone) if utc_nanoseconds else None
+
+
+def _age(entry: HostEntry, now_seconds: float) -> float | None:
+    last = entry.last_sample_utc_nanoseconds
+    return round(max(0.0, now_seconds - last / NANOSECONDS_PER_SECOND), 1) if last else None
+
+
+def _by_method(entry: HostEntry) -> dict[Method, int]:
+    methods: dict[Method, int] = {}
+    for key, microjoules in entry.energy:
+        methods[key.method] = methods.get(key.method, 0) + microjoules
+    return methods
+
+
+def _utilizations(live: LiveReading | None) -> list[Tree]:
+    if live is None:
+        return []
+    return [
+        {"device": item.device, "kind": _UTILIZATION_KINDS.get(item.kind, "unknown"), "ratio": item.ppm / 1_000_000}
+        for item in live.utilizations
+    ]
+
+
+def host(view: FleetView, entry: HostEntry, now_seconds: float, zone: tzinfo) -> Tree:
+    """One host with its channels, flows and sources."""
+    live = entry.fresh_live(now_seconds, view.staleness_seconds)
+    totals = [
+        {
+            "device": name.device,
+            "domain": name.domain,
+            "source": name.source,
+            "component": name.series.component.name.lower(),
+            "method": name.series.method.name.lower(),
+            "role": name.role.name.lower(),
+            "energy_microjoules": str(microjoules),
+        }
+        for name, microjoules in entry.channel_totals
+    ]
+    return {
+        **host_row(view, entry, now_seconds, zone),
+        "totals": totals,
+        "channels": [
+            {
+                "channel": info.channel,
+                "parent_channel": info.parent_channel,
+                "device": info.device,
+                "domain": info.domain,
+                "source": info.source,
+                "component": info.component.name.lower(),
+                "method": info.method.name.lower(),
+                "role": info.role.name.lower(),
+                "model": info.model,
+                "power_bound_watts": info.power_bound_milliwatts / 1000,
+                "uncertainty_lower_ratio": info.uncertainty_lower_ratio,
+                "uncertainty_upper_ratio": info.uncertainty_upper_ratio,
+            }
+            for info in entry.channels()
+        ],
+        "live": []
+        if live is None
+        else [
+            {
+                "device": channel.device,
+                "domain": channel.domain,
+                "component": channel.component.name.lower(),
+                "method": channel.method.name.lower(),
+                "role": channel.role.name.lower(),
+                "watts": channel.milliwatts / 1000,
+                "lower_ratio": channel.lower_ratio,
+                "upper_ratio": channel.upper_ratio,
+            }
+            for channel in live.channels
+        ],
+        "sources": []
+        if live is None
+        else [
+            {
+                "source": source.source,
+                "reads": source.reads,
+                "failures": source.failures,
+                "deadline_misses": source.deadline_misses,
+                "last_error": source.last_error,
+            }
+            for source in live.sources
+        ],
+    }
