@@ -414,6 +414,7 @@ def test_mirrors_on_an_idle_machine_are_withheld_until_it_is_known(tmp_path: Pat
         host.add_energy(zone, 60 * JOULE)
     readings = source.read(2)
     assert isinstance(outcome(readings, DIE_1), Gone)
+    assert isinstance(outcome(readings, ChannelKey("cpu/0", "core-die-1", "rapl")), Gone)
     assert isinstance(outcome(readings, DIE_0), CounterReading)
     assert all(reading.key != DIE_1 for reading in source.read(3) if isinstance(reading, CounterReading | TryAgain | Gone))
 

@@ -53,13 +53,14 @@ PERMISSION_REMEDY = (
 
 @dataclass(slots=True)
 class _Counter:
-    """One open counter. `watch` is set while it is not known whether it mirrors `leader`."""
+    """One open counter. `watch` is set while it is not known whether it mirrors `leader`; `folded` once it is taken out."""
 
     zone: Zone
     spec: ChannelSpec
     descriptor: int
     leader: "_Counter | None" = None
     watch: MirrorWatch | None = None
+    folded: bool = False
 
 
 class RaplSource:
@@ -122,10 +123,8 @@ class RaplSource:
 
     def read(self, now_nanoseconds: int) -> Sequence[Reading]:
         """Read every counter: one system call each. A counter that can't be read is a TryAgain, and alone in it."""
-        return [
-            self._read(counter) if counter.watch is None else self._read_undecided(counter)
-            for counter in list(self._counters)
-        ]
+        # A copy: a verdict takes counters out, those of the mirror's parts after it in the list too.
+        return [self._read(counter) for counter in list(self._counters)]
 
     def notes(self) -> Sequence[str]:
         """What was folded, can't be read, or is known to be wrong on this processor."""
@@ -139,6 +138,12 @@ class RaplSource:
         self._counters = []
 
     def _read(self, counter: _Counter) -> Reading:
+        if counter.watch is not None and self._observe(counter) is Verdict.UNDECIDED:
+            # Withheld until it is known: a TryAgain loses nothing, a mirror that is summed doubles.
+            reason = f"rapl: {counter.zone.folder} may mirror another die; more energy must pass to know"
+            return TryAgain(counter.spec.key, reason)
+        if counter.folded:
+            return Gone(counter.spec.key, f"rapl: {counter.zone.folder} mirrors another die, and is counted there")
         try:
             return CounterReading(counter.spec.key, self._value(counter), counter.zone.generation)
         except OSError as error:
@@ -161,39 +166,33 @@ class RaplSource:
             raise ValueError(f"{value} is not within 0 and max_energy_range_uj ({limit})")
         return value
 
-    def _read_undecided(self, counter: _Counter) -> Reading:
-        """Withhold a possible mirror until it is known: a TryAgain loses nothing, a mirror that is summed doubles."""
-        key = counter.spec.key
-        verdict = self._observe(counter)
-        if verdict is Verdict.DISTINCT:
-            counter.watch = None
-            return self._read(counter)
-        if verdict is Verdict.MIRRORED:
-            self._fold(counter)
-            return Gone(key, f"rapl: {counter.zone.folder} mirrors another die's counter and is counted there")
-        return TryAgain(key, f"rapl: {counter.zone.folder} may mirror another die's counter; more energy must pass to know")
-
     def _observe(self, counter: _Counter) -> Verdict:
-        """Read the leader, its possible mirror and the leader again; an unreadable one leaves it undecided."""
+        """Read the leader, its possible mirror and the leader again, and do what that says; an error says nothing."""
         if counter.leader is None or counter.watch is None:
             return Verdict.DISTINCT
         try:
             before, twin, after = (self._value(each) for each in (counter.leader, counter, counter.leader))
         except (OSError, ValueError):
             return Verdict.UNDECIDED
-        return counter.watch.observe(before, twin, after)
+        verdict = counter.watch.observe(before, twin, after)
+        if verdict is Verdict.DISTINCT:
+            counter.watch = None
+        elif verdict is Verdict.MIRRORED:
+            self._fold(counter, counter.leader)
+        return verdict
 
-    def _fold(self, counter: _Counter) -> None:
+    def _fold(self, mirror: _Counter, leader: _Counter) -> None:
         """Take a mirror out, with the shown parts of its package."""
-        leader = counter.leader.zone if counter.leader else counter.zone
         self._notes.append(
-            f"rapl: {counter.zone.name} mirrors {leader.name}: one counter shown on each die; it is counted once."
+            f"rapl: {mirror.zone.name} mirrors {leader.zone.name}: one counter shown on each die; it is counted once."
         )
-        folded = [counter, *(other for other in self._counters if other.spec.parent == counter.spec.key)]
-        for each in folded:
-            if each.descriptor >= 0:
-                os.close(each.descriptor)
-        self._counters = [each for each in self._counters if not any(each is gone for gone in folded)]
+        for each in self._counters:
+            if each is mirror or each.spec.parent == mirror.spec.key:
+                each.folded, each.watch = True, None
+                if each.descriptor >= 0:
+                    os.close(each.descriptor)
+                    each.descriptor = -1
+        self._counters = [each for each in self._counters if not each.folded]
 
     def _find_mirrors(self) -> None:
         """Watch every further die of a package; where the first values are equal, wait for the verdict."""
@@ -210,11 +209,7 @@ class RaplSource:
     def _settle_mirrors(self) -> None:
         for _ in range(SETTLE_STEPS_MAX):
             for counter in [each for each in self._counters if each.watch is not None]:
-                verdict = self._observe(counter)
-                if verdict is Verdict.DISTINCT:
-                    counter.watch = None
-                elif verdict is Verdict.MIRRORED:
-                    self._fold(counter)
+                self._observe(counter)
             if not any(each.watch is not None and each.watch.equal_at_first for each in self._counters):
                 return
             self._settle(SETTLE_SECONDS)
