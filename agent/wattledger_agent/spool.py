@@ -6,22 +6,20 @@ records, whose energy the next ones bridge; an epoch's newest record is never gi
 promises.
 """
 
-import contextlib
 import errno
 import logging
 import threading
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wattledger_agent import spool_format as fmt
-from wattledger_agent import spool_thin
 from wattledger_agent.counters import Instant
 from wattledger_agent.spool_files import Files, OsFiles
-from wattledger_agent.spool_segments import Segment, Segments
+from wattledger_agent.spool_room import FULL, Freed, Kept, Room
+from wattledger_agent.spool_segments import Segments
 
 if TYPE_CHECKING:
     from wattledger_agent.meter import Cut
@@ -32,9 +30,6 @@ QUOTA_BYTES_DEFAULT = 256 * 1024 * 1024  # At 2 kB each ten seconds: two weeks.
 SEGMENT_BYTES_DEFAULT = 1024 * 1024
 SEGMENTS_MIN = 8  # A quota of fewer segments could give up room in coarse steps only.
 
-# Room that is given back when a full disk must be thinned: a thinned segment has to be written before the thick one goes.
-RESERVE_BYTES = 64 * 1024
-
 # A segment's header and a catalog's frame; only a record that begins a segment needs them.
 PREAMBLE_BYTES_MAX = 1024
 
@@ -43,8 +38,6 @@ WRITES_PER_RECORD_MAX = 3
 
 # Segments dropped unsent for one record at most: if another program takes all room at once, more would be in vain.
 DROPS_PER_RECORD_MAX = 2
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class SpoolError(Exception):
@@ -79,19 +72,16 @@ class Spool:
         self._directory = directory
         self._unlock = unlock
         self._new_epoch = new_epoch
-        self._quota_bytes = quota_bytes
+        self._room = Room(segments, files, directory, quota_bytes)
         self._header = header
         self._lock = threading.RLock()
         self._newest: Record | None = None
         self._before_newest = 0  # Last sequence before the newest record's.
         self._newest_catalog: tuple[int, bytes] = (0, b"")
         self._acknowledged = 0
-        self._reserve_bytes = 0
         self._closed = False
         self.last_state: bytes | None = None
         self.recovered_sequence = 0
-        self.thinned_samples = 0
-        self.dropped_records = 0
 
     @classmethod
     def open(
@@ -122,7 +112,7 @@ class Spool:
             segments.resume()
             spool = cls(segments, files, directory, unlock, new_epoch, quota_bytes, header)
             spool._recover()
-            spool._keep_reserve()
+            spool._room.keep_reserve()
         except fmt.NewerVersionError as error:
             unlock()
             raise SpoolError(
@@ -174,8 +164,17 @@ class Spool:
     def stored_bytes(self) -> int:
         """Bytes that the spool takes on the disk."""
         with self._lock:
-            held = sum(segment.size for segment in self._segments.all)
-            return held + sum(self._segments.aside.values()) + self._reserve_bytes
+            return self._room.stored_bytes
+
+    @property
+    def thinned_samples(self) -> int:
+        """Samples that thinning took away since the start."""
+        return self._room.thinned_samples
+
+    @property
+    def dropped_records(self) -> int:
+        """Records given up unsent since the start."""
+        return self._room.dropped_records
 
     def append(self, cut: "Cut") -> int:
         """Make a record durable and return its sequence.
@@ -197,7 +196,7 @@ class Spool:
             entry = fmt.Entry(
                 0, len(record), fmt.RecordType.SAMPLES, fmt.tag_of(self.epoch), sequence, sequence, 0, cut.catalog_hash
             )
-            self._make_room(len(record) + len(cut.catalog) + PREAMBLE_BYTES_MAX)
+            self._room.make(len(record) + len(cut.catalog) + PREAMBLE_BYTES_MAX, self._kept())
             self._write(record, entry, cut.catalog)
             self._before_newest = sequence - 1
             self._newest = Record(sequence, sequence, cut.payload, cut.catalog_hash)
@@ -214,7 +213,7 @@ class Spool:
             if sequence > self._before_newest:
                 return newest
             for segment in self._segments.all[self._segments.find(sequence) :]:
-                entries = self._entries(segment)
+                entries = self._segments.entries(segment)
                 for entry in entries[bisect_left(entries, sequence, key=lambda entry: entry.last_sequence) :]:
                     contents = self._segments.read(segment, entry)
                     if contents is not None:
@@ -226,11 +225,7 @@ class Spool:
         with self._lock:
             if self._newest_catalog[0] == catalog_hash:
                 return self._newest_catalog[1]
-            for segment in reversed(self._segments.all):
-                found = self._segments.catalog(segment, catalog_hash)
-                if found is not None:
-                    return found
-            return None
+            return self._segments.catalog(catalog_hash)
 
     def acknowledge(self, sequence: int) -> None:
         """The collector holds all up to `sequence`; one lower than before means that it was restored and needs the rest."""
@@ -287,10 +282,10 @@ class Spool:
             except OSError as error:
                 # Never a second fsync on a file whose fsync failed: it may report success for data that is gone.
                 self._segments.seal()
-                if error.errno in _FULL:
-                    freed = self._free(may_drop=drops < DROPS_PER_RECORD_MAX)
-                    drops += freed is _Freed.DROPPED
-                    if freed is not _Freed.NOTHING:
+                if error.errno in FULL:
+                    freed = self._room.free(self._kept(), may_drop=drops < DROPS_PER_RECORD_MAX)
+                    drops += freed is Freed.DROPPED
+                    if freed is not Freed.NOTHING:
                         continue
                     raise SpoolError(
                         f"{self._directory}: the disk is full ({error}), and the spool has no more room to give up. "
@@ -303,95 +298,8 @@ class Spool:
             else:
                 return
 
-    def _make_room(self, length: int) -> None:
-        while self.stored_bytes + length > self._quota_bytes:
-            if self._free(may_drop=True) is _Freed.NOTHING:
-                return  # Only the segment under way is left.
-
-    def _free(self, *, may_drop: bool) -> "_Freed":
-        """Give up the least valuable that there is."""
-        for give_up in (self._segments.remove_aside, self._remove_acknowledged, self._thin_oldest):
-            with contextlib.suppress(OSError):
-                if give_up():
-                    return _Freed.SOMETHING
-        with contextlib.suppress(OSError):
-            if may_drop and self._drop_oldest():
-                return _Freed.DROPPED
-        return _Freed.NOTHING
-
-    def _remove_acknowledged(self) -> bool:
-        segments = self._segments.all
-        if len(segments) < 2 or segments[0].last > self._acknowledged:
-            return False
-        self._segments.remove(segments[0])
-        return True
-
-    def _drop_oldest(self) -> bool:
-        segments = self._segments.all
-        if len(segments) < 2:
-            return False  # The epoch's newest record is in it.
-        log.warning("spool: no room; dropped sequences %d to %d unsent", segments[0].first, segments[0].last)
-        self.dropped_records += segments[0].records
-        self._segments.remove(segments[0])
-        return True
-
-    def _thin_oldest(self) -> bool:
-        for segment in self._segments.all:
-            if not segment.thinned and not self._segments.is_active(segment) and self._thin(segment):
-                return True
-        return False
-
-    def _thin(self, segment: Segment) -> bool:
-        segment.thinned = True  # Whatever comes of it: one level, one attempt.
-        data, taken = self._thinned(segment)
-        if len(data) >= segment.size:
-            return False
-        try:
-            self._segments.replace(segment, data)
-        except OSError as error:
-            if error.errno not in _FULL or not self._reserve_bytes:
-                return False
-            self._files.remove(self._directory / _RESERVE)
-            self._reserve_bytes = 0
-            self._segments.replace(segment, data)
-        self.thinned_samples += taken
-        self._keep_reserve()
-        return True
-
-    def _thinned(self, segment: Segment) -> tuple[bytes, int]:
-        """The segment's contents with fewer samples, without what is acknowledged; and how many samples that takes away."""
-        header = fmt.Header(self.epoch, self.epoch_opening, self._header.machine_id, self._header.dmi_uuid, thinned=True)
-        thinner = spool_thin.Thinner()
-        newest = self.next_sequence - 1
-        catalogs: set[int] = set()
-        for entry in self._entries(segment):
-            contents = self._segments.read(segment, entry)
-            if contents is None or (entry.last_sequence <= self._acknowledged and entry.last_sequence != newest):
-                continue
-            catalogs.add(entry.catalog_hash)
-            thinner.add(
-                spool_thin.Piece(entry.first_sequence, entry.last_sequence, entry.catalog_hash, *contents),
-                keep=entry.last_sequence == newest,
-            )
-        parts = [fmt.encode_header(header)]
-        for catalog_hash in sorted(catalogs):
-            catalog = self.catalog(catalog_hash)
-            if catalog is not None:
-                parts.append(fmt.encode_catalog(self.epoch, catalog_hash, catalog))
-        for piece in thinner.finish():
-            parts.append(
-                fmt.encode_samples(
-                    self.epoch, piece.first, piece.last, self._acknowledged, piece.catalog_hash, piece.payload, piece.state
-                )
-            )
-        return b"".join(parts), thinner.taken
-
-    def _entries(self, segment: Segment) -> list[fmt.Entry]:
-        try:
-            return self._segments.entries(segment)
-        except FileNotFoundError:
-            log.warning("spool: %s is gone; its records are lost", segment.name)
-            return []
+    def _kept(self) -> Kept:
+        return Kept(self._header, self._acknowledged, self.next_sequence - 1)
 
     def _waiting(self) -> tuple[int, int]:
         """Records and bytes that are not acknowledged."""
@@ -403,38 +311,13 @@ class Spool:
                     records += segment.records
                     size += segment.size
                 elif segment.last > acknowledged:
-                    entries = self._entries(segment)
+                    entries = self._segments.entries(segment)
                     waiting = entries[bisect_left(entries, acknowledged + 1, key=lambda entry: entry.last_sequence) :]
                     records += len(waiting)
                     size += sum(entry.length for entry in waiting)
             return records, size
 
-    def _keep_reserve(self) -> None:
-        """Take the reserve's room; without it a full disk can only be dropped from, not thinned."""
-        path = self._directory / _RESERVE
-        if self._reserve_bytes:
-            return
-        try:
-            self._files.remove(path)
-            handle = self._files.create(path)
-            try:
-                self._files.write(handle, b"\xa5" * RESERVE_BYTES, 0)
-                self._files.sync(handle)
-            finally:
-                self._files.close(handle)
-            self._reserve_bytes = RESERVE_BYTES
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._files.remove(path)
 
-
-class _Freed(Enum):
-    NOTHING = 0
-    SOMETHING = 1
-    DROPPED = 2
-
-
-_RESERVE = "reserve"
 _LOCK = "lock"
 
 
@@ -476,6 +359,6 @@ def _unusable(directory: Path, error: OSError) -> SpoolError:
     remedy = "Check the disk and the system's log."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         remedy = "Let the agent's user write to it, or set `state_dir` to a folder that it can write to."
-    elif error.errno in _FULL:
+    elif error.errno in FULL:
         remedy = "Free disk space."
     return SpoolError(f"{directory}: the spool can't be used: {error}. {remedy}")

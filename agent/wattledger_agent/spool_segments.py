@@ -117,7 +117,11 @@ class Segments:
         """Where the segment's sample records lie, in order of sequence. The last one read stays in memory, no more."""
         if self._active is not None and self._active.segment is segment:
             return self._active.entries
-        return self._reading(segment).entries
+        try:
+            return self._reading(segment).entries
+        except FileNotFoundError:
+            log.warning("spool: %s is gone; its records are lost", segment.name)
+            return []
 
     def read(self, segment: Segment, entry: fmt.Entry) -> tuple[bytes, bytes] | None:
         """Payload and state of one record; None if it is damaged by now. Raises OSError."""
@@ -132,17 +136,16 @@ class Segments:
                 raise
             return None
 
-    def catalog(self, segment: Segment, catalog_hash: int) -> bytes | None:
-        """A catalog that the segment holds; None if it does not, or no longer. Raises OSError."""
-        if catalog_hash not in segment.catalogs:
-            return None
-        active = self._active is not None and self._active.segment is segment
-        opened = self._active if self._active is not None and active else self._reading(segment)
-        for entry in self._scan(opened.handle).entries:
-            if entry.type == fmt.RecordType.CATALOG and entry.catalog_hash == catalog_hash:
-                contents = self.read(segment, entry)
-                if contents is not None:
-                    return contents[0]
+    def catalog(self, catalog_hash: int) -> bytes | None:
+        """The newest valid copy of a catalog; None if there is none. Raises OSError."""
+        for segment in reversed(self.all):
+            if catalog_hash in segment.catalogs:
+                opened = self._active if self._active is not None and self.is_active(segment) else self._reading(segment)
+                for entry in self._scan(opened.handle).entries:
+                    if entry.type == fmt.RecordType.CATALOG and entry.catalog_hash == catalog_hash:
+                        contents = self.read(segment, entry)
+                        if contents is not None:
+                            return contents[0]
         return None
 
     def find(self, sequence: int) -> int:

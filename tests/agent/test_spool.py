@@ -12,8 +12,9 @@ from tests.sim.fake_disk import DiskCrashError, FakeDisk
 
 from wattledger_agent.counters import Instant
 from wattledger_agent.meter import Cut
-from wattledger_agent.spool import RESERVE_BYTES, Record, Spool, SpoolError
+from wattledger_agent.spool import Record, Spool, SpoolError
 from wattledger_agent.spool_files import Files, OsFiles
+from wattledger_agent.spool_room import RESERVE_BYTES
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 FOLDER = Path("/state/spool")
