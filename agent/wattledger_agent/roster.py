@@ -104,7 +104,8 @@ class Roster:
             for channel in self.open.values()
             if max(map(abs, (channel.state.energy_microjoules, *channel.gap_sums()[:2]))) >= REOPEN_MICROJOULES
         ]
-        for channel in large:
+        # Without room for more numbers the large ones go on: counters lets no value leave the wire's range.
+        for channel in large[: wire.CHANNELS_MAX - len(self.channels)]:
             self._replace(channel, channel.spec, None)
         if large:
             self._link()

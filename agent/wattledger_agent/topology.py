@@ -15,10 +15,14 @@ from wattledger_agent.readings import (
     ChannelKey,
     ChannelSpec,
     Component,
+    Method,
     Role,
 )
 
 RESIDUAL_DOMAIN = "residual"
+
+# The device that is the whole host.
+NODE = "node"
 
 _BOOKED = (Role.LEAF, Role.METER)
 
@@ -29,7 +33,8 @@ def resolve(offered: Iterable[ChannelSpec], incumbents: Iterable[ChannelSpec] = 
     Where several sources meter one device, one is primary and the others are shown: the source with the better method
     (counter, integral, model), then the incumbent, then the first offered. incumbents: booked channels that were already
     read in this boot; they keep their device even while their source is away, because a counter recovers what it missed.
-    What lies within a leaf is shown. The parts of a meter that is only shown belong to the primary one of its device.
+    What lies within a leaf is shown. The parts of a meter that is only shown belong to the primary one of its device. A
+    modelled node stands in for measured CPUs, never beside them, since its model is one of their load.
     """
     specs = {spec.key: spec for spec in offered}
     before = {spec.key: spec for spec in incumbents}
@@ -45,7 +50,11 @@ def resolve(offered: Iterable[ChannelSpec], incumbents: Iterable[ChannelSpec] = 
             spec = replace(spec, parent=heir)
         resolved[key] = spec
     known = before | resolved
-    return [_within_leaf(spec, known) for spec in resolved.values()]
+    has_measured_cpu = any(
+        spec.component is Component.CPU and spec.method is not Method.MODEL and spec.role in _BOOKED
+        for spec in known.values()
+    )
+    return [_beside_cpu(_within_leaf(spec, known), has_measured_cpu) for spec in resolved.values()]
 
 
 def parts_of(meter: ChannelKey, specs: Iterable[ChannelSpec]) -> list[ChannelSpec]:
@@ -202,4 +211,10 @@ def _within_leaf(spec: ChannelSpec, known: Mapping[ChannelKey, ChannelSpec]) -> 
             return replace(spec, role=Role.SHOWN)
         seen.add(above)
         above = known[above].parent
+    return spec
+
+
+def _beside_cpu(spec: ChannelSpec, has_measured_cpu: bool) -> ChannelSpec:
+    if has_measured_cpu and spec.key.device == NODE and spec.method is Method.MODEL and spec.role in _BOOKED:
+        return replace(spec, role=Role.SHOWN)
     return spec

@@ -56,7 +56,8 @@ def channel(number: int, spec: ChannelSpec, *, parent: int, opened: Instant, clo
         power_bound_milliwatts=milliwatts(spec.power_bound_watts),
         uncertainty_lower_ratio=spec.uncertainty_lower_ratio,
         uncertainty_upper_ratio=spec.uncertainty_upper_ratio,
-        model=spec.model,
+        # A vendor's string; the collector refuses control characters and long names.
+        model="".join(filter(str.isprintable, spec.model))[:NAME_CHARACTERS_MAX],
     )
 
 
