@@ -289,7 +289,11 @@ class Page:
             else:
                 pieces = without(holes, start_utc, sample.utc_nanoseconds)
                 # What a lost batch told of gaps was lost too: how much of the time was metered is not known then.
-                tally.book(increase, pieces, sample.utc_nanoseconds, is_covered=is_explained or sample is not samples[0])
+                is_covered = is_explained or sample is not samples[0]
+                if increase and not pieces:
+                    # A residual was read all the time that one of its parts has a gap.
+                    pieces, is_covered = [(start_utc, sample.utc_nanoseconds)], False
+                tally.book(increase, pieces, sample.utc_nanoseconds, is_covered=is_covered)
                 self._claim(before_boot, before.boottime_nanoseconds, sample.boottime_nanoseconds, increase, details)
             before_boot, before = self._boot_id, sample
         self.energy += tally.rows()

@@ -242,6 +242,17 @@ def test_gap_has_its_reason_and_no_coverage() -> None:
     assert booking.gaps == (GapRow(1, UTC + 10 * SECOND, UTC + 20 * SECOND, GapReason.RESET, 0, 77),)
 
 
+def test_residual_of_a_part_with_a_gap_is_spread() -> None:
+    """Its energy was measured though its gap spans all of the time, which is not claimed as covered."""
+    ledger = Book(info(role=Role.RESIDUAL))
+    ledger.send(1, [890], column(1, [0]))
+    details = [detail(pb.GAP_REASON_RESET, 890, 910, 0)]
+
+    booking = ledger.book(batch(payload([910 * SECOND], [column(1, [20], gap=(-5, 0, 0))], details=details), 2))
+
+    assert booking.energy == (row(10, 0), row(10, 0, START + 900))
+
+
 def test_gap_whose_detail_was_lost_is_unreported() -> None:
     """The sums carry a gap over a lost batch; the time between is not claimed as covered."""
     ledger = Book()
@@ -419,6 +430,16 @@ def test_changed_offset_moves_later_samples_only() -> None:
     assert booking.energy == (row(6, 5),)
     assert ledger.cursor.points[1].utc_nanoseconds == UTC + 820 * SECOND
     assert booking.host_after.boots == (Boot(BOOT, UTC - 100 * SECOND, True),)
+
+
+def test_small_step_back_covers_no_time_twice() -> None:
+    """Within one interval too, only the span between the batch's own samples is left."""
+    ledger = Book()
+    ledger.send(1, [100], column(1, [10]))
+
+    content = payload([105 * SECOND, 110 * SECOND], [column(1, [15, 17])], offset=UTC - 50 * SECOND)
+
+    assert ledger.book(batch(content, 2)).energy == (row(7, 5),)
 
 
 def test_time_that_a_clock_skipped_is_not_covered() -> None:

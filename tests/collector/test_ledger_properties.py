@@ -21,6 +21,7 @@ from tests.collector.batches import (
     payload,
 )
 
+from wattledger_collector.clocks import is_left_behind
 from wattledger_collector.ledger import book
 from wattledger_collector.records import Booking, BootedSpan, ChannelInfo, Cursor, GapReason, Host, Quality, Role
 from wattledger_collector.wire import CheckedBatch
@@ -145,6 +146,11 @@ def test_every_increment_ends_in_one_place(records: list[Record], data: st.DataO
         fate = data.draw(st.sampled_from(["arrives", "arrives", "arrives", "lost", "damaged"]))
         if fate == "lost" and sequence < len(records):
             continue
+        if data.draw(st.booleans()):
+            # The agent connects anew, so that the ledger learns of its boot and clock; backlogs come without.
+            message = hello(boot=boot_id(record.boot), opening_boot=boot_id(0), offset=record.offset)
+            if not is_left_behind(totals.host, boot_id(record.boot)):
+                totals.host = opened(message, totals.host, totals.cursor).host_after
         first = totals.cursor.committed_sequence + 1
         bytes_sent = b"\xff" if fate == "damaged" and sequence < len(records) else content(record)
         sent.append(batch(bytes_sent, first, sequence))
