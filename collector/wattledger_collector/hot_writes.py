@@ -29,6 +29,8 @@ from wattledger_collector.records import (
     AssignmentRow,
     Booking,
     ChannelInfo,
+    Cursor,
+    Host,
 )
 from wattledger_collector.store_rows import SitesOfHosts
 
@@ -38,8 +40,8 @@ EDITION_OPEN: Final = 0
 # A host that sends what cannot be read leaves its bytes this many times for each epoch; after that only the fact.
 EVIDENCE_PAYLOADS_MAX: Final = 64
 
-# About 200 bytes each: 40 MiB. Twice the largest fleet of one collector.
-_KNOWN_EPOCHS_MAX: Final = 200_000
+# About 4 kB each with twelve channels: 160 MB. Twice the largest fleet of one collector.
+_KNOWN_EPOCHS_MAX: Final = 40_000
 
 _CHANNEL_BITS: Final = 32
 
@@ -71,27 +73,21 @@ class Prepared:
     cursor_id: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Epoch:
+    """What is known of an epoch: its keys, components by channel number, and its rows as they were packed last."""
+
     host_id: int
     cursor_id: int
-    # Component by channel number.
     components: dict[int, int]
+    host: Host
+    host_packed: bytes
+    cursor: Cursor
+    cursor_packed: bytes
 
 
 class StaleBookings(Exception):  # noqa: N818 - it is an answer, not an error.
     """Some bookings' rows have changed meanwhile; nothing of the transaction may be committed."""
-
-
-def prepare(booking: Booking) -> Prepared:
-    """Pack a booking's rows. Raises one of DATA_ERRORS if a value does not fit."""
-    return Prepared(
-        booking,
-        None if booking.host_before is None else _encode(booking.host_before),
-        _encode(booking.host_after),
-        None if booking.cursor_before is None else _encode(booking.cursor_before),
-        _encode(booking.cursor_after),
-    )
 
 
 def channel_id(cursor_id: int, channel: int) -> int:
@@ -112,6 +108,18 @@ class HotWrites:
         self._sites = SitesOfHosts([])
         self._assignments_revision = -1
 
+    def prepare(self, booking: Booking) -> Prepared:
+        """Pack a booking's rows. Raises one of DATA_ERRORS if a value does not fit."""
+        host_before = cursor_before = None
+        known = self._epochs.get((booking.host_after.host, booking.cursor_after.epoch))
+        if booking.host_before is not None:
+            is_known = known is not None and known.host is booking.host_before
+            host_before = known.host_packed if known and is_known else _encode(booking.host_before)
+        if booking.cursor_before is not None:
+            is_known = known is not None and known.cursor is booking.cursor_before
+            cursor_before = known.cursor_packed if known and is_known else _encode(booking.cursor_before)
+        return Prepared(booking, host_before, _encode(booking.host_after), cursor_before, _encode(booking.cursor_after))
+
     def forget(self, items: Iterable[Prepared]) -> None:
         """Drop what is known of these bookings' hosts, after they were stale."""
         for item in items:
@@ -131,11 +139,24 @@ class HotWrites:
         if len(self._epochs) > _KNOWN_EPOCHS_MAX:
             self._epochs.clear()
         for item in items:
+            booking = item.booking
             known = self._epochs.get(_key(item))
-            if known is None or item.booking.channels:
-                components = dict(known.components) if known else _read_components(connection, item.cursor_id)
-                components.update((info.channel, int(info.component)) for info in item.booking.channels)
-                self._epochs[_key(item)] = _Epoch(item.host_id, item.cursor_id, components)
+            if known is None:
+                components = _read_components(connection, item.cursor_id)
+                known = _Epoch(
+                    item.host_id,
+                    item.cursor_id,
+                    components,
+                    booking.host_after,
+                    item.host_after,
+                    booking.cursor_after,
+                    item.cursor_after,
+                )
+                self._epochs[_key(item)] = known
+            elif booking.channels:
+                known.components = known.components | {info.channel: int(info.component) for info in booking.channels}
+            known.host, known.host_packed = booking.host_after, item.host_after
+            known.cursor, known.cursor_packed = booking.cursor_after, item.cursor_after
 
     def stale(self, connection: sqlite3.Connection, items: Sequence[Prepared]) -> list[bool]:
         """Which bookings were computed from rows that are no longer the stored ones. For the rare case that some are."""

@@ -4,6 +4,7 @@ Reckons nothing: what is stored comes in bookings, what is asked comes out as ro
 in schema.py, operators' changes of hosts in hosts.py.
 """
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from wattledger_collector import schema
 from wattledger_collector.database import connect, database_path, explain, make_engine, open_database
-from wattledger_collector.hot_writes import DATA_ERRORS, HotWrites, Prepared, StaleBookings, prepare
+from wattledger_collector.hot_writes import DATA_ERRORS, HotWrites, Prepared, StaleBookings
 from wattledger_collector.records import (
     INTERVAL_SECONDS_DEFAULT,
     NANOSECONDS_PER_SECOND,
@@ -51,6 +52,8 @@ from wattledger_collector.store_rows import (
 
 # Rows read from the database at a time.
 _ROWS_AT_ONCE: Final = 2_000
+
+_log = logging.getLogger(__name__)
 
 _decode_host = msgspec.msgpack.Decoder(Host).decode
 _decode_cursor = msgspec.msgpack.Decoder(Cursor).decode
@@ -130,13 +133,13 @@ class SqliteStore:
             raise ValueError("a commit takes at most one booking of each host")
         outcomes = [CommitOutcome.REJECTED] * len(bookings)
         items: dict[int, Prepared] = {}
-        for place, booking in enumerate(bookings):
-            try:
-                items[place] = prepare(booking)
-            except DATA_ERRORS:
-                continue
-        if items:
-            with self._lock:
+        with self._lock:
+            for place, booking in enumerate(bookings):
+                try:
+                    items[place] = self._hot.prepare(booking)
+                except DATA_ERRORS as error:
+                    _log.error("a booking of host %s can't be packed: %s", booking.host_after.host, error)
+            if items:
                 for place, outcome in zip(items, self._commit_all(list(items.values())), strict=True):
                     outcomes[place] = outcome
         return outcomes
@@ -296,8 +299,9 @@ class SqliteStore:
     def _commit_all(self, items: list[Prepared]) -> list[CommitOutcome]:
         try:
             return self._commit_together(items)
-        except DATA_ERRORS:
+        except DATA_ERRORS as error:
             if len(items) == 1:
+                _log.error("a booking of host %s can't be stored: %s", items[0].booking.host_after.host, error)
                 return [CommitOutcome.REJECTED]
         # One transaction each finds the culprit, and the others do not suffer from it.
         return [outcome for item in items for outcome in self._commit_all([item])]

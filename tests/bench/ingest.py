@@ -23,7 +23,7 @@ import grpc
 from grpc import aio
 
 from wattledger_collector.records import NANOSECONDS_PER_SECOND
-from wattledger_collector.server import SERVER_OPTIONS, TelemetryServer
+from wattledger_collector.server import SERVER_OPTIONS, TelemetryServer, quieten_garbage_collection
 from wattledger_collector.store import open_store
 from wattledger_collector.wire import catalog_hash_of
 from wattledger_collector.writer import Writer
@@ -360,6 +360,7 @@ def _tell_usage() -> None:
 
 
 def _serve(role: str, database: Path, profile: str) -> None:
+    quieten_garbage_collection()
     main = serve_collector(database) if role == "collector" else serve_echo()
     if not profile:
         asyncio.run(main)
