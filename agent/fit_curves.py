@@ -34,9 +34,14 @@ from wattledger_agent.curves import (
     point,
     read_table,
 )
+from wattledger_agent.estimates import count_relatives, threads_per_core, usual_server
 
 # Figures of the weights in the file: the power they give differs from the unrounded by less than 0.01 %.
-DECIMALS = 5
+DECIMALS = 6
+
+# What a guest runs on: no entry server, and where nothing is known of it, none older than this.
+GUEST_HOST_CORES_MIN = 8
+GUEST_YEAR_MIN = 2016
 
 HEADER = """\
 # Published results of the SPECpower_ssj2008 benchmark: wall power of whole servers at active idle and at 10 to 100 % load.
@@ -69,9 +74,7 @@ def fit(curves: Sequence[PublishedCurve], bands: dict[str, Band] | None = None) 
 
 def fit_weights(curves: Sequence[PublishedCurve], bands: dict[str, Band] | None = None) -> Weights:
     """Return the weights of these curves; without bands where none are given."""
-    points = [point(curve.server) for curve in curves]
-    likeness = np.array([[kernel(a, b) for b in points] for a in points])
-    return _solve(likeness, curves, bands or {})
+    return _solve(_likeness(curves), curves, bands or {})
 
 
 def leave_out(curves: Sequence[PublishedCurve], *, by: str, as_agent: bool) -> list[Miss]:
@@ -80,13 +83,12 @@ def leave_out(curves: Sequence[PublishedCurve], *, by: str, as_agent: bool) -> l
     by: `model` leaves out all results of its CPU model, `family` those of its CPU family, `result` it alone.
     as_agent: tell the model no more than an agent finds on the server (CPU name, chips, cores, memory): no year, no TDP.
     """
-    points = [point(curve.server) for curve in curves]
-    likeness = np.array([[kernel(a, b) for b in points] for a in points])
+    inverse = _inverse(curves)
     misses = []
     for held in _groups(curves, by):
         kept = [index for index in range(len(curves)) if index not in held]
         rest = [curves[index] for index in kept]
-        model = CurveModel(rest, _solve(likeness[np.ix_(kept, kept)], rest, {}))
+        model = CurveModel(rest, _solve_without(inverse, curves, kept, sorted(held)))
         for index in sorted(held):
             server = curves[index].server
             misses.append(Miss(curves[index], model.watts(forget(server, rest) if as_agent else server)))
@@ -99,6 +101,32 @@ def forget(server: Server, curves: Sequence[PublishedCurve]) -> Server:
     return guess_server(server.cpu, family, server.chips, server.cores, server.memory_gb, curves)
 
 
+def leave_out_as_guest(curves: Sequence[PublishedCurve], *, family_known: bool) -> list[Miss]:
+    """Predict each server's power by thread from a usual server, as for a guest that can't see its host.
+
+    family_known: the guest knows its CPU's family, of which all results of the held-out CPU model are left out; else it
+    knows nothing, and only servers of the years in which clouds still run them are asked for.
+    """
+    inverse = _inverse(curves)
+    misses = []
+    for held in _groups(curves, "model"):
+        family = find_family(curves[min(held)].server.cpu)
+        kept = [index for index in range(len(curves)) if index not in held]
+        rest = [curves[index] for index in kept]
+        asked = [curves[index] for index in sorted(held) if curves[index].server.cores >= GUEST_HOST_CORES_MIN]
+        if not family_known:
+            asked = [curve for curve in asked if curve.server.year >= GUEST_YEAR_MIN]
+        if not asked or (family_known and not count_relatives(family, rest)):
+            continue
+        known = family if family_known else None
+        usual = usual_server(known, rest)
+        watts = CurveModel(rest, _solve_without(inverse, curves, kept, sorted(held))).watts(usual)
+        for curve in asked:
+            share = curve.server.cores * threads_per_core(family) / (usual.cores * threads_per_core(known))
+            misses.append(Miss(curve, tuple(value * share for value in watts)))
+    return misses
+
+
 def band_of(misses: Sequence[Miss]) -> Band:
     """Return the band that holds 95 % of the published values at each load level: it is true of an idle server too."""
     ratios = np.array([miss.ratios() for miss in misses])
@@ -107,7 +135,7 @@ def band_of(misses: Sequence[Miss]) -> Band:
 
 
 def fit_bands(curves: Sequence[PublishedCurve]) -> dict[str, Band]:
-    """Return the bands of servers whose CPU model has curves here, whose family has, and of which neither is so."""
+    """Return the bands of servers whose CPU model has curves, whose family has, and of which neither has; and of guests."""
     counts: dict[str, int] = {}
     for curve in curves:
         counts[curve.server.cpu] = counts.get(curve.server.cpu, 0) + 1
@@ -116,6 +144,7 @@ def fit_bands(curves: Sequence[PublishedCurve]) -> dict[str, Band]:
         "model": band_of(of_model),
         "family": band_of(leave_out(curves, by="model", as_agent=True)),
         "server": band_of(leave_out(curves, by="family", as_agent=True)),
+        "guest": band_of([m for known in (True, False) for m in leave_out_as_guest(curves, family_known=known)]),
     }
 
 
@@ -158,11 +187,37 @@ def main() -> None:
     print(f"{len(curves)} curves; bands {weights.bands}")
 
 
+def _likeness(curves: Sequence[PublishedCurve]) -> NDArray[np.float64]:
+    points = [point(curve.server) for curve in curves]
+    likeness = np.empty((len(points), len(points)))
+    for row, a in enumerate(points):
+        for column, b in enumerate(points[: row + 1]):
+            likeness[row, column] = likeness[column, row] = kernel(a, b)
+    return likeness
+
+
 def _solve(likeness: NDArray[np.float64], curves: Sequence[PublishedCurve], bands: dict[str, Band]) -> Weights:
     logs = np.log(np.array([curve.watts for curve in curves]))
     means = logs.mean(axis=0)
     weights = np.linalg.solve(likeness + NOISE * np.eye(len(curves)), logs - means)
     return Weights(tuple(means.tolist()), tuple(tuple(row) for row in weights.tolist()), bands)
+
+
+def _inverse(curves: Sequence[PublishedCurve]) -> NDArray[np.float64]:
+    inverse: NDArray[np.float64] = np.linalg.inv(_likeness(curves) + NOISE * np.eye(len(curves))).astype(np.float64)
+    return inverse
+
+
+def _solve_without(
+    inverse: NDArray[np.float64], curves: Sequence[PublishedCurve], kept: list[int], held: list[int]
+) -> Weights:
+    """Return the weights of the kept curves from the inverse over all, by the Schur complement."""
+    logs = np.log(np.array([curves[index].watts for index in kept]))
+    means = logs.mean(axis=0)
+    rest = logs - means
+    across = inverse[np.ix_(kept, held)]
+    weights = inverse[np.ix_(kept, kept)] @ rest - across @ np.linalg.solve(inverse[np.ix_(held, held)], across.T @ rest)
+    return Weights(tuple(means.tolist()), tuple(tuple(row) for row in weights.tolist()), {})
 
 
 def _groups(curves: Sequence[PublishedCurve], by: str) -> Iterator[set[int]]:

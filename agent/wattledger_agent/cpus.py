@@ -6,6 +6,7 @@ AMD's EPYC and Opteron lists); family and model numbers of CPUID as in the kerne
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ def cpu_key(model_name: str) -> str:
     return "".join(words)
 
 
+@lru_cache(maxsize=512)
 def find_family(key: str, cpuid: tuple[str, int, int] | None = None) -> Family | None:
     """Return the family of a server CPU by its model, else by its CPUID; None if it is not known as a server CPU."""
     if not _SERVER_BRANDS.search(key):
@@ -118,3 +120,48 @@ def is_desktop(key: str) -> bool:
 def is_low_power(key: str) -> bool:
     """Say whether the model is its family's low-power variant (L5430, E5-2450L, 2376 HE)."""
     return bool(re.match(r"xeonl\d|.*\d(l|he|ee|lv\d)$", key))
+
+
+@dataclass(frozen=True, slots=True)
+class CpuInfo:
+    """What /proc/cpuinfo says.
+
+    model_name: empty where it names none (ARM). chips, cores, threads: of all that this system sees; each >= 1.
+    is_guest: under a hypervisor.
+    """
+
+    model_name: str
+    cpuid: tuple[str, int, int] | None
+    chips: int
+    cores: int
+    threads: int
+    is_guest: bool
+
+
+def parse_cpuinfo(text: str) -> CpuInfo:
+    """Read the text of /proc/cpuinfo. Raises ValueError if it lists no processor."""
+    first: dict[str, str] = {}
+    cores_of_chip: dict[str, int] = {}
+    threads = 0
+    for block in text.split("\n\n"):
+        fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in block.splitlines())}
+        if "processor" not in fields:
+            continue
+        first = first or fields
+        threads += 1
+        if "physical id" in fields and fields.get("cpu cores", "").isdigit():
+            cores_of_chip[fields["physical id"]] = int(fields["cpu cores"])
+    if threads == 0:
+        raise ValueError("it lists no processor")
+    numbers = first.get("cpu family", ""), first.get("model", "")
+    cpuid = None
+    if all(number.isdigit() for number in numbers):
+        cpuid = (first.get("vendor_id", ""), int(numbers[0]), int(numbers[1]))
+    return CpuInfo(
+        model_name=" ".join(first.get("model name", "").split()),
+        cpuid=cpuid,
+        chips=max(1, len(cores_of_chip)),
+        cores=sum(cores_of_chip.values()) or threads,
+        threads=threads,
+        is_guest="hypervisor" in first.get("flags", "").split(),
+    )

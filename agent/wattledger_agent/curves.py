@@ -78,7 +78,7 @@ class Weights:
     """What is fitted.
 
     means: mean logarithm of watts by level. weights: one row by curve of the table, one column by level.
-    bands: by how well a server is known: `model`, `family`, `server` (see fit_curves).
+    bands: by how well a server is known: `model`, `family`, `server`, `guest` (see fit_curves).
     """
 
     means: tuple[float, ...]

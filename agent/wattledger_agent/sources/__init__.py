@@ -5,6 +5,7 @@ Holds no logic. A factory is the source's class: roots and options are its argum
 
 from wattledger_agent.readings import SourceFactory
 from wattledger_agent.sources.cpu import CpuSource
+from wattledger_agent.sources.estimate import EstimateSource
 from wattledger_agent.sources.fake import FakeSource
 from wattledger_agent.sources.nvidia import NvidiaSource
 from wattledger_agent.sources.rapl import RaplSource
@@ -14,5 +15,6 @@ SOURCES: dict[str, SourceFactory] = {
     "rapl": RaplSource,
     "nvidia": NvidiaSource,
     "cpu": CpuSource,
+    "estimate": EstimateSource,
     "fake": FakeSource,
 }

@@ -1,0 +1,103 @@
+"""What a machine's power is estimated to be: from its CPUs and memory, as a curve over load with a band.
+
+Reads nothing; says of each estimate what it stands on. Four grounds, from firm to weak: published results of the CPU model,
+of its family, of servers at large, and none at all. A guest of a hypervisor gets its share, by threads, of a usual server of
+its CPU's family.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from wattledger_agent.cpus import CpuInfo, Family, cpu_key, find_family, is_desktop, is_laptop, is_server
+from wattledger_agent.curves import LEVELS, Band, CurveModel, PublishedCurve, Server, guess_server
+
+# Judged, not fitted: nothing is published of these machines in the way that it is of servers.
+BAND_OUTSIDE = Band(0.7, 2.0)
+LAPTOP_WATTS = (8.0, 45.0)
+DESKTOP_WATTS = (40.0, 140.0)
+SMALL_WATTS_PER_CORE = (1.2, 4.0)
+# Between idle and full, power rises steeply at first: the mean of the published curves is near to this power of the load.
+SHAPE_EXPONENT = 0.8
+
+# A usual server of a family of which nothing is published.
+USUAL_CHIPS, USUAL_CORES_PER_CHIP, USUAL_GB_PER_CORE = 2, 32, 4.0
+# Families with one thread a core; all others have two.
+SINGLE_THREADED = frozenset({"Core 2", "Core 2 entry", "Opteron K8", "Opteron K10", "Bulldozer", "Sierra Forest"})
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Power by load, and how far to trust it.
+
+    watts: at each of curves.LEVELS. ground: one sentence, without a full stop, on what it stands.
+    """
+
+    watts: tuple[float, ...]
+    band: Band
+    ground: str
+
+
+def estimate(info: CpuInfo, memory_gb: float, model: CurveModel) -> Estimate:
+    """Return the estimate of a machine's wall power, or of a guest's share of it."""
+    key = cpu_key(info.model_name)
+    family = find_family(key, info.cpuid)
+    if info.is_guest:
+        return _guest(info, family if is_server(key) else None, model)
+    published = [curve for curve in model.curves if curve.server.cpu == key]
+    if not published and not is_server(key):
+        return _outside(key, info)
+    server = guess_server(key, family, info.chips, info.cores, memory_gb, model.curves)
+    watts = model.watts(server)
+    if published:
+        return Estimate(watts, model.band("model"), f"{len(published)} published results of servers with this CPU")
+    relatives = count_relatives(family, model.curves)
+    if family is not None and relatives:
+        return Estimate(watts, model.band("family"), f"{relatives} published results of servers with {family.name} CPUs")
+    return Estimate(
+        watts, model.band("server"), f"{len(model.curves)} published results of servers with older or other CPUs"
+    )
+
+
+def count_relatives(family: Family | None, curves: Sequence[PublishedCurve]) -> int:
+    """Return how many curves are of this family."""
+    return sum(find_family(curve.server.cpu) is family for curve in curves) if family else 0
+
+
+def usual_server(family: Family | None, curves: Sequence[PublishedCurve]) -> Server:
+    """Return a two-chip server with the family's middle number of cores; of no known family, today's."""
+    cores_per_chip = sorted(
+        curve.server.cores // curve.server.chips for curve in curves if family and find_family(curve.server.cpu) is family
+    )
+    middle = cores_per_chip[len(cores_per_chip) // 2] if cores_per_chip else USUAL_CORES_PER_CHIP
+    cores = USUAL_CHIPS * middle
+    server = guess_server("", family, USUAL_CHIPS, cores, USUAL_GB_PER_CORE * cores, curves)
+    # Without a key of its own it is named after a relative, so that the model takes it for one of the family.
+    relative = next((curve.server.cpu for curve in curves if family and find_family(curve.server.cpu) is family), "")
+    return replace(server, cpu=relative)
+
+
+def threads_per_core(family: Family | None) -> int:
+    """Return how many threads a core of the family has."""
+    return 1 if family and family.name in SINGLE_THREADED else 2
+
+
+def _guest(info: CpuInfo, family: Family | None, model: CurveModel) -> Estimate:
+    server = usual_server(family, model.curves)
+    host_threads = server.cores * threads_per_core(family)
+    share = info.threads / host_threads
+    watts = tuple(value * share for value in model.watts(server))
+    kind = f"{family.name} server" if family else "server of unknown kind"
+    ground = f"this guest's share, {info.threads} of {host_threads} threads, of a usual {kind}"
+    return Estimate(watts, model.band("guest"), ground)
+
+
+def _outside(key: str, info: CpuInfo) -> Estimate:
+    if is_laptop(key):
+        idle, full, kind = *LAPTOP_WATTS, "a laptop"
+    elif is_desktop(key):
+        idle, full, kind = *DESKTOP_WATTS, "a personal computer"
+    else:
+        idle, full = (watts * info.cores for watts in SMALL_WATTS_PER_CORE)
+        kind = f"a machine with {info.cores} cores of an unknown kind"
+    watts = tuple(idle + (full - idle) * level**SHAPE_EXPONENT for level in LEVELS)
+    return Estimate(watts, BAND_OUTSIDE, f"a guess for {kind}, of which no results are published")

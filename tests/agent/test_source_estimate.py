@@ -1,0 +1,217 @@
+"""The estimate: what it knows of a machine, what it says of itself, and power by load."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from wattledger_agent.cpus import CpuInfo
+from wattledger_agent.curves import CurveModel, read_table, read_weights
+from wattledger_agent.estimates import BAND_OUTSIDE, estimate
+from wattledger_agent.readings import (
+    ChannelSpec,
+    Component,
+    Method,
+    PowerReading,
+    Reading,
+    Role,
+    SourceUnavailableError,
+    TryAgain,
+    UtilizationKind,
+    UtilizationReading,
+)
+from wattledger_agent.sources.estimate import EstimateSource
+
+EPYC = "AMD EPYC 7742 64-Core Processor"
+
+
+class FakeLoad:
+    """Returns the given busy shares one after the other; None: no CPU time has passed."""
+
+    def __init__(self, *ratios: float | None) -> None:
+        self._ratios = list(ratios)
+        self.is_open = False
+
+    def open(self) -> Sequence[ChannelSpec]:
+        """Do nothing."""
+        self.is_open = True
+        return []
+
+    def read(self, now_nanoseconds: int) -> Sequence[Reading]:
+        """Return the next share, among what a source of utilization also says."""
+        ratio = self._ratios.pop(0)
+        others: list[Reading] = [
+            UtilizationReading("cpu", UtilizationKind.STEAL, 0.5),
+            UtilizationReading("memory", UtilizationKind.BUSY, 1.0),
+        ]
+        return others if ratio is None else [*others, UtilizationReading("cpu", UtilizationKind.BUSY, ratio)]
+
+    def close(self) -> None:
+        """Note it."""
+        self.is_open = False
+
+
+def procfs(root: Path, model_name: str = EPYC, *, chips: int = 2, cores: int = 64, flags: str = "fpu") -> Path:
+    """Make the files of /proc that the source reads; two threads a core."""
+    blocks = [
+        f"processor\t: {number}\nvendor_id\t: AuthenticAMD\ncpu family\t: 23\nmodel\t\t: 49\nmodel name\t: {model_name}\n"
+        f"physical id\t: {number % chips}\ncpu cores\t: {cores}\nflags\t\t: {flags}\n"
+        for number in range(2 * chips * cores)
+    ]
+    (root / "cpuinfo").write_text("\n".join(blocks))
+    (root / "meminfo").write_text(f"MemTotal:       {256 * 1024 * 1024} kB\nMemAvailable:   1000 kB\n")
+    (root / "stat").write_text("cpu  100 0 0 900 0 0 0 0 0 0\ncpu0 100 0 0 900 0 0 0 0 0 0\n")
+    return root
+
+
+def of(model_name: str, *, chips: int = 2, cores: int = 64, guest: bool = False) -> CpuInfo:
+    """Return a machine."""
+    return CpuInfo(model_name, None, chips, cores, 2 * cores, guest)
+
+
+@pytest.fixture(scope="module")
+def model() -> CurveModel:
+    """Return the packaged model."""
+    return CurveModel(read_table(), read_weights())
+
+
+def test_one_modelled_channel_for_the_node(tmp_path: Path) -> None:
+    """It is a leaf of component other and method model, with a band and a bound above its full power."""
+    source = EstimateSource(procfs(tmp_path), load=FakeLoad())
+    (spec,) = source.open()
+    assert (spec.key.device, spec.key.domain, spec.key.source) == ("node", "estimate", "estimate")
+    assert (spec.component, spec.method, spec.role) == (Component.OTHER, Method.MODEL, Role.LEAF)
+    band = read_weights().bands["model"]
+    assert (spec.uncertainty_lower_ratio, spec.uncertainty_upper_ratio) == (band.lower_ratio, band.upper_ratio)
+    assert spec.model == EPYC
+    assert 600 < spec.power_bound_watts < 1200
+
+
+def test_power_follows_the_load(tmp_path: Path) -> None:
+    """Two EPYC 7742 draw, idle and full, what lies within the results published of such servers."""
+    source = EstimateSource(procfs(tmp_path), load=FakeLoad(0.0, 0.5, 1.0))
+    source.open()
+    powers = [item.power_microwatts / 1e6 for _ in range(3) for item in source.read(0) if isinstance(item, PowerReading)]
+    assert 82 < powers[0] < 133
+    assert 265 < powers[1] < 364
+    assert 391 < powers[2] < 492
+
+
+def test_without_a_load_there_is_no_power_and_later_the_last_one(tmp_path: Path) -> None:
+    """An unknown load is not an idle one; between two kernel ticks it is what it was."""
+    source = EstimateSource(procfs(tmp_path), load=FakeLoad(None, 0.5, None))
+    source.open()
+    first, second, third = source.read(0), source.read(1), source.read(2)
+    assert isinstance(first[0], TryAgain)
+    assert isinstance(second[0], PowerReading)
+    assert third == second
+
+
+def test_the_load_is_that_of_proc_stat(tmp_path: Path) -> None:
+    """The busy share between two reads of the real format decides; waiting for a disk is idling."""
+    root = procfs(tmp_path)
+    source = EstimateSource(root)
+    source.open()
+    (root / "stat").write_text("cpu  150 0 0 925 25 0 0 0 0 0\ncpu0 150 0 0 925 25 0 0 0 0 0\n")
+    half = source.read(0)
+    source.close()
+    told = EstimateSource(root, load=FakeLoad(0.5))
+    told.open()
+    assert half == told.read(0)
+
+
+def test_the_load_reader_is_closed(tmp_path: Path) -> None:
+    """Closing the source lets go of what it opened."""
+    load = FakeLoad()
+    source = EstimateSource(procfs(tmp_path), load=load)
+    source.open()
+    assert load.is_open
+    source.close()
+    assert not load.is_open
+
+
+def test_a_configured_cpu_model_counts_in_place_of_the_one_found(tmp_path: Path) -> None:
+    """The curve is the named CPU's."""
+    specs = [
+        EstimateSource(procfs(tmp_path), cpu_model=name, load=FakeLoad()).open()[0]
+        for name in ("", "Intel(R) Xeon(R) Gold 6330")
+    ]
+    assert specs[0].power_bound_watts != specs[1].power_bound_watts
+    assert specs[1].model == "Intel(R) Xeon(R) Gold 6330"
+
+
+def test_it_says_on_what_it_stands_and_how_to_measure(tmp_path: Path) -> None:
+    """The notes name the CPU, the ground, the band, what is left out, and the remedy."""
+    source = EstimateSource(procfs(tmp_path), load=FakeLoad())
+    source.open()
+    text = " ".join(source.notes())
+    assert "modelled from AMD EPYC 7742 64-Core Processor and its load, not measured" in text
+    assert "11 published results of servers with this CPU" in text
+    assert "-32% to +50%" in text
+    assert "GPUs are not in it" in text
+    assert "for measured figures load the kernel module intel_rapl_common" in text
+
+
+def test_a_guest_gets_its_share_and_says_so(tmp_path: Path) -> None:
+    """A guest with 4 of a usual Rome server's 256 threads is estimated at its share, and told to look at the host."""
+    source = EstimateSource(procfs(tmp_path, chips=1, cores=2, flags="fpu hypervisor"), load=FakeLoad(1.0))
+    (spec,) = source.open()
+    (reading,) = source.read(0)
+    assert isinstance(reading, PowerReading)
+    assert 4 < reading.power_microwatts / 1e6 < 12
+    assert (spec.uncertainty_lower_ratio, spec.uncertainty_upper_ratio) == (0.744, 0.932)
+    text = " ".join(source.notes())
+    assert "this guest's share, 4 of 256 threads, of a usual Rome server" in text
+    assert "this is a virtual machine" in text
+    assert "run the agent on the host" in text
+
+
+@pytest.mark.parametrize(
+    ("info", "band", "words"),
+    [
+        (of(EPYC, cores=128), "model", "published results of servers with this CPU"),
+        (of("Intel(R) Xeon(R) Gold 6230 CPU @ 2.10GHz", cores=40), "family", "servers with Cascade Lake CPUs"),
+        (of("Intel(R) Xeon(R) Platinum 8480+", cores=112), "server", "older or other CPUs"),
+        (of("Intel(R) Xeon(R) D-2796TE", chips=1, cores=20), "server", "older or other CPUs"),
+        (of("QEMU Virtual CPU version 2.5+", cores=2, guest=True), "guest", "usual server of unknown kind"),
+    ],
+)
+def test_the_band_follows_from_what_is_known(model: CurveModel, info: CpuInfo, band: str, words: str) -> None:
+    """A model with curves, a family with curves, a server at large, and a guest of whatever."""
+    found = estimate(info, 256.0, model)
+    assert found.band == model.band(band)
+    assert words in found.ground
+
+
+@pytest.mark.parametrize(
+    ("info", "words", "low", "high"),
+    [
+        (of("Intel(R) Core(TM) i7-8650U CPU @ 1.90GHz", chips=1, cores=4), "a laptop", 2.0, 140.0),
+        (of("AMD Ryzen 9 5950X 16-Core Processor", chips=1, cores=16), "a personal computer", 10.0, 450.0),
+        (of("", chips=1, cores=4), "a machine with 4 cores of an unknown kind", 1.0, 50.0),
+    ],
+)
+def test_outside_server_families_the_range_is_wide_and_said(
+    model: CurveModel, info: CpuInfo, words: str, low: float, high: float
+) -> None:
+    """The band is judged, from less than a third to three times, and the ground says that it is a guess."""
+    found = estimate(info, 16.0, model)
+    assert found.band == BAND_OUTSIDE
+    assert words in found.ground
+    assert "a guess" in found.ground
+    assert low < found.watts[0] < found.watts[-1] < high
+    assert list(found.watts) == sorted(found.watts)
+
+
+@pytest.mark.parametrize("name", ["cpuinfo", "meminfo"])
+@pytest.mark.parametrize("content", [None, "", "nonsense\n"])
+def test_an_unusable_procfs_is_one_sentence_with_its_remedy(tmp_path: Path, name: str, content: str | None) -> None:
+    """The file is named, and what to do."""
+    path = procfs(tmp_path) / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    with pytest.raises(SourceUnavailableError, match=f"{name} can't be used") as caught:
+        EstimateSource(tmp_path, load=FakeLoad()).open()
+    assert "--procfs-root" in caught.value.remedy
