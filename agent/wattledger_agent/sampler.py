@@ -8,16 +8,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from wattledger_protos.v1 import telemetry_pb2 as pb
-
+from wattledger_agent.channels import MeterStateError
 from wattledger_agent.counters import Instant
 from wattledger_agent.meter import Meter
 from wattledger_agent.readings import ChannelSpec, Reading, Source
-from wattledger_agent.spool import Spool
+from wattledger_agent.session import Settings
+from wattledger_agent.spool import Spool, SpoolError
 from wattledger_agent.worker import Reader, reader_for
+from wattledger_protos.v1 import telemetry_pb2 as pb
 
 log = logging.getLogger("wattledger.agent")
 
@@ -69,7 +70,7 @@ class Cadence:
 
 
 class Sampler:
-    """One agent's measuring side. `step` is one tick; `run` is ticks until `stop`."""
+    """One agent's measuring side. `step` is one tick; `run` is ticks until `stopping` is set."""
 
     def __init__(
         self,
@@ -78,6 +79,8 @@ class Sampler:
         delivery: Delivery,
         clock: Clock,
         cadence: Cadence,
+        *,
+        stopping: threading.Event | None = None,
         on_tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._specs = [spec for source in sources for spec in source.specs]
@@ -88,16 +91,17 @@ class Sampler:
         self._spool = spool
         self._delivery = delivery
         self._clock = clock
-        self._cadence = cadence
+        self._cadence = self._own_cadence = cadence
         self._on_tick = on_tick
-        self._stopping = threading.Event()
+        self._stopping = stopping or threading.Event()
         self._renewal_wanted = threading.Event()
         self._next_flush_nanoseconds = 0
         self._next_live_nanoseconds = 0
-        self._meter = self._make_meter(spool.last_state)
+        self._spool_error = ""
+        self._meter = self._resume()
 
     def run(self) -> None:
-        """Tick until `stop`, then spool what is left. Ticks keep to a grid, so that a slow one does not shift the rest."""
+        """Tick until stopped, then spool what is left. Ticks keep to a grid, so that a slow one does not shift the rest."""
         period_nanoseconds = round(self._cadence.period_seconds * 1e9)
         due = time.monotonic_ns()
         while not self._stopping.wait(max(0.0, (due - time.monotonic_ns()) / 1e9)):
@@ -109,13 +113,17 @@ class Sampler:
         for reader in self._readers:
             reader.close()
 
-    def stop(self) -> None:
-        """End `run` after the tick under way; callable from any thread and from a signal handler."""
-        self._stopping.set()
-
     def renew(self) -> None:
         """Begin a new epoch at the next tick: the spool's disk went back in time. Callable from any thread."""
         self._renewal_wanted.set()
+
+    def apply(self, settings: Settings) -> None:
+        """Follow the collector's settings; what it does not set is the agent's own. Callable from any thread."""
+        self._cadence = replace(
+            self._own_cadence,
+            flush_seconds=max(settings.flush_seconds or self._own_cadence.flush_seconds, self._own_cadence.period_seconds),
+            live_seconds=settings.live_seconds or self._own_cadence.live_seconds,
+        )
 
     def step(self) -> None:
         """One tick: read all sources, meter, and flush and show what is due."""
@@ -133,9 +141,16 @@ class Sampler:
     def flush(self, now: Instant) -> None:
         """Make what was metered since the last flush durable, and let the shipper know."""
         cut = self._meter.cut(now)
-        if cut is not None:
+        if cut is None:
+            return
+        try:
             self._spool.append(cut)
-            self._delivery.appended()
+        except SpoolError as error:
+            # The next record that can be written holds this one's energy too; the agent is a guest and goes on.
+            self._tell_spool_error(str(error))
+            return
+        self._spool_error = ""
+        self._delivery.appended()
 
     def _read_all(self, now: Instant) -> list[Reading]:
         for reader in self._readers:
@@ -156,6 +171,19 @@ class Sampler:
         meter = Meter(state=state, integral_gap_seconds_max=self._cadence.integral_gap_seconds_max)
         meter.offer(self._specs, self._clock.instant())
         return meter
+
+    def _resume(self) -> Meter:
+        try:
+            return self._make_meter(self._spool.last_state)
+        except MeterStateError as error:
+            log.error("%s; a new epoch begins", error)
+            self._spool.renew(self._clock.instant())
+            return self._make_meter(None)
+
+    def _tell_spool_error(self, error: str) -> None:
+        if error != self._spool_error:
+            log.error("%s", error)
+        self._spool_error = error
 
     def _live(self, now: Instant) -> pb.Live:
         live = pb.Live(

@@ -1,0 +1,111 @@
+"""The command `wattledger-agent`. Data goes to standard output, talk to standard error.
+
+Exit status: 0 all went well, 1 something is wrong that the text tells, 2 the arguments are wrong.
+"""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from wattledger_agent import doctor, once
+from wattledger_agent.config import AgentConfig, ConfigError, parse_config
+from wattledger_agent.inventory import Roots, close_all, find_sources
+
+CONFIG_DEFAULT = Path("/etc/wattledger/agent.toml")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; exits."""
+    parsed = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if parsed.verbose else logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr
+    )
+    if not sys.platform.startswith("linux"):
+        sys.exit(f"The agent reads Linux sensors, and this is {sys.platform}. Run it on Linux.")
+    try:
+        sys.exit(_run(parsed))
+    except ConfigError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has seen enough.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    config = _load(parsed.config)
+    roots = Roots(parsed.sysfs_root, parsed.procfs_root)
+    if parsed.command == "run":
+        return _run_agent(config, roots)
+    if parsed.command == "once":
+        return _once(config, roots, as_json=parsed.json)
+    findings = doctor.examine(config, roots)
+    print(doctor.as_json(findings) if parsed.json else doctor.as_text(findings))
+    return doctor.exit_status(findings)
+
+
+def _run_agent(config: AgentConfig, roots: Roots) -> int:
+    # Imported here: the other commands need neither gRPC's memory nor its time.
+    from wattledger_agent import runner
+    from wattledger_agent.shipper import ShipperError
+
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        runner.run(config, roots, stopping)
+    except (runner.RunError, ShipperError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _once(config: AgentConfig, roots: Roots, *, as_json: bool) -> int:
+    from wattledger_agent.clock import HostClock
+
+    inventory = find_sources(config.sources, roots)
+    try:
+        snapshot = once.look(inventory, HostClock(roots.procfs).instant)
+    finally:
+        close_all(inventory)
+    print(once.as_json(snapshot) if as_json else once.as_text(snapshot))
+    return 0 if snapshot.lines else 1
+
+
+def _load(path: Path | None) -> AgentConfig:
+    """The file named, else the default one if it is there, else the defaults. Raises ConfigError."""
+    if path is None and not CONFIG_DEFAULT.exists():
+        return AgentConfig()
+    path = path or CONFIG_DEFAULT
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}. Name another with --config.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the configuration {path} is not UTF-8 text: {error}. Save it as UTF-8.") from error
+    return parse_config(text, origin=str(path))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="wattledger-agent", description="Meters this host's power and energy.")
+    parser.add_argument("--verbose", action="store_true", help="tell more on standard error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="meter this host and deliver to the collector, until stopped")
+    one = commands.add_parser("once", help="read every source once and show the tree of channels")
+    look = commands.add_parser("doctor", help="say what can be measured here, what can't, and the remedy")
+    for command in (run, one, look):
+        command.add_argument("--config", type=Path, help=f"agent.toml; {CONFIG_DEFAULT} or the defaults if not given")
+        command.add_argument("--sysfs-root", type=Path, default=Path("/sys"), help="where sysfs is mounted")
+        command.add_argument("--procfs-root", type=Path, default=Path("/proc"), help="where procfs is mounted")
+    for command in (one, look):
+        command.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Finds the sensors of this host: which source can be read, which can't, and what to do about it.
+
+Reads no sensor's value. The estimate of the whole server is used only where no sensor measures its CPUs, so that modelled
+and measured energy never stand for the same watts.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from wattledger_agent.config import FakeConfig, ReplayConfig, SourcesConfig
+from wattledger_agent.readings import (
+    ChannelSpec,
+    Component,
+    Method,
+    Role,
+    Source,
+    SourceUnavailableError,
+)
+from wattledger_agent.sampler import OpenSource
+from wattledger_agent.sources import SOURCES
+from wattledger_agent.sources.replay import ReplaySource
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """Where sysfs and procfs are mounted."""
+
+    sysfs: Path = Path("/sys")
+    procfs: Path = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A source that can't be read here. reason and remedy: one sentence each."""
+
+    source: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What can be read on this host, and what can't."""
+
+    opened: list[OpenSource]
+    missing: list[Missing]
+
+    @property
+    def specs(self) -> list[ChannelSpec]:
+        """All channels, in the order of their sources."""
+        return [spec for source in self.opened for spec in source.specs]
+
+    @property
+    def is_modelled(self) -> bool:
+        """Whether any figure of this host is an estimate."""
+        return any(spec.method is Method.MODEL for spec in self.specs)
+
+
+def find_sources(config: SourcesConfig, roots: Roots) -> Inventory:
+    """Open every enabled source. Never raises: what can't be opened is missing."""
+    inventory = Inventory([], [])
+    if config.fake is not None:
+        _open(_fake(config.fake), inventory)
+        return inventory
+    for source in _sensors(config, roots):
+        _open(source, inventory)
+    if config.estimate.enabled and not _measures_cpus(inventory.specs):
+        _open(SOURCES["estimate"](roots.procfs, cpu_model=config.estimate.cpu_model), inventory)
+    return inventory
+
+
+def replay_source(config: ReplayConfig) -> ReplaySource:
+    """The source of a recording, not opened yet."""
+    return ReplaySource(
+        Path(config.path),
+        time_column=config.time_column,
+        power_column=config.power_column,
+        time_zone=config.time_zone,
+        label=config.label,
+        span_seconds=config.span_seconds,
+        device=config.device,
+        component=Component[config.component.upper()],
+        power_bound_watts=config.power_bound_watts or None,
+        skip_invalid_rows=config.skip_invalid_rows,
+    )
+
+
+def close_all(inventory: Inventory) -> None:
+    """Close every opened source."""
+    for source in inventory.opened:
+        source.source.close()
+
+
+def _sensors(config: SourcesConfig, roots: Roots) -> Iterable[Source]:
+    if config.rapl.enabled:
+        yield SOURCES["rapl"](roots.sysfs, roots.procfs, psys_is_node_meter=config.rapl.psys_is_node_meter)
+    if config.nvidia.enabled:
+        yield SOURCES["nvidia"](roots.sysfs)
+    if config.cpu.enabled:
+        yield SOURCES["cpu"](roots.procfs)
+
+
+def _fake(config: FakeConfig) -> Source:
+    return SOURCES["fake"](
+        config.seed,
+        truth_path=Path(config.truth_path) if config.truth_path else None,
+        packages=config.packages,
+        gpus=config.gpus,
+        node_meter=config.node_meter,
+        counter_range_microjoules=config.counter_range_joules * 1_000_000 or None,
+        failure_ratio=config.failure_ratio,
+    )
+
+
+def _open(source: Source, inventory: Inventory) -> None:
+    try:
+        specs = source.open()
+    except SourceUnavailableError as error:
+        inventory.missing.append(Missing(source.name, error.reason, error.remedy))
+    else:
+        inventory.opened.append(OpenSource(source, specs))
+
+
+def _measures_cpus(specs: Iterable[ChannelSpec]) -> bool:
+    return any(
+        spec.method is not Method.MODEL
+        and (spec.role is Role.METER or (spec.component is Component.CPU and spec.role is Role.LEAF))
+        for spec in specs
+    )
