@@ -30,6 +30,7 @@ def backup(url_or_path: str | Path, target: Path) -> int:
         raise StoreError(f"no database at {source}: give the path of the collector's database")
     if target.exists() and target.samefile(source):
         raise StoreError(f"{target} is the database itself: name another file for the backup")
+    _check_folder(target)
     partial = target.with_name(target.name + _PARTIAL)
     try:
         _copy(source, partial)
@@ -37,7 +38,7 @@ def backup(url_or_path: str | Path, target: Path) -> int:
             check_integrity(connection, partial)
         _put_in_place(partial, target)
     except sqlite3.Error as error:
-        raise explain(error, source) from error
+        raise _explain(error, source, target) from error
     except OSError as error:
         raise StoreError(
             f"cannot write the backup {target} ({error.strerror}): check the folder and its free space"
@@ -59,6 +60,7 @@ def restore(backup_path: Path, url_or_path: str | Path, *, force: bool = False) 
         raise StoreError(f"{target} is the backup itself: name the place of the collector's database")
     if target.exists() and not force:
         raise StoreError(f"there is a database at {target}: move it away, or replace it with --force")
+    _check_folder(target)
     partial = target.with_name(target.name + _PARTIAL)
     try:
         _copy(backup_path, partial)
@@ -71,12 +73,23 @@ def restore(backup_path: Path, url_or_path: str | Path, *, force: bool = False) 
                 target.with_name(target.name + suffix).unlink(missing_ok=True)
             _put_in_place(partial, target)
     except sqlite3.Error as error:
-        raise explain(error, backup_path) from error
+        raise _explain(error, backup_path, target) from error
     except OSError as error:
         raise StoreError(f"cannot restore to {target} ({error.strerror}): check the folder and its free space") from error
     finally:
         partial.unlink(missing_ok=True)
     return hosts
+
+
+def _check_folder(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise StoreError(f"no folder {target.parent}: make it, writable for this user")
+
+
+def _explain(error: sqlite3.Error, source: Path, target: Path) -> StoreError:
+    """Only the source can be damaged, and only the target can fail to be written."""
+    is_of_source = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT"))
+    return explain(error, source if is_of_source else target)
 
 
 def _copy(source: Path, target: Path) -> None:
