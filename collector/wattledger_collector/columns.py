@@ -120,13 +120,13 @@ class Page:
         is_booked = info.is_booked
         if is_booked and self.is_overlapped(self._boot_id, point.boottime_nanoseconds, self._last_boottime):
             return None
-        deltas = column.energy_delta_microjoules
-        energy = column.first_energy_microjoules + sum(deltas)
+        deltas, first, before = column.energy_delta_microjoules, column.first_energy_microjoules, point.energy_microjoules
+        energy = first + sum(deltas)
         elapsed = self._last_boottime - point.boottime_nanoseconds
-        falls = column.first_energy_microjoules < point.energy_microjoules or (len(deltas) > 0 and min(deltas) < 0)
-        if doubt(info, point.energy_microjoules, energy, elapsed, falls) or overflow(info, point, energy):
+        falls = first < before or (len(deltas) > 0 and min(deltas) < 0)
+        if doubt(info, before, energy, elapsed, falls) or overflow(info, point, energy):
             return None
-        increase = energy - point.energy_microjoules
+        increase = energy - before
         if is_booked:
             start = start_utc // self._width * self._interval_seconds
             self.energy.append(EnergyRow(info.channel, start, QUALITY[method], increase, utc - start_utc))

@@ -3,7 +3,7 @@
 No clock. When in doubt an increment is believed: what a sensor counted must not be lost to a check.
 """
 
-from wattledger_collector.hello import energy_bound_microjoules
+from wattledger_collector.hello import MILLIWATT_NANOSECONDS_PER_MICROJOULE
 from wattledger_collector.records import ENERGY_MICROJOULES_LIMIT, NANOSECONDS_PER_SECOND, ChannelInfo, ChannelPoint, Role
 
 # Some counters move in lumps of up to a minute (management controllers), and a hung one is read at its deadline. What is
@@ -19,8 +19,8 @@ def doubt(info: ChannelInfo, before: int, value: int, elapsed_nanoseconds: int |
         return f"{info.device} {info.domain} fell from {before} to {value} µJ, which a cumulative value never does"
     bound = info.power_bound_milliwatts
     if bound and elapsed_nanoseconds is not None:
-        possible = energy_bound_microjoules(bound, elapsed_nanoseconds + PLAUSIBLE_SLACK_NANOSECONDS)
-        if not -possible <= value - before <= possible:
+        possible = bound * (elapsed_nanoseconds + PLAUSIBLE_SLACK_NANOSECONDS)
+        if abs(value - before) * MILLIWATT_NANOSECONDS_PER_MICROJOULE > possible:
             seconds = elapsed_nanoseconds / NANOSECONDS_PER_SECOND
             return f"{info.device} {info.domain} rose by {value - before} µJ in {seconds:.3f} s, but its bound is {bound} mW"
     return ""
