@@ -109,6 +109,12 @@ def test_an_unwritable_truth_file_is_one_sentence_with_its_remedy(tmp_path: Path
         source.open()
 
 
+def test_a_machine_without_parts_is_unavailable() -> None:
+    """Nothing to simulate is said at opening, with the remedy."""
+    with pytest.raises(SourceUnavailableError, match="packages and gpus are both 0"):
+        FakeSource(1, packages=0).open()
+
+
 def test_faults_are_seeded_and_leave_the_counter_alone() -> None:
     """About the asked share of reads fails, the same ones each time, and the others show the truth."""
     source, same, sound = (FakeSource(5, failure_ratio=ratio) for ratio in (0.2, 0.2, 0.0))
@@ -144,7 +150,7 @@ def test_a_regression_costs_more_for_the_same_load() -> None:
 @pytest.mark.parametrize(
     ("make", "word"),
     [
-        (lambda: FakeSource(1, packages=0), "packages"),
+        (lambda: FakeSource(1, packages=-1), "packages"),
         (lambda: FakeSource(1, gpus=65), "gpus"),
         (lambda: FakeSource(1, failure_ratio=1.5), "failure_ratio"),
         (lambda: FakeSource(1, counter_range_microjoules=0), "counter_range"),

@@ -2,14 +2,17 @@
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from wattledger_agent.counters import Instant
+from wattledger_agent.meter import Meter
 from wattledger_agent.readings import Component, Method, Role, SourceUnavailableError, SpanReading
 from wattledger_agent.recording import Format, RecordingError, Span, parse_recording
 from wattledger_agent.sources.replay import ReplaySource
+from wattledger_protos.v1 import telemetry_pb2 as pb
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "replay"
 SPRING = FIXTURES / "gpu_server_2025_spring.tsv"
@@ -224,6 +227,42 @@ def test_the_hour_that_comes_twice_but_was_recorded_once_leaves_a_gap() -> None:
     assert (starts[-1] - starts[0]) // HOUR == 72
     assert utc("2024-11-03 05:00") in starts
     assert utc("2024-11-03 06:00") not in starts
+
+
+# In spring 31 days less the hour that does not exist are 743 hours, of which 730 were recorded; in autumn 72 of 73.
+@pytest.mark.parametrize(("path", "missing_hours"), [(SPRING, 13), (AUTUMN, 1)])
+def test_the_meter_books_the_trace_to_the_microjoule(path: Path, missing_hours: int) -> None:
+    """What the meter books is the decimal sum of the file's watts x hours; each missing hour is a gap of bound x hour."""
+    powers = [Decimal(line.split("\t")[2]) for line in path.read_text().splitlines() if line.startswith("cbsugpu05")]
+    expected = int(sum(powers) * 3600 * 10**6)
+    replay = source(path)
+    specs = replay.open()
+    meter = Meter(state=None, integral_gap_seconds_max=60.0)
+    meter.offer(specs, replay.opening())
+    last = replay.opening()
+    for now, readings in replay.rows():
+        meter.observe(readings, now)
+        last = now
+    cut = meter.cut(last)
+    assert cut is not None
+    (column,) = meter_columns(cut.payload)
+    hours = (last.boottime_nanoseconds - replay.opening().boottime_nanoseconds) // HOUR
+    missing = hours - len(powers)
+    assert missing == missing_hours
+    assert column == (expected, 0, missing * 300 * 3600 * 10**6)
+
+
+def meter_columns(payload: bytes) -> list[tuple[int, int, int]]:
+    """Return the last energy and the gap bounds of each channel; microjoules."""
+    message = pb.Payload.FromString(payload)
+    return [
+        (
+            column.first_energy_microjoules + sum(column.energy_delta_microjoules),
+            column.gap_lower_microjoules,
+            column.gap_upper_microjoules,
+        )
+        for column in message.columns
+    ]
 
 
 def test_rows_are_contiguous_within_a_span() -> None:

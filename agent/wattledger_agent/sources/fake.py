@@ -79,10 +79,8 @@ class FakeSource:
         regression_from_nanoseconds: int | None = None,
         regression_ratio: float = 0.0,
     ) -> None:
-        if not 0 <= packages <= PACKAGES_MAX or not 0 <= gpus <= GPUS_MAX or packages + gpus == 0:
-            raise ValueError(
-                f"fake: packages={packages}, gpus={gpus}: use 1 to {PACKAGES_MAX} parts of a kind, at least one in all"
-            )
+        if not 0 <= packages <= PACKAGES_MAX or not 0 <= gpus <= GPUS_MAX:
+            raise ValueError(f"fake: packages={packages}, gpus={gpus}: use at most {PACKAGES_MAX} and {GPUS_MAX}")
         if not 0.0 <= failure_ratio <= 1.0:
             raise ValueError(f"fake: failure_ratio={failure_ratio}: use a share in [0, 1]")
         if counter_range_microjoules is not None and counter_range_microjoules <= 0:
@@ -106,7 +104,14 @@ class FakeSource:
         self._specs: list[ChannelSpec] = []
 
     def open(self) -> Sequence[ChannelSpec]:
-        """Return a spec for each simulated counter. Raises SourceUnavailableError if the truth can't be written."""
+        """Return a spec for each simulated counter.
+
+        Raises SourceUnavailableError if there is nothing to simulate, or the truth can't be written.
+        """
+        if not self._truth.parts:
+            raise SourceUnavailableError(
+                "fake: no part is simulated: packages and gpus are both 0.", "Ask for at least one package or GPU."
+            )
         if self._truth_path is not None:
             try:
                 self._truth_file = os.open(self._truth_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
