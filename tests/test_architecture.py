@@ -13,6 +13,7 @@ PROTOS = ROOT / "protos/wattledger_protos"
 PURE = [
     *(AGENT / f"{name}.py" for name in ("readings", "counters", "topology", "meter", "session", "wire", "config")),
     *(COLLECTOR / f"{name}.py" for name in ("records", "session", "ledger", "wire", "config", "factors", "accounting")),
+    *(COLLECTOR / f"{name}.py" for name in ("clocks", "columns", "gaps", "hello", "intervals", "plausible", "tally")),
 ]
 
 # Modules that a pure module may not import: clocks, sockets, files, threads, chance and frameworks.
