@@ -27,9 +27,10 @@ HALF_WORK_PER_MICROJOULE = 2 * NANOSECONDS_PER_SECOND
 # The two clocks are read one after the other, so that their difference wavers; no machine sleeps for less than this.
 SUSPEND_NANOSECONDS = NANOSECONDS_PER_SECOND
 
-# A row has one time, but a slow driver answers late and hardware refreshes its counter late (NVML: up to 100 ms), so that a
-# counter may show a little more than the row's own time allows. Ten seconds at the bound are 5 % of a 32-bit RAPL range.
-LATE_READ_NANOSECONDS = 10 * NANOSECONDS_PER_SECOND
+# A row has one time, but a slow driver answers late, and some counters move in lumps (NVML: 100 ms; management controllers:
+# up to a minute), so that one may show more than the row's own time allows. When in doubt an increase is believed: what a
+# sensor counted must not be lost to a check. The collector allows as much.
+LATE_READ_NANOSECONDS = 60 * NANOSECONDS_PER_SECOND
 
 # Raw values and generations are kept as signed 64-bit numbers; drivers that are broken return 2^64 - 1 and its multiples.
 RAW_LIMIT = 2**63

@@ -312,6 +312,25 @@ def test_energy_of_a_part_that_was_away_moves_from_the_residual_to_its_leaf() ->
     assert book.account("node", "residual").energy == 110 - 12 - 60
 
 
+def test_a_residual_whose_method_changes_goes_on_from_its_last_joint_reading() -> None:
+    """A part that is only integrated makes another kind of residual; no energy is missed at the seam."""
+    integrated = spec("gpu/1", source="nvidia", domain="board", method=Method.INTEGRAL, parent=NODE.key)
+    first, book = meter(NODE, CPU_PART), Book()
+    first.observe([counter(NODE, 0), counter(CPU_PART, 0)], at(1))
+    first.observe([counter(NODE, 100), counter(CPU_PART, 30)], at(2))
+    cut = first.cut(at(2))
+    book.add(cut)
+    assert cut is not None
+    second = meter(NODE, CPU_PART, integrated, state=cut.state, seconds=3)
+    second.observe([counter(NODE, 250), counter(CPU_PART, 50), PowerReading(integrated.key, 10)], at(4))
+    second.observe([counter(NODE, 350), counter(CPU_PART, 80), PowerReading(integrated.key, 10)], at(5))
+    book.add(second.cut(at(5)))
+    old, new = book.numbers("node", "residual")
+    assert [book.catalog.channels[number - 1].method for number in (old, new)] == [pb.METHOD_COUNTER, pb.METHOD_INTEGRAL]
+    assert (book.accounts[old].energy, book.accounts[new].energy) == (70, 350 - 80 - 10 - 70)
+    assert book.accounts[new].gap_upper == 0
+
+
 def test_a_gap_of_the_meter_starts_the_residual_anew() -> None:
     """What the leaves counted stays counted; the residual's gap holds the rest."""
     under_test, book = meter(NODE, CPU_PART), Book()
