@@ -198,6 +198,15 @@ def test_without_a_bound_the_highest_mean_makes_one(tmp_path: Path) -> None:
     assert "bounded by 90 W" in replay.notes()[0]
 
 
+def test_a_bound_below_the_recording_is_refused(tmp_path: Path) -> None:
+    """A bound that a row goes beyond would turn that row into a gap; it is named with the row's power."""
+    path = tmp_path / "r.csv"
+    path.write_text("timestamp,power_watts\n2025-10-31 08:00,40\n2025-10-31 09:00,60\n")
+    assert ReplaySource(path, power_bound_watts=60.0).open()
+    with pytest.raises(SourceUnavailableError, match=r"the highest mean is 60 W, above power_bound_watts 59\.5"):
+        ReplaySource(path, power_bound_watts=59.5).open()
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

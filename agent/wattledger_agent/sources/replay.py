@@ -28,6 +28,7 @@ from wattledger_agent.recording import (
     Format,
     Recording,
     RecordingError,
+    Span,
     parse_recording,
 )
 
@@ -86,6 +87,7 @@ class ReplaySource:
             self._recording = parse_recording(_decode(content, str(self._path)), self._format, origin=str(self._path))
         except RecordingError as error:
             raise SourceUnavailableError(f"replay: {error}", "Nothing of it was booked.") from error
+        self._check_bound()
         # A recording is one machine's time: read again, it is the same boot, so that nothing of it can be booked twice.
         self._boot_id = sha256(content).digest()[:16]
         return [self._spec()]
@@ -132,14 +134,31 @@ class ReplaySource:
             model=f"recorded in {self._path.name}",
         )
 
+    def _check_bound(self) -> None:
+        """Refuse a bound that the recording itself goes beyond: the meter would believe none of those rows."""
+        bound_watts = self._power_bound_watts
+        if bound_watts is not None and self._highest_watts() > bound_watts:
+            raise SourceUnavailableError(
+                f"replay: {self._path}: the highest mean is {self._highest_watts():g} W, "
+                f"above power_bound_watts {bound_watts:g}.",
+                "Set power_bound_watts to what the device can draw, or leave it out.",
+            )
+
     def _bound_watts(self) -> float:
         if self._power_bound_watts is not None:
             return self._power_bound_watts
-        highest = max(span.microwatts for span in self._recording.spans) + 1
-        return POWER_BOUND_RATIO * highest / MICROWATTS_PER_WATT
+        return POWER_BOUND_RATIO * self._highest_watts()
+
+    def _highest_watts(self) -> float:
+        return max(_ceiling(span) for span in self._recording.spans) / MICROWATTS_PER_WATT
 
     def _instant(self, nanoseconds: int) -> Instant:
         return Instant(self._boot_id, nanoseconds, nanoseconds, True, 0)
+
+
+def _ceiling(span: Span) -> int:
+    """Return the highest of a span's whole microwatts."""
+    return span.microwatts + (span.finer_until_nanoseconds > span.from_nanoseconds)
 
 
 def _decode(content: bytes, origin: str) -> str:
