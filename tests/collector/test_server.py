@@ -281,10 +281,11 @@ def test_a_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
         async with collecting(tmp_path) as collector, aio.insecure_channel(f"127.0.0.1:{collector.port}") as channel:
             agent = Agent(channel)
             await agent.open()
-            await asyncio.wait_for(collector.server.stop(0.05), PATIENCE_SECONDS)
+            stopping = asyncio.create_task(collector.server.stop(0.5))
             told = await agent.receive()
             assert told is not None
             assert told.WhichOneof("message") == "drain"
+            await asyncio.wait_for(stopping, PATIENCE_SECONDS)
             assert await agent.code() is not grpc.StatusCode.OK
 
     asyncio.run(scene())
