@@ -7,8 +7,9 @@ OpenMetrics 1.0; names after https://prometheus.io/docs/practices/naming/.
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Summary
 from prometheus_client.exposition import choose_encoder
@@ -21,11 +22,19 @@ from wattledger_collector.records import (
     MICROJOULES_PER_JOULE,
     NANOSECONDS_PER_SECOND,
     HostState,
-    Role,
 )
 
 # A shard of a fleet of a million hosts then still has a thousand.
 SHARDS_MAX = 1024
+
+# Families with one series a host.
+_SINGLE_FAMILIES = (
+    "wattledger_host_created_timestamp_seconds",
+    "wattledger_host_last_sample_timestamp_seconds",
+    "wattledger_agent_spool_bytes",
+    "wattledger_agent_spool_unacknowledged_records",
+    "wattledger_agent_spool_thinned_samples_total",
+)
 
 _UTILIZATION_FAMILIES = {
     1: "wattledger_utilization_ratio",
@@ -84,28 +93,39 @@ def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
-@dataclass(slots=True)
+_KeyT = TypeVar("_KeyT")
+
+
 class _HostText:
-    """What stands before each value of one host, made once."""
+    """What stands around the values of one host: for each family one text with a place for each value, made once."""
 
-    site: str
-    common: dict[str, str]
-    one: dict[str, str] = field(default_factory=dict)
-    energy_keys: tuple[SeriesKey, ...] | None = None
-    energy: list[str] = field(default_factory=list)
-    channel_keys: tuple[ChannelName, ...] | None = None
-    channels: list[tuple[str, str] | None] = field(default_factory=list)
-    power: dict[SeriesKey, str] = field(default_factory=dict)
-    devices: dict[tuple[str, str], str] = field(default_factory=dict)
-    info: tuple[str, str] = ("", "")
+    __slots__ = ("_common", "_templates", "info", "info_key", "singles", "site")
 
-    def single(self, family: str, **more: str) -> str:
-        """The prefix of a family with the host's common labels, and of more that tell its series apart."""
-        name = family + "".join(more.values())
-        prefix = self.one.get(name)
-        if prefix is None:
-            prefix = self.one[name] = family + label_text({**self.common, **more}) + " "
-        return prefix
+    def __init__(self, host: str, site: str) -> None:
+        self.site = site
+        self.info = self.info_key = ""
+        self._common = {"host": host, "site": site}
+        self._templates: dict[str, tuple[object, str]] = {}
+        self.singles = {family: family + label_text(self._common) + " " for family in _SINGLE_FAMILIES}
+
+    def template(self, family: str, keys: tuple[_KeyT, ...], labels: Callable[[_KeyT], dict[str, str]]) -> str:
+        """A text for all series of a family, kept for as long as the keys stay equal."""
+        kept = self._templates.get(family)
+        if kept is not None and kept[0] == keys:
+            return kept[1]
+        # A host's name may hold a percent sign, which would be taken for a place.
+        lines = [family + label_text({**self._common, **labels(key)}).replace("%", "%%") + " %r" for key in keys]
+        text = "\n".join(lines)
+        self._templates[family] = (keys, text)
+        return text
+
+    def label_info(self, state: str, hostname: str) -> str:
+        """The line of wattledger_host_info."""
+        key = f"{state}\0{hostname}"
+        if self.info_key != key:
+            labels = {**self._common, "state": state, "hostname": hostname}
+            self.info_key, self.info = key, f"wattledger_host_info{label_text(labels)} 1"
+        return self.info
 
 
 class Exposition:
@@ -157,7 +177,7 @@ class Exposition:
     def _text(self, entry: HostEntry) -> _HostText:
         text = self._texts.get(entry.host)
         if text is None or text.site != entry.site:
-            text = self._texts[entry.host] = _HostText(entry.site, {"host": entry.host, "site": entry.site})
+            text = self._texts[entry.host] = _HostText(entry.host, entry.site)
         return text
 
     def _render_host(self, entry: HostEntry, now_seconds: float, lines: dict[str, list[str]]) -> None:
@@ -165,75 +185,54 @@ class Exposition:
         if entry.state is HostState.RETIRED:
             return
         text = self._text(entry)
-        lines["wattledger_host_info"].append(self._info(entry, text))
+        lines["wattledger_host_info"].append(text.label_info(entry.record.state, entry.labels.get("hostname", "")))
         if entry.last_sample_utc_nanoseconds:
             family = "wattledger_host_last_sample_timestamp_seconds"
-            lines[family].append(f"{text.single(family)}{entry.last_sample_utc_nanoseconds / NANOSECONDS_PER_SECOND}")
-        if entry.is_exposed:
+            lines[family].append(f"{text.singles[family]}{entry.last_sample_utc_nanoseconds / NANOSECONDS_PER_SECOND}")
+        if entry.is_exposed and entry.energy.keys:
             self._render_counters(entry, text, lines)
         live = entry.fresh_live(now_seconds, self._view.staleness_seconds)
         if live is not None and not entry.is_recorded:
             self._render_live(live, text, lines)
 
     def _render_counters(self, entry: HostEntry, text: _HostText, lines: dict[str, list[str]]) -> None:
-        energy = entry.energy
-        if text.energy_keys is not energy.keys:
-            family = "wattledger_host_energy_joules_total"
-            text.energy = [family + label_text({**text.common, **_series_labels(key)}) + " " for key in energy.keys]
-            text.energy_keys = energy.keys
-        lines["wattledger_host_energy_joules_total"] += [
-            f"{prefix}{microjoules / MICROJOULES_PER_JOULE}"
-            for prefix, microjoules in zip(text.energy, energy.microjoules, strict=True)
-        ]
-        channels = entry.channel_totals
-        if text.channel_keys is not channels.keys:
-            text.channels = [_channel_prefix(name, text.common) for name in channels.keys]
-            text.channel_keys = channels.keys
-        for prefixed, microjoules in zip(text.channels, channels.microjoules, strict=True):
-            if prefixed is not None:
-                lines[prefixed[0]].append(f"{prefixed[1]}{microjoules / MICROJOULES_PER_JOULE}")
-        if energy.keys:
-            family = "wattledger_host_created_timestamp_seconds"
-            lines[family].append(f"{text.single(family)}{entry.created_utc_nanoseconds / NANOSECONDS_PER_SECOND}")
+        family = "wattledger_host_created_timestamp_seconds"
+        lines[family].append(f"{text.singles[family]}{entry.created_utc_nanoseconds / NANOSECONDS_PER_SECOND}")
+        family, energy = "wattledger_host_energy_joules_total", entry.energy
+        template = text.template(family, energy.keys, _series_labels)
+        lines[family].append(template % tuple([value / MICROJOULES_PER_JOULE for value in energy.microjoules]))
+        for family, totals in (
+            ("wattledger_channel_energy_joules_total", entry.channel_totals),
+            ("wattledger_meter_energy_joules_total", entry.meter_totals),
+        ):
+            if totals.keys:
+                template = text.template(family, totals.keys, _flow_labels)
+                lines[family].append(template % tuple([value / MICROJOULES_PER_JOULE for value in totals.microjoules]))
 
     def _render_live(self, live: LiveReading, text: _HostText, lines: dict[str, list[str]]) -> None:
-        power = lines["wattledger_host_power_watts"]
-        for key, milliwatts in live.power:
-            prefix = text.power.get(key)
-            if prefix is None:
-                labels = {**text.common, **_series_labels(key)}
-                prefix = text.power[key] = "wattledger_host_power_watts" + label_text(labels) + " "
-            power.append(f"{prefix}{milliwatts / 1000}")
-        for utilization in live.utilizations:
-            family = _UTILIZATION_FAMILIES.get(utilization.kind)
-            if family is not None:
-                device = (family, utilization.device)
-                prefix = text.devices.get(device)
-                if prefix is None:
-                    labels = {**text.common, "device": utilization.device}
-                    prefix = text.devices[device] = family + label_text(labels) + " "
-                lines[family].append(f"{prefix}{utilization.ppm / 1_000_000}")
+        if live.keys:
+            family = "wattledger_host_power_watts"
+            template = text.template(family, live.keys, _series_labels)
+            lines[family].append(template % tuple([value / 1000 for value in live.milliwatts]))
+        for kind, column in live.utilizations.items():
+            utilization = _UTILIZATION_FAMILIES.get(kind)
+            if utilization is not None:
+                template = text.template(utilization, column.devices, _device_label)
+                lines[utilization].append(template % tuple([ppm / 1_000_000 for ppm in column.ppm]))
+        health = live.sources
+        if health.sources:
+            for family, counts in (
+                ("wattledger_agent_source_reads_total", health.reads),
+                ("wattledger_agent_source_failures_total", health.failures),
+                ("wattledger_agent_source_deadline_misses_total", health.deadline_misses),
+            ):
+                lines[family].append(text.template(family, health.sources, _source_label) % counts)
         for family, value in (
             ("wattledger_agent_spool_bytes", live.spool_bytes),
             ("wattledger_agent_spool_unacknowledged_records", live.spool_unacknowledged_records),
             ("wattledger_agent_spool_thinned_samples_total", live.spool_thinned_samples),
         ):
-            lines[family].append(f"{text.single(family)}{value}")
-        for health in live.sources:
-            for family, value in (
-                ("wattledger_agent_source_reads_total", health.reads),
-                ("wattledger_agent_source_failures_total", health.failures),
-                ("wattledger_agent_source_deadline_misses_total", health.deadline_misses),
-            ):
-                lines[family].append(f"{text.single(family, source=health.source)}{value}")
-
-    def _info(self, entry: HostEntry, text: _HostText) -> str:
-        hostname = entry.labels.get("hostname", "")
-        key = f"{entry.record.state}\0{hostname}"
-        if text.info[0] != key:
-            labels = {**text.common, "state": entry.record.state, "hostname": hostname}
-            text.info = (key, f"wattledger_host_info{label_text(labels)} 1")
-        return text.info[1]
+            lines[family].append(f"{text.singles[family]}{value}")
 
     def _render_fleet(self, now_seconds: float, lines: dict[str, list[str]]) -> None:
         view = self._view
@@ -291,18 +290,18 @@ def _series_labels(key: SeriesKey) -> dict[str, str]:
     return {"component": key.component.name.lower(), "method": key.method.name.lower()}
 
 
-def _channel_prefix(name: ChannelName, common: Mapping[str, str]) -> tuple[str, str] | None:
-    """Family and prefix of a flow's counter; None for what is not exposed, since it would be summed twice."""
-    labels = {**common, "device": name.device, "domain": name.domain, "source": name.source}
-    if name.is_booked:
-        family = "wattledger_channel_energy_joules_total"
-        labels |= _series_labels(name.series)
-    elif name.role is Role.METER and not name.is_nested:
-        family = "wattledger_meter_energy_joules_total"
-        labels["method"] = name.series.method.name.lower()
-    else:
-        return None
-    return family, family + label_text(labels) + " "
+def _flow_labels(name: ChannelName) -> dict[str, str]:
+    labels = {"device": name.device, "domain": name.domain, "source": name.source}
+    series = _series_labels(name.series)
+    return labels | (series if name.is_booked else {"method": series["method"]})
+
+
+def _device_label(device: str) -> dict[str, str]:
+    return {"device": device}
+
+
+def _source_label(source: str) -> dict[str, str]:
+    return {"source": source}
 
 
 def _header(family: Family, form: Format) -> str:

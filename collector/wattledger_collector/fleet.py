@@ -108,6 +108,8 @@ class FleetView:
         self._emissions: dict[bool, EmissionCounters] = {}
         self._emission_marks: dict[tuple[str, FactorKind, bool], Fraction] = {}
         self._hosts: dict[str, HostEntry] = {}
+        # Sorted when a host was added; hosts are never removed.
+        self._ordered: list[HostEntry] = []
         self._totals = SiteTotals()
         self._history = PowerHistory()
         self._gaps: deque[RecentGap] = deque(maxlen=RECENT_GAPS_MAX)
@@ -171,9 +173,11 @@ class FleetView:
 
     # What reads it.
 
-    def hosts(self) -> list[HostEntry]:
+    def hosts(self) -> Sequence[HostEntry]:
         """All hosts ever seen, in order of their ids."""
-        return [entry for _, entry in sorted(self._hosts.items())]
+        if len(self._ordered) != len(self._hosts):
+            self._ordered = [entry for _, entry in sorted(self._hosts.items())]
+        return self._ordered
 
     def host(self, host: str) -> HostEntry | None:
         """One host; None if it was never seen."""
@@ -196,7 +200,7 @@ class FleetView:
         sums: dict[str, PowerSum] = {}
         for entry in list(self._hosts.values()):
             live = entry.fresh_live(now_seconds, self.staleness_seconds)
-            if live is not None and live.power and not entry.is_recorded:
+            if live is not None and live.keys and not entry.is_recorded:
                 sums.setdefault(entry.site, PowerSum()).add(live)
         return sums
 

@@ -46,7 +46,7 @@ class ChannelName:
 class _Epoch:
     """One epoch's cursor and catalog, and what follows from them."""
 
-    __slots__ = ("channels", "cursor", "names", "openings_utc_nanoseconds")
+    __slots__ = ("channels", "cursor", "last_opening_utc_nanoseconds", "names", "openings_utc_nanoseconds")
 
     def __init__(self, cursor: Cursor) -> None:
         self.cursor = cursor
@@ -54,6 +54,8 @@ class _Epoch:
         self.names: dict[int, ChannelName] = {}
         # By booked channel; what a channel may have covered begins there.
         self.openings_utc_nanoseconds: dict[int, int] = {}
+        # Of all booked channels; beyond any span if one of them is closed.
+        self.last_opening_utc_nanoseconds = 0
 
     def learn(self, channels: Iterable[ChannelInfo], names: dict[tuple[str, ...], ChannelName]) -> None:
         for info in channels:
@@ -68,6 +70,9 @@ class _Epoch:
             self.names[number] = names.setdefault((*same, str(nested)), name)
             if info.is_booked:
                 self.openings_utc_nanoseconds[number] = info.opening_realtime_nanoseconds
+        is_any_closed = any(self.channels[number].closed for number in self.openings_utc_nanoseconds)
+        latest = max(self.openings_utc_nanoseconds.values(), default=0)
+        self.last_opening_utc_nanoseconds = 2**63 if is_any_closed else latest
 
     def add_totals(self, totals: dict[ChannelName, int], slack: dict[SeriesKey, int]) -> None:
         for number, point in self.cursor.points.items():
@@ -78,6 +83,16 @@ class _Epoch:
             totals[name] = totals.get(name, 0) + exposed
             if exposed != point.booked_microjoules:
                 slack[name.series] = slack.get(name.series, 0) + exposed - point.booked_microjoules
+
+    def expected_nanoseconds(self, begin: int, end: int, *, is_newest: bool) -> int:
+        total = 0
+        for number, opening in self.openings_utc_nanoseconds.items():
+            last = end
+            if not is_newest or self.channels[number].closed:
+                point = self.cursor.points.get(number)
+                last = min(end, opening if point is None else point.utc_nanoseconds)
+            total += max(0, last - max(opening, begin))
+        return total
 
     def booked_microjoules(self) -> int:
         points = self.cursor.points
@@ -97,9 +112,10 @@ class Totals(Generic[KeyT]):
     def __iter__(self) -> Iterator[tuple[KeyT, int]]:
         return zip(self.keys, self.microjoules, strict=True)
 
-
-def _kept(before: tuple[KeyT, ...], after: tuple[KeyT, ...]) -> tuple[KeyT, ...]:
-    return before if before == after else after
+    def following(self, totals: Mapping[KeyT, int]) -> "Totals[KeyT]":
+        """New totals."""
+        keys = tuple(totals)
+        return Totals(self.keys if self.keys == keys else keys, tuple(totals.values()))
 
 
 def _exposed_microjoules(name: ChannelName, point: ChannelPoint) -> int:
@@ -112,13 +128,16 @@ class HostEntry:
     """One host. Attributes without underscore are replaced as a whole and may be read without a lock.
 
     energy: microjoules by component and method, over the accounted cut of all epochs but recorded ones, which are summed
-    in recorded_microjoules. slack: by how much the residuals in energy stand above their present value.
-    last_sample_utc_nanoseconds: 0 if nothing was ever booked.
+    in recorded_microjoules. channel_totals: the same by flow; meter_totals, shown_totals: what is not booked, by flow.
+    slack: by how much the residuals in energy stand above their present value. last_sample_utc_nanoseconds: 0 if nothing
+    was ever booked.
     """
 
     __slots__ = (
         "_epochs",
         "_names",
+        "_steady_channels",
+        "_steady_since_utc_nanoseconds",
         "channel_totals",
         "created_utc_nanoseconds",
         "energy",
@@ -129,21 +148,27 @@ class HostEntry:
         "labels",
         "last_sample_utc_nanoseconds",
         "live",
+        "meter_totals",
         "record",
         "recorded_microjoules",
+        "shown_totals",
         "site",
         "slack",
+        "state",
     )
 
     def __init__(self, record: Host, site: str) -> None:
         self.record = record
         self.host = record.host
         self.labels: Mapping[str, str] = record.labels
+        self.state = HostState(record.state)
         self.site = site
         self.live: LiveReading | None = None
         self.energy: Totals[SeriesKey] = Totals((), ())
         self.slack: Mapping[SeriesKey, int] = {}
         self.channel_totals: Totals[ChannelName] = Totals((), ())
+        self.meter_totals: Totals[ChannelName] = Totals((), ())
+        self.shown_totals: Totals[ChannelName] = Totals((), ())
         self.last_sample_utc_nanoseconds = 0
         self.created_utc_nanoseconds = 0
         self.recorded_microjoules = 0
@@ -152,11 +177,7 @@ class HostEntry:
         self.is_exposed = False
         self._epochs: dict[bytes, _Epoch] = {}
         self._names: dict[tuple[str, ...], ChannelName] = {}
-
-    @property
-    def state(self) -> HostState:
-        """How the operator sees the host."""
-        return HostState(self.record.state)
+        self._steady_since_utc_nanoseconds = self._steady_channels = 0
 
     def update(self, record: Host, cursors: Sequence[tuple[Cursor, Iterable[ChannelInfo]]], collector: str) -> None:
         """Take over committed rows: the host, and cursors with the catalog rows that are new.
@@ -165,6 +186,7 @@ class HostEntry:
         """
         self.record = record
         self.labels = record.labels
+        self.state = HostState(record.state)
         for cursor, channels in cursors:
             epoch = self._epochs.get(cursor.epoch)
             if epoch is None:
@@ -176,6 +198,7 @@ class HostEntry:
         if self._epochs:
             self._sum_up()
         self._judge(collector)
+        self._steady_since_utc_nanoseconds, self._steady_channels = self._steadiness()
 
     def channel(self, epoch: bytes, channel: int) -> ChannelInfo | None:
         """A channel of one of the host's epochs, if its catalog row was seen."""
@@ -200,17 +223,13 @@ class HostEntry:
 
         The newest epoch's open channels are expected up to the span's end, all others up to their last point.
         """
+        if self._steady_since_utc_nanoseconds <= from_utc_nanoseconds:
+            return self._steady_channels * max(0, to_utc_nanoseconds - from_utc_nanoseconds)
         newest = self._newest()
-        total = 0
-        for epoch in list(self._epochs.values()):
-            points = epoch.cursor.points
-            for number, opening in epoch.openings_utc_nanoseconds.items():
-                end = to_utc_nanoseconds
-                if epoch is not newest or epoch.channels[number].closed:
-                    point = points.get(number)
-                    end = min(end, opening if point is None else point.utc_nanoseconds)
-                total += max(0, end - max(opening, from_utc_nanoseconds))
-        return total
+        return sum(
+            epoch.expected_nanoseconds(from_utc_nanoseconds, to_utc_nanoseconds, is_newest=epoch is newest)
+            for epoch in list(self._epochs.values())
+        )
 
     def is_reporting(self, now_seconds: float, staleness_seconds: float) -> bool:
         """Whether a live value or a booked sample is fresh enough to count as the present."""
@@ -223,6 +242,14 @@ class HostEntry:
         """The newest live reading, unless it is older than the staleness window."""
         live = self.live
         return live if live is not None and now_seconds - live.received_seconds <= staleness_seconds else None
+
+    def _steadiness(self) -> tuple[int, int]:
+        """Since when the same booked channels were open, and how many: spares most hosts a look at every channel."""
+        newest = self._newest()
+        if newest is None:
+            return 0, 0
+        ends = [epoch.last_utc_nanoseconds() for epoch in self._epochs.values() if epoch is not newest]
+        return max(newest.last_opening_utc_nanoseconds, *ends, 0), len(newest.openings_utc_nanoseconds)
 
     def _newest(self) -> _Epoch | None:
         return self._epochs.get(self.record.epochs[-1]) if self.record.epochs else None
@@ -245,8 +272,14 @@ class HostEntry:
         for name, microjoules in totals.items():
             if name.is_booked:
                 energy[name.series] = energy.get(name.series, 0) + microjoules
-        self.channel_totals = Totals(_kept(self.channel_totals.keys, tuple(totals)), tuple(totals.values()))
-        self.energy = Totals(_kept(self.energy.keys, tuple(energy)), tuple(energy.values()))
+        self.channel_totals = self.channel_totals.following({n: m for n, m in totals.items() if n.is_booked})
+        self.meter_totals = self.meter_totals.following(
+            {n: m for n, m in totals.items() if n.role is Role.METER and not n.is_nested}
+        )
+        self.shown_totals = self.shown_totals.following(
+            {n: m for n, m in totals.items() if n.role is Role.SHOWN or n.is_nested}
+        )
+        self.energy = self.energy.following(energy)
         self.slack = slack
         self.recorded_microjoules = recorded
         self.created_utc_nanoseconds = min(epoch.cursor.created_utc_nanoseconds for epoch in self._epochs.values())

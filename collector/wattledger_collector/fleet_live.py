@@ -5,7 +5,7 @@ for the fields is protos/wattledger_protos/v1/telemetry.proto. Times are seconds
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wattledger_collector.records import Component, Method, Role
@@ -58,48 +58,44 @@ class LiveChannel:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveUtilization:
-    """Present utilization of one device. kind: the number on the wire; ppm: millionths, in [0, 1000000]."""
+class Utilizations:
+    """Present utilization of some devices; millionths, in [0, 1000000]."""
 
-    device: str
-    kind: int
-    ppm: int
+    devices: tuple[str, ...]
+    ppm: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceHealth:
-    """How one source of an agent fares since the agent's start."""
+    """How the sources of an agent fare since the agent's start; a column each."""
 
-    source: str
-    reads: int
-    failures: int
-    deadline_misses: int
-    last_error: str
+    sources: tuple[str, ...]
+    reads: tuple[int, ...]
+    failures: tuple[int, ...]
+    deadline_misses: tuple[int, ...]
+    last_errors: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LiveReading:
     """One Live message, checked and summed over the accounted cut.
 
-    power: milliwatts by component and method. lower, upper: ends of the 95 % band of the sum; errors are added linearly,
-    since those of models are alike from host to host and do not cancel out.
+    keys, milliwatts: power by component and method, in columns. utilizations: by the number of the kind on the wire.
+    lower, upper: ends of the 95 % band of the sum; errors are added linearly, since those of models are alike from host to
+    host and do not cancel out.
     """
 
     received_seconds: float
-    power: tuple[tuple[SeriesKey, int], ...]
+    keys: tuple[SeriesKey, ...]
+    milliwatts: tuple[int, ...]
     lower_milliwatts: float
     upper_milliwatts: float
     channels: tuple[LiveChannel, ...]
-    utilizations: tuple[LiveUtilization, ...]
-    sources: tuple[SourceHealth, ...]
+    utilizations: Mapping[int, Utilizations]
+    sources: SourceHealth
     spool_bytes: int
     spool_unacknowledged_records: int
     spool_thinned_samples: int
-
-    @property
-    def milliwatts(self) -> int:
-        """Power of the host's accounted cut."""
-        return sum(milliwatts for _, milliwatts in self.power)
 
 
 def read_live(live: pb.Live, received_seconds: float) -> LiveReading:
@@ -130,7 +126,8 @@ def read_live(live: pb.Live, received_seconds: float) -> LiveReading:
             upper += milliwatts + abs(milliwatts) * channel.upper_ratio
     return LiveReading(
         received_seconds=received_seconds,
-        power=tuple(sums.items()),
+        keys=tuple(sums),
+        milliwatts=tuple(sums.values()),
         lower_milliwatts=lower,
         upper_milliwatts=upper,
         channels=tuple(channels),
@@ -142,24 +139,24 @@ def read_live(live: pb.Live, received_seconds: float) -> LiveReading:
     )
 
 
-def _utilizations(entries: Iterable[pb.LiveUtilization]) -> tuple[LiveUtilization, ...]:
-    # A dict, so that a device named twice can't make two series of one name.
-    ratios = {(e.device[:LIVE_TEXT_CHARACTERS_MAX], e.kind): min(e.ppm, 1_000_000) for e in entries}
-    return tuple(LiveUtilization(device, kind, ppm) for (device, kind), ppm in ratios.items())
+def _utilizations(entries: Iterable[pb.LiveUtilization]) -> Mapping[int, Utilizations]:
+    # Dicts, so that a device named twice can't make two series of one name.
+    kinds: dict[int, dict[str, int]] = {}
+    for entry in entries:
+        kinds.setdefault(entry.kind, {})[entry.device[:LIVE_TEXT_CHARACTERS_MAX]] = min(entry.ppm, 1_000_000)
+    return {kind: Utilizations(tuple(devices), tuple(devices.values())) for kind, devices in kinds.items()}
 
 
-def _sources(entries: Iterable[pb.LiveSource]) -> tuple[SourceHealth, ...]:
-    by_name = {
-        e.source[:LIVE_TEXT_CHARACTERS_MAX]: SourceHealth(
-            e.source[:LIVE_TEXT_CHARACTERS_MAX],
-            e.reads,
-            e.failures,
-            e.deadline_misses,
-            e.last_error[:LIVE_TEXT_CHARACTERS_MAX],
-        )
-        for e in entries
-    }
-    return tuple(by_name.values())
+def _sources(entries: Iterable[pb.LiveSource]) -> SourceHealth:
+    by_name = {entry.source[:LIVE_TEXT_CHARACTERS_MAX]: entry for entry in entries}
+    rows = by_name.values()
+    return SourceHealth(
+        sources=tuple(by_name),
+        reads=tuple(entry.reads for entry in rows),
+        failures=tuple(entry.failures for entry in rows),
+        deadline_misses=tuple(entry.deadline_misses for entry in rows),
+        last_errors=tuple(entry.last_error[:LIVE_TEXT_CHARACTERS_MAX] for entry in rows),
+    )
 
 
 @dataclass(slots=True)
@@ -173,10 +170,10 @@ class PowerSum:
 
     def add(self, reading: LiveReading) -> None:
         """Add the reading of one more host."""
-        if not reading.power:
+        if not reading.keys:
             return
         self.hosts += 1
-        for key, milliwatts in reading.power:
+        for key, milliwatts in zip(reading.keys, reading.milliwatts, strict=True):
             self.by_series[key] = self.by_series.get(key, 0) + milliwatts
         self.lower_milliwatts += reading.lower_milliwatts
         self.upper_milliwatts += reading.upper_milliwatts

@@ -20,6 +20,8 @@ from typing import Any, Self
 
 ANSWER_SECONDS_MAX = 30.0
 
+_KEY_CODES = {"Tab": 9, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39}
+
 
 class BrowserError(Exception):
     """Chromium ended, did not answer, or a script on the page failed."""

@@ -120,7 +120,7 @@ class Api:
 
         def drawn(entry: HostEntry) -> int:
             live = entry.fresh_live(now, self._view.staleness_seconds)
-            return -(2**62) if live is None else live.milliwatts
+            return -(2**62) if live is None else sum(live.milliwatts)
 
         found.sort(key=lambda entry: (-drawn(entry), entry.host))
         rows = [host_figures.host_row(self._view, entry, now, self._zone) for entry in found[offset : offset + limit]]

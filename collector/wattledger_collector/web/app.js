@@ -483,7 +483,7 @@ function render(fleet, hosts, search) {
 new ResizeObserver(() => { if (drawn !== null) renderChart(drawn); }).observe($("chart"));
 $("search").addEventListener("input", refresh);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
-set($("agent-address"), settings.agentAddress || "see the collector's start message");
+set($("agent-address"), settings.agentAddress || "collector.example:9791");
 set($("about"), `Wattledger ${settings.version}, collector ${settings.collector}. Days begin at 00:00 ${settings.timeZone}.`);
 notices("");
 refresh();

@@ -186,7 +186,7 @@ def _quality(view: FleetView, now_seconds: float, day_seconds: float) -> Tree:
     failing = sum(
         1
         for entry in view.hosts()
-        if (live := entry.fresh_live(now_seconds, view.staleness_seconds)) and any(s.last_error for s in live.sources)
+        if (live := entry.fresh_live(now_seconds, view.staleness_seconds)) and any(live.sources.last_errors)
     )
     return {
         "covered_seconds": round(covered, 3),

@@ -44,7 +44,7 @@ def host_row(view: FleetView, entry: HostEntry, now_seconds: float, zone: tzinfo
         "last_sample_age_seconds": _age(entry, now_seconds),
         "utilizations": _utilizations(live),
         "spool_bytes": None if live is None else live.spool_bytes,
-        "errors": [] if live is None else [f"{s.source}: {s.last_error}" for s in live.sources if s.last_error],
+        "errors": [] if live is None else _errors(live),
     }
 
 
@@ -68,8 +68,25 @@ def _utilizations(live: LiveReading | None) -> list[Tree]:
     if live is None:
         return []
     return [
-        {"device": item.device, "kind": _UTILIZATION_KINDS.get(item.kind, "unknown"), "ratio": item.ppm / 1_000_000}
-        for item in live.utilizations
+        {"device": device, "kind": _UTILIZATION_KINDS.get(kind, "unknown"), "ratio": ppm / 1_000_000}
+        for kind, column in live.utilizations.items()
+        for device, ppm in zip(column.devices, column.ppm, strict=True)
+    ]
+
+
+def _errors(live: LiveReading) -> list[str]:
+    health = live.sources
+    return [f"{source}: {error}" for source, error in zip(health.sources, health.last_errors, strict=True) if error]
+
+
+def _sources(live: LiveReading | None) -> list[Tree]:
+    if live is None:
+        return []
+    health = live.sources
+    columns = zip(health.sources, health.reads, health.failures, health.deadline_misses, health.last_errors, strict=True)
+    return [
+        {"source": source, "reads": reads, "failures": failures, "deadline_misses": misses, "last_error": error}
+        for source, reads, failures, misses, error in columns
     ]
 
 
@@ -86,7 +103,8 @@ def host(view: FleetView, entry: HostEntry, now_seconds: float, zone: tzinfo) ->
             "role": name.role.name.lower(),
             "energy_microjoules": str(microjoules),
         }
-        for name, microjoules in entry.channel_totals
+        for totals_of_role in (entry.channel_totals, entry.meter_totals, entry.shown_totals)
+        for name, microjoules in totals_of_role
     ]
     return {
         **host_row(view, entry, now_seconds, zone),
@@ -123,16 +141,5 @@ def host(view: FleetView, entry: HostEntry, now_seconds: float, zone: tzinfo) ->
             }
             for channel in live.channels
         ],
-        "sources": []
-        if live is None
-        else [
-            {
-                "source": source.source,
-                "reads": source.reads,
-                "failures": source.failures,
-                "deadline_misses": source.deadline_misses,
-                "last_error": source.last_error,
-            }
-            for source in live.sources
-        ],
+        "sources": _sources(live),
     }
