@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from google.protobuf.message import DecodeError
 
+from wattledger_agent.wire import PAYLOAD_BYTES_MAX
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 # The ledger's intervals are 15 minutes, or a multiple or divisor that the day's grid shares; finer ones lose resolution.
@@ -71,7 +72,7 @@ class Thinner:
             return
         merged = merge([payload for _, payload in run])
         payload = merged.SerializeToString()
-        if len(payload) >= sum(len(piece.payload) for piece, _ in run):
+        if len(payload) >= min(PAYLOAD_BYTES_MAX, sum(len(piece.payload) for piece, _ in run)):
             self._done.extend(piece for piece, _ in run)
             return
         self.taken += samples - sample_count(merged)
