@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from wattledger_agent import doctor, once
-from wattledger_agent.config import AgentConfig, ConfigError, parse_config
+from wattledger_agent.config import AgentConfig, CollectorConfig, ConfigError, parse_config
 from wattledger_agent.inventory import Roots, close_all, find_sources
 
 CONFIG_DEFAULT = Path("/etc/wattledger/agent.toml")
@@ -38,8 +38,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    config = _load(parsed.config)
     roots = Roots(parsed.sysfs_root, parsed.procfs_root)
+    if parsed.command == "simulate":
+        return _simulate(parsed, roots)
+    config = _load(parsed.config)
     if parsed.command == "run":
         return _run_agent(config, roots)
     if parsed.command == "once":
@@ -54,15 +56,33 @@ def _run_agent(config: AgentConfig, roots: Roots) -> int:
     from wattledger_agent import runner
     from wattledger_agent.shipper import ShipperError
 
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     try:
-        runner.run(config, roots, stopping)
+        runner.run(config, roots, _stopped_by_signals())
     except (runner.RunError, ShipperError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _simulate(parsed: argparse.Namespace, roots: Roots) -> int:
+    from wattledger_agent.shipper import ShipperError
+    from wattledger_agent.simulate import simulate
+    from wattledger_agent.spool import SpoolError
+
+    collector = CollectorConfig(address=parsed.collector)
+    try:
+        simulate(parsed.hosts, collector, parsed.state_dir, roots, _stopped_by_signals())
+    except (SpoolError, ShipperError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _stopped_by_signals() -> threading.Event:
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    return stopping
 
 
 def _once(config: AgentConfig, roots: Roots, *, as_json: bool) -> int:
@@ -98,8 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="meter this host and deliver to the collector, until stopped")
     one = commands.add_parser("once", help="read every source once and show the tree of channels")
     look = commands.add_parser("doctor", help="say what can be measured here, what can't, and the remedy")
+    simulation = commands.add_parser("simulate", help="run simulated hosts, labelled so, for a look at a fleet")
+    simulation.add_argument("--hosts", type=int, default=40, choices=range(1, 201), metavar="1..200", help="how many")
+    simulation.add_argument("--collector", default="127.0.0.1:9791", help="host:port on this machine")
+    simulation.add_argument("--state-dir", type=Path, default=Path("simulated"), help="where their spools are kept")
     for command in (run, one, look):
         command.add_argument("--config", type=Path, help=f"agent.toml; {CONFIG_DEFAULT} or the defaults if not given")
+    for command in (run, one, look, simulation):
         command.add_argument("--sysfs-root", type=Path, default=Path("/sys"), help="where sysfs is mounted")
         command.add_argument("--procfs-root", type=Path, default=Path("/proc"), help="where procfs is mounted")
     for command in (one, look):

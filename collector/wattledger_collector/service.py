@@ -1,0 +1,221 @@
+"""One running collector: store, writer, gRPC server, fleet view and HTTP side, started and stopped in the right order.
+
+Decides nothing about energy. gRPC has the event loop; HTTP has a thread and a loop of its own, so that a slow scrape does
+not delay an acknowledgement.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from wattledger_collector.accounting import BasisFinder
+from wattledger_collector.config import Configuration, Http
+from wattledger_collector.configuration import HostPlacer, apply_configuration
+from wattledger_collector.factors import FactorCatalog
+from wattledger_collector.fleet import FleetView
+from wattledger_collector.records import StoreError
+from wattledger_collector.self_metrics import make_registry
+from wattledger_collector.server import TelemetryServer, quieten_garbage_collection
+from wattledger_collector.store import SqliteStore, open_store
+from wattledger_collector.tls import ServerTls
+from wattledger_collector.web.app import make_app
+from wattledger_collector.writer import Writer
+
+log = logging.getLogger("wattledger.collector")
+
+# Connections that wait to be accepted; more scrapes and pages than that at one moment are turned away.
+HTTP_BACKLOG = 128
+
+# systemd's watchdog waits for minutes; a word every ten seconds is enough.
+WATCHDOG_SECONDS = 10.0
+
+
+class ServiceError(Exception):
+    """The collector can't start; the text says what happened, where, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a started collector listens, as host:port."""
+
+    http: str
+    grpc: str
+
+
+class Service:
+    """A collector from `start` to `stop`.
+
+    time_zone: IANA name, where the page's day begins. assumed: the zones were proposed, not given by an operator.
+    notice: a sentence on top of the page.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        catalog: FactorCatalog,
+        *,
+        time_zone: str = "UTC",
+        assumed: bool = False,
+        notice: str = "",
+    ) -> None:
+        self._configuration = configuration
+        self._catalog = catalog
+        self._time_zone = time_zone
+        self._assumed = assumed
+        self._notice = notice
+        self._store: SqliteStore | None = None
+        self._writer: Writer | None = None
+        self._server: TelemetryServer | None = None
+        self._http: uvicorn.Server | None = None
+        self._http_thread: threading.Thread | None = None
+
+    async def start(self) -> Addresses:
+        """Open the ledger and listen. Raises ServiceError, StoreError, ServerError or TlsError."""
+        configuration = self._configuration
+        # The port is taken first: a second collector by mistake must not touch the ledger.
+        listener = _listen(configuration.http)
+        store = self._store = _open(configuration)
+        name = configuration.server.name or socket.gethostname()
+        apply_configuration(configuration, store, int(time.time()), assumed=self._assumed)
+        view = FleetView(
+            collector=name,
+            interval_seconds=store.interval_seconds,
+            staleness_seconds=configuration.silence.staleness_seconds,
+        )
+        view.load(store, BasisFinder(store.sites(), self._catalog), time.time())
+        self._writer = Writer(
+            store, collector=name, listeners=[view.on_committed], place_hosts=HostPlacer(configuration, store)
+        )
+        self._writer.start()
+        self._server = TelemetryServer(
+            self._writer, address=_grpc_address(configuration), tls=_server_tls(configuration), on_live=view.on_live
+        )
+        port = await self._server.start()
+        quieten_garbage_collection()
+        addresses = Addresses(_address(listener), f"{configuration.server.address}:{port}")
+        self._serve_http(listener, view, addresses)
+        return addresses
+
+    async def stop(self) -> None:
+        """Drain the agents, finish the commit under way, and close the ledger."""
+        if self._server is not None:
+            await self._server.stop()
+        if self._writer is not None:
+            await self._writer.stop()
+        if self._http is not None and self._http_thread is not None:
+            self._http.should_exit = True
+            await asyncio.to_thread(self._http_thread.join, 5.0)
+        if self._store is not None:
+            self._store.close()
+
+    @property
+    def streams(self) -> int:
+        """How many agents are connected."""
+        return self._server.streams if self._server is not None else 0
+
+    def _serve_http(self, listener: socket.socket, view: FleetView, addresses: Addresses) -> None:
+        writer, http = self._writer, self._configuration.http
+        assert writer is not None
+        app = make_app(
+            view,
+            store=self._store,
+            catalog=self._catalog,
+            registry=make_registry(writer, lambda: self.streams),
+            time_zone=self._time_zone,
+            insecure_transport=self._configuration.server.insecure,
+            readiness=lambda: "" if writer.healthy else f"{writer.last_error}\n",
+            agent_address=addresses.grpc,
+            notice=self._notice,
+        )
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ssl_certfile=http.tls.certificate if http.tls else None,
+            ssl_keyfile=http.tls.key if http.tls else None,
+            ssl_ca_certs=(http.tls.ca or None) if http.tls else None,
+            timeout_graceful_shutdown=2,
+        )
+        self._http = uvicorn.Server(config)
+        # In a thread uvicorn leaves the signals to us.
+        self._http_thread = threading.Thread(target=self._http.run, args=([listener],), name="http", daemon=True)
+        self._http_thread.start()
+
+
+async def run(service: Service, stopping: asyncio.Event, *, started: "asyncio.Future[Addresses] | None" = None) -> None:
+    """Start a collector, tell systemd (man sd_notify(3)) where there is one, and stop it when `stopping` is set."""
+    try:
+        addresses = await service.start()
+        if started is not None:
+            started.set_result(addresses)
+        _notify("READY=1")
+        log.info("agents: %s, page and metrics: http://%s/", addresses.grpc, addresses.http)
+        while not stopping.is_set():
+            _notify("WATCHDOG=1")
+            try:
+                await asyncio.wait_for(stopping.wait(), WATCHDOG_SECONDS)
+            except TimeoutError:
+                continue
+        _notify("STOPPING=1")
+    finally:
+        await service.stop()
+
+
+def _notify(state: str) -> None:
+    address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(state.encode(), address)
+
+
+def _open(configuration: Configuration) -> SqliteStore:
+    path = Path(configuration.store.path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the folder {path.parent}: {error.strerror}: let the collector's user write there, or set "
+            "`store.path`"
+        ) from error
+    return open_store(path, create=True)
+
+
+def _listen(http: Http) -> socket.socket:
+    family = socket.AF_INET6 if ":" in http.address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((http.address, http.port))
+    except OSError as error:
+        listener.close()
+        raise ServiceError(
+            f"cannot listen on {http.address}:{http.port} for HTTP: {error.strerror}. End the program that uses the port, "
+            "or choose another one (`http.port`, or --http-port with quickstart)."
+        ) from error
+    listener.listen(HTTP_BACKLOG)
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _grpc_address(configuration: Configuration) -> str:
+    host = configuration.server.address
+    return f"[{host}]:{configuration.server.port}" if ":" in host else f"{host}:{configuration.server.port}"
+
+
+def _server_tls(configuration: Configuration) -> ServerTls | None:
+    tls = configuration.server.tls
+    if tls is None:
+        return None
+    return ServerTls(certificate=Path(tls.certificate), key=Path(tls.key), ca=Path(tls.ca) if tls.ca else None)
