@@ -283,10 +283,10 @@ class AgentSession:
                 self._close(f"the collector asked {self._rewinds} times for sequence {committed + 1} and took no batch")
                 return []
         if committed > self._sent_sequence:
-            self._stale_epoch, self._delay_seconds = self._epoch, 0.0
-            self._close(
-                f"the collector has sequence {committed}, but only {self._sent_sequence} were ever sent from this spool"
-            )
+            self._begin_anew(f"has sequence {committed}, but only {self._sent_sequence} were ever sent from this spool")
+            return []
+        if self._is_forked(committed, welcome.committed_checksum):
+            self._begin_anew(f"has another record than this spool at sequence {committed}")
             return []
         self._set(welcome.settings)
         self.durability = welcome.durability
@@ -294,6 +294,23 @@ class AgentSession:
         self._committed = committed
         self._outbox.acknowledge(committed)
         return self._settled(now)
+
+    def _is_forked(self, committed: int, checksum: int) -> bool:
+        """Whether the spool was copied back from an older disk and has since gone on by itself past what is committed.
+
+        A record under several sequences was thinned after it was sent, so that its checksum says nothing.
+        """
+        if not committed or not checksum:
+            return False
+        record = self._outbox.find(committed)
+        if record is None or not record.first_sequence == record.last_sequence == committed:
+            return False
+        return zlib.crc32(record.payload) != checksum
+
+    def _begin_anew(self, what: str) -> None:
+        """The disk went back in time: nothing more of this epoch can be told from what the collector holds."""
+        self._stale_epoch, self._delay_seconds = self._epoch, 0.0
+        self._close(f"the collector {what}")
 
     def _acknowledged(self, committed: int, now: float) -> list[pb.AgentMessage]:
         if self._in_flight is None or committed < self._in_flight.last_sequence:

@@ -221,18 +221,20 @@ class Page:
         return detail_row(detail, detail.from_boottime_nanoseconds + self._boots[index].offset_nanoseconds, to_utc)
 
     def _elapsed(self, point: ChannelPoint, sample: Sample) -> int | None:
-        """Time from the cursor's point; over boots None unless both clocks were trusted."""
+        """Time from the cursor's point; over boots None unless both clocks were trusted, and agree that time went on."""
         if point.boot_id == self._boot_id:
             return sample.boottime_nanoseconds - point.boottime_nanoseconds
         index = boot_index(self._boots, point.boot_id)
         if index is None or not (self._boots[index].trusted and self.boot.trusted):
             return None
-        return max(0, sample.utc_nanoseconds - point.utc_nanoseconds)
+        elapsed = sample.utc_nanoseconds - point.utc_nanoseconds
+        return elapsed if elapsed > 0 else None
 
     def _doubt(self, info: ChannelInfo, point: ChannelPoint, samples: list[Sample]) -> str:
         """Why these samples can't be believed; empty if they can."""
         before = point.energy_microjoules
-        elapsed = self._elapsed(point, samples[0])
+        # Over boots only UTC tells the time, and a clock that calls itself synchronised may have been set by hours between.
+        elapsed = self._elapsed(point, samples[0]) if point.boot_id == self._boot_id else None
         for index, sample in enumerate(samples):
             value = sample.energy_microjoules
             reason = doubt(info, before, value, elapsed, value < before)

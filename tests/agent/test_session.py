@@ -226,6 +226,24 @@ def test_records_made_since_the_start_do_not_hide_that_the_disk_went_back() -> N
     assert session.wants_new_epoch
 
 
+def test_a_fork_that_went_on_past_the_committed_sequence_is_found_by_its_checksum() -> None:
+    """Another record in the committed place means another history; the same record, or a thinned one, does not."""
+    spool = spool_of(5)
+    same = zlib.crc32(spool.held[2].payload)
+    for checksum, is_fork in ((same, False), (same ^ 1, True), (0, False)):
+        session = session_of(spool)
+        session.connected(0.0, CLOCK)
+        message = pb.CollectorMessage(welcome=pb.Welcome(committed_sequence=3, committed_checksum=checksum))
+        sent = session.received(message, 0.0)
+        assert session.wants_new_epoch is is_fork
+        assert bool(sent) is not is_fork
+    spool.held[2] = Record(2, 3, b"thinned", 1)
+    session = session_of(spool)
+    session.connected(0.0, CLOCK)
+    session.received(pb.CollectorMessage(welcome=pb.Welcome(committed_sequence=3, committed_checksum=same)), 0.0)
+    assert not session.wants_new_epoch
+
+
 def test_what_was_sent_may_be_committed_without_an_ack() -> None:
     """An Ack lost with its stream is made up for by the next Welcome."""
     spool = spool_of(3)

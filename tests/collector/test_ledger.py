@@ -327,6 +327,21 @@ def test_reboot_is_a_gap_between_two_boots() -> None:
     )
 
 
+def test_energy_over_boots_is_believed_whatever_the_clock_says() -> None:
+    """A clock that was set back by an hour between two boots says that no time passed; the counted energy is booked."""
+    ledger = Book()
+    ledger.send(1, [10], column(1, [100]))
+    earlier = UTC - 3600 * SECOND
+    reopened = opened(hello(boot=NEXT_BOOT, now=SECOND, offset=earlier), ledger.host, ledger.cursor)
+    ledger.host, ledger.cursor = reopened.host_after, reopened.cursor_after
+    content = payload([5 * SECOND], [column(1, [900_000 * WATT])], boot=NEXT_BOOT, offset=earlier)
+
+    booking = ledger.book(batch(content, 2, 9))
+
+    assert sum(each.energy_microjoules for each in booking.energy) == 900_000 * WATT - 100
+    assert booking.evidence == ()
+
+
 # What is not believed
 
 

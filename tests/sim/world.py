@@ -14,6 +14,7 @@ from tests.sim.collector_process import CollectorCrashError, CollectorProcess
 from tests.sim.fake_disk import DiskCrashError, FakeDisk, Snapshot
 from tests.sim.hardware import CPU_RANGE_MICROJOULES, POWER_BOUND_WATTS, SECOND, Machine
 from tests.sim.network import Pipe
+
 from wattledger_collector.backup import backup, restore
 
 START_NANOSECONDS = 1_790_000_000 * SECOND  # A date in 2026, so that intervals are ordinary ones.
@@ -41,6 +42,7 @@ class SimulatedHost:
     snapshot: Snapshot | None = None
     is_clone: bool = False
     next_flush: int = 0
+    isolated_until: int = 0
 
 
 class World:
@@ -142,7 +144,7 @@ class World:
             host.next_flush = self.now + FLUSH_SECONDS * SECOND
             agent.flush(now)
         agent.step(now)
-        if agent.session.wants_connection(now) and self.collectors:
+        if agent.session.wants_connection(now) and self.collectors and host.isolated_until <= self.now:
             collector = self.rng.choice(self.collectors)
             stream = Stream(Pipe(self.rng), Pipe(self.rng), collector.name)
             collector.accept(stream)
@@ -193,6 +195,7 @@ class World:
         every: list[Callable[[SimulatedHost], None]] = [
             self._break_stream,
             self._stall_stream,
+            self._partition,
             self._kill_agent_briefly,
             self._keep_agent_down,
             self._cut_power,
@@ -264,6 +267,15 @@ class World:
         self._lose_power(host, 0)
         host.disk.roll_back(host.snapshot)
         host.snapshot = None
+        if self.rng.random() < 0.5:
+            # It meters on by itself for a while, so that its sequences pass those that the collector holds.
+            self._partition(host)
+
+    def _partition(self, host: SimulatedHost) -> None:
+        self.faults["host cut off from the network"] += 1
+        host.isolated_until = self.now + self.rng.randrange(30, 300) * SECOND
+        if host.agent is not None and host.agent.stream is not None:
+            host.agent.stream.break_off()
 
     def _fill_disk(self, host: SimulatedHost) -> None:
         if host.disk.free_bytes:
@@ -348,6 +360,7 @@ class World:
             host.machine.realtime_error_nanoseconds = 0
             host.machine.synchronised = True
             host.off_until = min(host.off_until, self.now)
+            host.isolated_until = 0
         for collector in self.collectors[1:]:
             self._replace_collector(collector)
 
