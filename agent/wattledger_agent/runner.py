@@ -17,6 +17,7 @@ from wattledger_agent.config import AgentConfig, ReplayConfig
 from wattledger_agent.counters import Instant
 from wattledger_agent.inventory import Inventory, Roots, find_sources, replay_source
 from wattledger_agent.meter import Meter
+from wattledger_agent.own_cost import ProcessCost
 from wattledger_agent.readings import SourceUnavailableError
 from wattledger_agent.sampler import Cadence, Sampler
 from wattledger_agent.session import Identity
@@ -90,6 +91,7 @@ def run(config: AgentConfig, roots: Roots, stopping: threading.Event) -> None:
         shipper,
         clock,
         Cadence(config.period_seconds, config.flush_seconds, config.live_seconds),
+        own_cost=ProcessCost(),
         stopping=stopping,
         on_tick=notifier.alive,
     )

@@ -47,6 +47,16 @@ class Delivery(Protocol):
         """Present values, to be sent if a stream is open, else dropped."""
 
 
+class OwnCost(Protocol):
+    """What the agent itself costs its host."""
+
+    def cpu_nanoseconds(self) -> int:
+        """CPU time of all threads since the start."""
+
+    def memory_bytes(self) -> int:
+        """Resident memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class OpenSource:
     """A source that was opened, with the channels that it offered."""
@@ -70,7 +80,10 @@ class Cadence:
 
 
 class Sampler:
-    """One agent's measuring side. `step` is one tick; `run` is ticks until `stopping` is set."""
+    """One agent's measuring side. `step` is one tick; `run` is ticks until `stopping` is set.
+
+    own_cost: what Live messages tell of the agent itself; None where several agents share a process.
+    """
 
     def __init__(
         self,
@@ -80,6 +93,7 @@ class Sampler:
         clock: Clock,
         cadence: Cadence,
         *,
+        own_cost: OwnCost | None = None,
         stopping: threading.Event | None = None,
         on_tick: Callable[[], None] = lambda: None,
     ) -> None:
@@ -92,6 +106,7 @@ class Sampler:
         self._delivery = delivery
         self._clock = clock
         self._cadence = self._own_cadence = cadence
+        self._own_cost = own_cost
         self._on_tick = on_tick
         self._stopping = stopping or threading.Event()
         self._renewal_wanted = threading.Event()
@@ -198,6 +213,9 @@ class Sampler:
             spool_unacknowledged_records=self._spool.unacknowledged_records,
             spool_thinned_samples=self._spool.thinned_samples,
         )
+        if self._own_cost is not None:
+            live.agent_cpu_nanoseconds = self._own_cost.cpu_nanoseconds()
+            live.agent_memory_bytes = self._own_cost.memory_bytes()
         for reader in self._readers:
             health = reader.health
             live.sources.add(

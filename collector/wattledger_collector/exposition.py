@@ -34,6 +34,8 @@ _SINGLE_FAMILIES = (
     "wattledger_agent_spool_bytes",
     "wattledger_agent_spool_unacknowledged_records",
     "wattledger_agent_spool_thinned_samples_total",
+    "wattledger_agent_cpu_seconds_total",
+    "wattledger_agent_memory_bytes",
 )
 
 _UTILIZATION_FAMILIES = {
@@ -233,6 +235,13 @@ class Exposition:
             ("wattledger_agent_spool_thinned_samples_total", live.spool_thinned_samples),
         ):
             lines[family].append(f"{text.singles[family]}{value}")
+        # Agents that share a process, and old ones, do not tell what they cost: that is unknown, not zero.
+        if live.agent_cpu_nanoseconds:
+            family = "wattledger_agent_cpu_seconds_total"
+            lines[family].append(f"{text.singles[family]}{live.agent_cpu_nanoseconds / NANOSECONDS_PER_SECOND}")
+        if live.agent_memory_bytes:
+            family = "wattledger_agent_memory_bytes"
+            lines[family].append(f"{text.singles[family]}{live.agent_memory_bytes}")
 
     def _render_fleet(self, now_seconds: float, lines: dict[str, list[str]]) -> None:
         view = self._view

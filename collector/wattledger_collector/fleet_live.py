@@ -81,6 +81,7 @@ class LiveReading:
     """One Live message, checked and summed over the accounted cut.
 
     keys, milliwatts: power by component and method, in columns. utilizations: by the number of the kind on the wire.
+    agent_cpu_nanoseconds, agent_memory_bytes: 0 where the agent does not tell.
     lower, upper: ends of the 95 % band of the sum; errors are added linearly, since those of models are alike from host to
     host and do not cancel out.
     """
@@ -96,6 +97,8 @@ class LiveReading:
     spool_bytes: int
     spool_unacknowledged_records: int
     spool_thinned_samples: int
+    agent_cpu_nanoseconds: int = 0
+    agent_memory_bytes: int = 0
 
 
 def read_live(live: pb.Live, received_seconds: float) -> LiveReading:
@@ -136,6 +139,8 @@ def read_live(live: pb.Live, received_seconds: float) -> LiveReading:
         spool_bytes=live.spool_bytes,
         spool_unacknowledged_records=live.spool_unacknowledged_records,
         spool_thinned_samples=live.spool_thinned_samples,
+        agent_cpu_nanoseconds=live.agent_cpu_nanoseconds,
+        agent_memory_bytes=live.agent_memory_bytes,
     )
 
 

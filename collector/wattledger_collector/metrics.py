@@ -105,6 +105,18 @@ FAMILIES: tuple[Family, ...] = (
         "Samples that a full disk made the agent drop since its start; their energy is in the samples kept.",
     ),
     Family(
+        "wattledger_agent_cpu_seconds_total",
+        "counter",
+        _HOST,
+        "CPU time that the agent took since its start.",
+    ),
+    Family(
+        "wattledger_agent_memory_bytes",
+        "gauge",
+        _HOST,
+        "Resident memory of the agent.",
+    ),
+    Family(
         "wattledger_agent_source_reads_total",
         "counter",
         (*_HOST, "source"),

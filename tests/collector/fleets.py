@@ -180,7 +180,14 @@ class SimulatedHost:
             for device in ("cpu", *gpus)
         ]
         sources = [pb.LiveSource(source=source, reads=10) for source in sorted({part.source for part in self.parts})]
-        return pb.Live(powers=powers, utilizations=utilizations, sources=sources, spool_bytes=2048)
+        return pb.Live(
+            powers=powers,
+            utilizations=utilizations,
+            sources=sources,
+            spool_bytes=2048,
+            agent_cpu_nanoseconds=1_500_000_000,
+            agent_memory_bytes=45_000_000,
+        )
 
 
 @dataclass

@@ -779,11 +779,17 @@ class Live(_message.Message):
     SPOOL_BYTES_FIELD_NUMBER: _builtins.int
     SPOOL_UNACKNOWLEDGED_RECORDS_FIELD_NUMBER: _builtins.int
     SPOOL_THINNED_SAMPLES_FIELD_NUMBER: _builtins.int
+    AGENT_CPU_NANOSECONDS_FIELD_NUMBER: _builtins.int
+    AGENT_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     spool_bytes: _builtins.int
     """Bytes and records that wait for their Ack."""
     spool_unacknowledged_records: _builtins.int
     spool_thinned_samples: _builtins.int
     """Samples that thinning on a full disk took away since the agent's start."""
+    agent_cpu_nanoseconds: _builtins.int
+    """CPU time of all threads of the agent since its start; nanoseconds. 0: not told, as by agents that share a process."""
+    agent_memory_bytes: _builtins.int
+    """Memory of the agent that is resident; bytes. 0: not told."""
     @_builtins.property
     def clock(self) -> Global___ClockPair: ...
     @_builtins.property
@@ -802,10 +808,12 @@ class Live(_message.Message):
         spool_bytes: _builtins.int = ...,
         spool_unacknowledged_records: _builtins.int = ...,
         spool_thinned_samples: _builtins.int = ...,
+        agent_cpu_nanoseconds: _builtins.int = ...,
+        agent_memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "powers", b"powers", "sources", b"sources", "spool_bytes", b"spool_bytes", "spool_thinned_samples", b"spool_thinned_samples", "spool_unacknowledged_records", b"spool_unacknowledged_records", "utilizations", b"utilizations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_cpu_nanoseconds", b"agent_cpu_nanoseconds", "agent_memory_bytes", b"agent_memory_bytes", "clock", b"clock", "powers", b"powers", "sources", b"sources", "spool_bytes", b"spool_bytes", "spool_thinned_samples", b"spool_thinned_samples", "spool_unacknowledged_records", b"spool_unacknowledged_records", "utilizations", b"utilizations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
