@@ -154,7 +154,7 @@ class Api:
     def energy(self, question: Question) -> Tree:
         """Energy and emissions of a span by site, provisional."""
         store = self._need_store()
-        begin, end = self._span(question)
+        begin, end = self._span(question, self._view.interval_seconds)
         lines = account(store.rollups(begin, end, question.query.get("site")), self._view.finder)
         return {
             "from": figures.iso(begin, self._zone),
@@ -171,7 +171,7 @@ class Api:
     def gaps(self, question: Question) -> Tree:
         """Gaps of a span, with bounds."""
         store = self._need_store()
-        begin, end = self._span(question)
+        begin, end = self._span(question, 1)
         limit = question.integer("limit", 100, 1, GAPS_MAX)
         rows = list(islice(store.gaps(begin, end, question.query.get("host")), limit + 1))
         return {
@@ -199,15 +199,14 @@ class Api:
             raise NotFoundError("this collector keeps no history: ask /api/v1/fleet for the present")
         return self._store
 
-    def _span(self, question: Question) -> tuple[int, int]:
-        width = self._view.interval_seconds
+    def _span(self, question: Question, width: int) -> tuple[int, int]:
+        """All steps of a width that begin between the ends asked for; seconds."""
         begin = question.seconds("from", figures.day_start_seconds(question.now_seconds, self._zone))
         end = question.seconds("to", question.now_seconds)
         if not begin < end:
             raise BadRequestError("from has to lie before to: exchange them")
         if end - begin > SPAN_SECONDS_MAX:
             raise BadRequestError("from and to are more than a year apart: ask for a year at a time")
-        # Whole intervals: those that begin in the span.
         return math.ceil(begin / width) * width, math.ceil(end / width) * width
 
 

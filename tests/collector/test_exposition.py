@@ -1,0 +1,201 @@
+"""The text of /metrics: equal under the official parsers, exact, sharded without loss, safe to sum."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Metric, generate_latest
+from prometheus_client.openmetrics import parser
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from tests.collector.fake_store import FakeStore
+from tests.collector.fleets import (
+    COLLECTOR,
+    GPUS,
+    MEASURED,
+    MODELLED,
+    SimulatedFleet,
+    SimulatedHost,
+    assignments,
+    load,
+    site_rows,
+)
+
+from wattledger_collector.exposition import Exposition, Format, Shard, label_text, negotiate
+from wattledger_collector.fleet import FleetView
+from wattledger_collector.metrics import FAMILIES
+from wattledger_collector.records import MICROJOULES_PER_JOULE
+
+T = 1_700_000_100 // 900 * 900 + 60
+# prometheus-client does not say what this takes and returns.
+parse_openmetrics: Callable[[str], Iterable[Metric]] = parser.text_string_to_metric_families
+AWKWARD = 'a"b\\c\nd %s {é}'
+
+
+def make_fleet(hosts: list[SimulatedHost]) -> SimulatedFleet:
+    """A fleet in one site, with two steps behind it."""
+    store = FakeStore()
+    store.add_sites(site_rows())
+    store.add_assignments(assignments(hosts))
+    view = FleetView(collector=COLLECTOR, interval_seconds=900)
+    load(view, store, T)
+    fleet = SimulatedFleet(view, hosts)
+    fleet.open(T)
+    fleet.step(T + 7)
+    fleet.step(T + 20)
+    return fleet
+
+
+def make_exposition(fleet: SimulatedFleet, registry: CollectorRegistry | None = None) -> Exposition:
+    """An exposition with the collector's own metrics in a registry."""
+    return Exposition(fleet.view, registry=registry or CollectorRegistry(), insecure_transport=True, version="1.2.3")
+
+
+def samples(families: Iterable[Metric]) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """All samples by name and labels; a doubled one fails."""
+    found: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    for family in families:
+        for sample in family.samples:
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in found
+            found[key] = sample.value
+    return found
+
+
+def test_both_formats_are_equal_under_the_official_parsers() -> None:
+    """What prometheus-client reads from our text is what it reads from its own encoding of it, in both formats."""
+    exposition = make_exposition(make_fleet([SimulatedHost("a", GPUS, T), SimulatedHost(AWKWARD, MODELLED, T)]))
+    text = exposition.render(T + 20).decode()
+    openmetrics = exposition.render(T + 20, Format.OPENMETRICS).decode()
+
+    class Again:
+        """The families as parsed, to be encoded by prometheus-client."""
+
+        def collect(self) -> Iterable[Metric]:
+            """All families."""
+            return parse_text(text)
+
+    registry = CollectorRegistry()
+    registry.register(Again())
+    theirs = list(parse_text(generate_latest(registry).decode()))
+    assert theirs == list(parse_text(text))
+    assert samples(parse_openmetrics(openmetrics)) == samples(parse_text(text))
+    assert {dict(labels).get("host") for _, labels in samples(theirs)} >= {"a", AWKWARD}
+
+
+def test_every_family_has_the_labels_of_the_table() -> None:
+    """The table of metrics, from which documentation is made, is what is exposed."""
+    fleet = make_fleet([SimulatedHost("a", GPUS, T)])
+    families = {family.name: family for family in parse_text(make_exposition(fleet).render(T + 20).decode())}
+    known = {family.name.removesuffix("_total") if family.kind == "counter" else family.name: family for family in FAMILIES}
+    for name, family in families.items():
+        if name in known:
+            assert family.type == known[name].kind
+            assert family.documentation == known[name].help
+            for sample in family.samples:
+                assert tuple(sample.labels) == known[name].labels
+    # Only what needs a meter, another kind of utilization or an agent that tells its own cost is absent here.
+    assert {name for name in known if name not in families} <= {
+        "wattledger_meter_energy_joules",
+        "wattledger_memory_utilization_ratio",
+        "wattledger_steal_ratio",
+        "wattledger_agent_cpu_seconds",
+        "wattledger_agent_memory_bytes",
+    }
+
+
+def test_energy_summed_over_all_labels_is_what_was_booked() -> None:
+    """Site, host and channel counters each sum to the ledger's total, within float precision."""
+    fleet = make_fleet([SimulatedHost("a", GPUS, T), SimulatedHost("b", MODELLED, T), SimulatedHost("c", MEASURED, T)])
+    found = samples(parse_text(make_exposition(fleet).render(T + 20).decode()))
+    booked = fleet.booked_microjoules / MICROJOULES_PER_JOULE
+    for scope in ("site", "host", "channel"):
+        name = f"wattledger_{scope}_energy_joules_total"
+        assert sum(value for (family, _), value in found.items() if family == name) == pytest.approx(booked, rel=1e-15)
+
+
+def test_shards_share_the_series_without_loss() -> None:
+    """All shards together are the whole; none has a series of another."""
+    exposition = make_exposition(make_fleet([SimulatedHost(f"host-{number}", MEASURED, T) for number in range(40)]))
+    whole = samples(parse_text(exposition.render(T + 20).decode()))
+    parts = [samples(parse_text(exposition.render(T + 20, Format.TEXT, Shard(index, 4)).decode())) for index in range(4)]
+    assert all(parts)
+    assert sum(len(part) for part in parts) == len(whole)
+    assert {key: value for part in parts for key, value in part.items()} == whole
+
+
+def test_the_collectors_own_metrics_are_in_the_text() -> None:
+    """Whatever is in the registry is exposed beside the fleet, in both formats."""
+    registry = CollectorRegistry()
+    Counter("wattledger_collector_batches", "Batches.", registry=registry).inc(3)
+    exposition = make_exposition(make_fleet([SimulatedHost("a", MEASURED, T)]), registry)
+    exposition.observe(0.25)
+    for form, parse in ((Format.TEXT, parse_text), (Format.OPENMETRICS, parse_openmetrics)):
+        found = samples(parse(exposition.render(T + 20, form).decode()))
+        assert found["wattledger_collector_batches_total", ()] == 3
+        assert found["wattledger_collector_scrape_seconds_sum", ()] == 0.25
+        assert found["wattledger_insecure_transport", ()] == 1
+
+
+def test_gauges_of_a_silent_host_vanish() -> None:
+    """Power and utilization of a host that is silent are gone; its counters are there."""
+    fleet = make_fleet([SimulatedHost("a", MEASURED, T)])
+    exposition = make_exposition(fleet)
+    before = {name for name, labels in samples(parse_text(exposition.render(T + 80).decode())) if ("host", "a") in labels}
+    after = {name for name, labels in samples(parse_text(exposition.render(T + 81).decode())) if ("host", "a") in labels}
+    assert {"wattledger_host_power_watts", "wattledger_utilization_ratio", "wattledger_agent_spool_bytes"} <= before - after
+    assert {"wattledger_host_energy_joules_total", "wattledger_host_last_sample_timestamp_seconds"} <= after
+
+
+def test_a_hosts_new_site_and_devices_get_new_labels() -> None:
+    """Cached label text is made anew where what it says has changed."""
+    host = SimulatedHost("a", MEASURED, T)
+    fleet = make_fleet([host])
+    exposition = make_exposition(fleet)
+    exposition.render(T + 20)
+    fleet.view.set_plan(site_rows("annex"), assignments([host], "annex"))
+    host.parts = MODELLED
+    fleet.step(T + 30)
+    found = samples(parse_text(exposition.render(T + 30).decode()))
+    power = {labels: value for (name, labels), value in found.items() if name == "wattledger_host_power_watts"}
+    assert power == {(("component", "other"), ("host", "a"), ("method", "model"), ("site", "annex")): 210.0}
+
+
+def test_an_empty_collector_is_exposed() -> None:
+    """Before the first agent the text is valid in both formats."""
+    exposition = make_exposition(make_fleet([]))
+    found = samples(parse_openmetrics(exposition.render(T, Format.OPENMETRICS).decode()))
+    assert found["wattledger_collector_info", (("collector", COLLECTOR), ("version", "1.2.3"))] == 1
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        ("", Format.TEXT),
+        ("*/*", Format.TEXT),
+        ("text/plain", Format.TEXT),
+        (
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+            "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            Format.OPENMETRICS,
+        ),
+        ("application/openmetrics-text;q=0.2,text/plain;q=0.9", Format.TEXT),
+        ("application/openmetrics-text;q=0", Format.TEXT),
+        ("application/openmetrics-text;q=x,;;,", Format.TEXT),
+    ],
+)
+def test_the_preferred_format_is_chosen(accept: str, form: Format) -> None:
+    """OpenMetrics only where it is asked for and not liked less."""
+    assert negotiate(accept) is form
+
+
+@pytest.mark.parametrize(("index", "of"), [(-1, 1), (1, 1), (0, 0), (0, 1025)])
+def test_an_impossible_shard_is_refused(index: int, of: int) -> None:
+    """The error says which shards there are."""
+    with pytest.raises(ValueError, match=r"is no shard: of has to be in 1\.\.1024"):
+        Shard(index, of)
+
+
+def test_labels_are_escaped() -> None:
+    """Quotes, backslashes and line feeds, and nothing else."""
+    assert label_text({"a": 'x"\\\n%'}) == '{a="x\\"\\\\\\n%"}'
+    assert label_text({}) == ""
+    assert label_text({"a": "é"}) == '{a="é"}'
