@@ -213,7 +213,7 @@ class CollectorSession:
     def _hello(self, message: pb.Hello) -> list[Action]:
         if self.state is not State.NEW:
             raise WireError("a second Hello came on one stream: open a new stream instead")
-        hello = check_hello(message)
+        hello = check_hello(self._named(message))
         if self._peer_hosts is not None and hello.host not in self._peer_hosts:
             names = ", ".join(sorted(self._peer_hosts)) or "no host"
             raise WireError(
@@ -224,6 +224,14 @@ class CollectorSession:
         self.state = State.OPENING
         self._opening = OpenStream(hello, self._now_utc_nanoseconds)
         return [self._opening]
+
+    def _named(self, message: pb.Hello) -> pb.Hello:
+        """The Hello; of an agent that leaves its name to its certificate, with that name."""
+        if message.host or self._peer_hosts is None or len(self._peer_hosts) != 1:
+            return message
+        named = pb.Hello(host=next(iter(self._peer_hosts)))
+        named.MergeFrom(message)
+        return named
 
     def _catalog(self, message: pb.Catalog) -> list[Action]:
         """Keep a catalog. A wrong one does not end the stream, as the agent would only send it again."""

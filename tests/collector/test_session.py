@@ -141,6 +141,18 @@ def test_certificate_for_the_host_is_served() -> None:
     assert isinstance(Stream(peer_hosts=frozenset({"a", "b"})).say(hello=hello())[0], OpenStream)
 
 
+def test_an_agent_may_leave_its_name_to_its_certificate() -> None:
+    """A Hello without a host is that of the certificate's only one; with two names, or none, it is refused."""
+    unnamed = hello()
+    unnamed.host = ""
+
+    action = Stream(peer_hosts=frozenset({"a"})).say(hello=unnamed)[0]
+    assert isinstance(action, OpenStream)
+    assert action.hello.host == "a"
+    for peer_hosts in (frozenset({"a", "b"}), frozenset[str](), None):
+        assert "names no host" in refusal(Stream(peer_hosts=peer_hosts).say(hello=unnamed)).message
+
+
 def test_refused_hello_ends_the_stream() -> None:
     """What the ledger refuses, the agent is told."""
     stream = Stream()

@@ -415,7 +415,7 @@ class Hello(_message.Message):
     """Raised by one whenever a side gains a behaviour that the other must know of."""
     agent_version: _builtins.str
     host: _builtins.str
-    """The host's id. Under mutual TLS it must equal the id in the certificate."""
+    """The host's id. Under mutual TLS it must equal the id in the certificate; empty: that id."""
     machine_id: _builtins.str
     """Contents of /etc/machine-id; empty if there is none."""
     epoch: _builtins.bytes
