@@ -91,8 +91,16 @@ class Browser:
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def open(self, url: str) -> None:
-        """Go to an address."""
+        """Go to an address, with nothing noted of the page before; returns when the page is there."""
+        self.leave()
+        self.requests.clear()
+        self.complaints.clear()
         self._call("Page.navigate", url=url)
+        self.wait_for(f"location.href === {json.dumps(url)} && document.readyState === 'complete'")
+
+    def leave(self) -> None:
+        """Go to an empty page, so that no more requests are made."""
+        self._call("Page.navigate", url="about:blank")
 
     def evaluate(self, expression: str) -> Any:
         """Value of a JavaScript expression on the page."""
