@@ -4,15 +4,18 @@ Exit status: 0 all went well, 1 something is wrong that the text tells, 2 the ar
 """
 
 import argparse
+import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
 from pathlib import Path
 
 from wattledger_agent import doctor, once
+from wattledger_agent.clock import ClockError, HostClock
 from wattledger_agent.config import AgentConfig, CollectorConfig, ConfigError, parse_config
-from wattledger_agent.inventory import Roots, close_all, find_sources
+from wattledger_agent.inventory import Roots, find_sources
 
 CONFIG_DEFAULT = Path("/etc/wattledger/agent.toml")
 
@@ -26,15 +29,16 @@ def main(arguments: list[str] | None = None) -> None:
     if not sys.platform.startswith("linux"):
         sys.exit(f"The agent reads Linux sensors, and this is {sys.platform}. Run it on Linux.")
     try:
-        sys.exit(_run(parsed))
-    except ConfigError as error:
+        status = _run(parsed)
+        sys.stdout.flush()
+        sys.exit(status)
+    except (ClockError, ConfigError) as error:
         sys.exit(str(error))
+    except BrokenPipeError:
+        # The reader (`head`) has seen enough; what is left goes nowhere, so that the flush at exit is silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has seen enough.
-        sys.stderr.close()
-        sys.exit(0)
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -43,7 +47,7 @@ def _run(parsed: argparse.Namespace) -> int:
         return _simulate(parsed, roots)
     config = _load(parsed.config)
     if parsed.command == "run":
-        return _run_agent(config, roots)
+        return _run_agent(config, roots, _stopping(parsed))
     if parsed.command == "once":
         return _once(config, roots, as_json=parsed.json)
     findings = doctor.examine(config, roots)
@@ -51,13 +55,13 @@ def _run(parsed: argparse.Namespace) -> int:
     return doctor.exit_status(findings)
 
 
-def _run_agent(config: AgentConfig, roots: Roots) -> int:
+def _run_agent(config: AgentConfig, roots: Roots, stopping: threading.Event) -> int:
     # Imported here: the other commands need neither gRPC's memory nor its time.
     from wattledger_agent import runner
     from wattledger_agent.shipper import ShipperError
 
     try:
-        runner.run(config, roots, _stopped_by_signals())
+        runner.run(config, roots, stopping)
     except (runner.RunError, ShipperError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -71,28 +75,34 @@ def _simulate(parsed: argparse.Namespace, roots: Roots) -> int:
 
     collector = CollectorConfig(address=parsed.collector)
     try:
-        simulate(parsed.hosts, collector, parsed.state_dir, roots, _stopped_by_signals())
+        simulate(parsed.hosts, collector, parsed.state_dir, roots, _stopping(parsed))
     except (SpoolError, ShipperError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def _stopped_by_signals() -> threading.Event:
+def _stopping(parsed: argparse.Namespace) -> threading.Event:
+    """Set by a signal to stop, and on demand by the end of standard input."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    if parsed.until_stdin_closes:
+        threading.Thread(target=_stop_at_end_of_input, args=(stopping,), name="stdin", daemon=True).start()
     return stopping
 
 
-def _once(config: AgentConfig, roots: Roots, *, as_json: bool) -> int:
-    from wattledger_agent.clock import HostClock
+def _stop_at_end_of_input(stopping: threading.Event) -> None:
+    # The kernel closes a pipe whatever ends the program at its other end, so no agent outlives the one that started it.
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    stopping.set()
 
-    inventory = find_sources(config.sources, roots)
-    try:
-        snapshot = once.look(inventory, HostClock(roots.procfs).instant)
-    finally:
-        close_all(inventory)
+
+def _once(config: AgentConfig, roots: Roots, *, as_json: bool) -> int:
+    clock = HostClock(roots.procfs)
+    snapshot = once.look(find_sources(config.sources, roots), clock.instant)
     print(once.as_json(snapshot) if as_json else once.as_text(snapshot))
     return 0 if snapshot.lines else 1
 
@@ -127,6 +137,12 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, one, look, simulation):
         command.add_argument("--sysfs-root", type=Path, default=Path("/sys"), help="where sysfs is mounted")
         command.add_argument("--procfs-root", type=Path, default=Path("/proc"), help="where procfs is mounted")
+    for command in (run, simulation):
+        command.add_argument(
+            "--until-stdin-closes",
+            action="store_true",
+            help="stop when standard input ends, for programs that start an agent of their own",
+        )
     for command in (one, look):
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser

@@ -18,11 +18,23 @@ _TIMEX_BYTES = 256
 _SYNCHRONISED_SECONDS = 10
 
 
+class ClockError(Exception):
+    """The host's boot can't be told; the text says what happened, where, and what to do."""
+
+
 class HostClock:
-    """The clocks of one boot of this host. Raises OSError if the boot id can't be read."""
+    """The clocks of one boot of this host. Raises ClockError if the boot id can't be read."""
 
     def __init__(self, procfs_root: Path = Path("/proc")) -> None:
-        self.boot_id = uuid.UUID((procfs_root / "sys/kernel/random/boot_id").read_text().strip()).bytes
+        path = procfs_root / "sys/kernel/random/boot_id"
+        try:
+            self.boot_id = uuid.UUID(path.read_text().strip()).bytes
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ClockError(
+                f"cannot read the boot id at {path}: {reason}. The agent needs Linux with procfs; in a container mount it "
+                "and name its place with --procfs-root."
+            ) from error
         self._adjtimex = ctypes.CDLL(None, use_errno=True).adjtimex
         self._synchronised = False
         self._asked_nanoseconds = -(10**18)

@@ -4,10 +4,12 @@ Changes nothing. Each check is a small function that returns one finding or more
 """
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import socket
+import ssl
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from wattledger_agent.clock import HostClock, machine_id
-from wattledger_agent.config import AgentConfig, is_loopback, split_address
-from wattledger_agent.inventory import Inventory, Roots, close_all, find_sources
+from wattledger_agent.clock import ClockError, HostClock, machine_id
+from wattledger_agent.config import AgentConfig, CollectorConfig, is_loopback, split_address
+from wattledger_agent.inventory import Inventory, Roots, close_all, find_sources, without_name
 from wattledger_agent.readings import Method
 
 Verdict = Literal["ok", "warning", "failure"]
@@ -106,9 +108,9 @@ def _sources(inventory: Inventory) -> Iterator[Finding]:
             what = f"{len(source.specs)} channels" if source.specs else "utilization"
             yield Finding(source.source.name, "ok", what)
         for note in source.source.notes():
-            yield Finding(source.source.name, "warning", note)
+            yield Finding(source.source.name, "warning", without_name(source.source.name, note))
     for missing in inventory.missing:
-        yield Finding(missing.source, "warning", missing.reason, missing.remedy)
+        yield Finding(missing.source, "warning", without_name(missing.source, missing.reason), missing.remedy)
     if not inventory.specs:
         yield Finding("sources", "failure", "nothing can be metered", "Follow a remedy above, or enable `sources.estimate`.")
 
@@ -116,8 +118,9 @@ def _sources(inventory: Inventory) -> Iterator[Finding]:
 def _clock(roots: Roots) -> Iterator[Finding]:
     try:
         now = HostClock(roots.procfs).instant()
-    except (OSError, ValueError) as error:
-        yield Finding("clock", "failure", f"no boot id: {error}", "Mount procfs and name its place with --procfs-root.")
+    except ClockError as error:
+        found, _, remedy = str(error).partition(". ")
+        yield Finding("clock", "failure", found, remedy)
         return
     if now.synchronised:
         yield Finding("clock", "ok", "synchronised, says the kernel")
@@ -146,7 +149,13 @@ def _identity(config: AgentConfig) -> Iterator[Finding]:
 
 def _state_folder(config: AgentConfig) -> Iterator[Finding]:
     folder = Path(config.state_dir)
-    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    # os.path: a folder that may not be looked into is no error there, but one that does not exist.
+    existing = next(path for path in (folder, *folder.resolve().parents) if os.path.lexists(path))
+    if not os.path.isdir(existing):
+        yield Finding(
+            "spool", "failure", f"{existing} is a file, no folder", "Move it away, or set `state_dir` to another folder."
+        )
+        return
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
@@ -156,7 +165,7 @@ def _state_folder(config: AgentConfig) -> Iterator[Finding]:
             "spool",
             "failure",
             f"cannot write to {existing}: {error.strerror}",
-            f"Let user id {os.getuid()} write there, or set `state_dir`.",
+            f"Let user id {os.getuid()} write there, or set `state_dir` to another folder.",
         )
         return
     if free < DISK_FREE_BYTES_MIN:
@@ -184,27 +193,95 @@ def _certificates(config: AgentConfig) -> Iterator[Finding]:
                 "Give `ca_file`, `certificate_file` and `key_file` under [collector].",
             )
         return
+    try:
+        _tls(collector)
+    except TlsProblemError as problem:
+        yield Finding("certificates", "failure", problem.found, problem.remedy)
+    else:
+        yield Finding("certificates", "ok", f"{collector.certificate_file} and its key belong together")
+
+
+class TlsProblemError(Exception):
+    """Certificate files that can't be used."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(found)
+        self.found = found
+        self.remedy = remedy
+
+
+def _tls(collector: CollectorConfig) -> ssl.SSLContext:
+    """TLS with the configured files, as gRPC will use them. Raises TlsProblemError."""
     for name in (collector.ca_file, collector.certificate_file, collector.key_file):
         try:
-            text = Path(name).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            yield Finding("certificates", "failure", f"cannot read {name}: {error}", "Let the agent's user read it.")
-            continue
-        if "-----BEGIN" in text:
-            yield Finding("certificates", "ok", name)
-        else:
-            yield Finding("certificates", "failure", f"{name} is not PEM", "Convert it: openssl x509 -in FILE -out FILE.pem")
+            Path(name).read_bytes()
+        except OSError as error:
+            raise TlsProblemError(
+                f"cannot read {name}: {error.strerror}", f"Put it there, or let user id {os.getuid()} read it."
+            ) from error
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["h2"])
+    try:
+        context.load_verify_locations(collector.ca_file)
+    except ssl.SSLError as error:
+        raise TlsProblemError(
+            f"{collector.ca_file} holds no certificate", "Give the authority's certificate as PEM (-----BEGIN CERTIFICATE)."
+        ) from error
+    try:
+        context.load_cert_chain(collector.certificate_file, collector.key_file, password=_no_password)
+    except (ssl.SSLError, ValueError) as error:
+        raise TlsProblemError(
+            f"{collector.certificate_file} and {collector.key_file} are no certificate with its key",
+            "Give two PEM files that were made together, the key without a password.",
+        ) from error
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")
 
 
 def _collector(config: AgentConfig) -> Iterator[Finding]:
-    host, port = split_address(config.collector.address, "configuration")
+    collector = config.collector
+    host, port = split_address(collector.address, "configuration")
     try:
-        with socket.create_connection((host, port), timeout=CONNECT_SECONDS_MAX):
-            yield Finding("collector", "ok", f"{config.collector.address} answers")
+        with socket.create_connection((host, port), timeout=CONNECT_SECONDS_MAX) as connection:
+            if collector.uses_tls:
+                with contextlib.suppress(TlsProblemError):  # Told above.
+                    _greet(_tls(collector), connection, collector.server_name or host)
+            yield Finding("collector", "ok", f"{collector.address} answers")
     except OSError as error:
         yield Finding(
             "collector",
             "warning",
-            f"{config.collector.address} does not answer: {error}",
-            "Start it, or mend the address or the firewall; until then the spool keeps everything.",
+            f"{collector.address} does not answer: {_reason(error)}",
+            f"{_collector_remedy(error)} Until then the spool keeps everything.",
         )
+
+
+def _greet(context: ssl.SSLContext, connection: socket.socket, name: str) -> None:
+    """Shake hands as a stream does. Raises OSError."""
+    with context.wrap_socket(connection, server_hostname=name) as wrapped:
+        # With TLS 1.3 a refused certificate is told after the handshake, in place of the server's first words.
+        if not wrapped.recv(1):
+            raise ConnectionResetError(errno.ECONNRESET, "it ended the connection")
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or error})"
+    return error.strerror or str(error)
+
+
+def _collector_remedy(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "Give the authority that signed it as `ca_file`, and the name in it as `server_name`."
+    if isinstance(error, ssl.SSLError):
+        return "Let the collector's authority sign this agent's certificate, and use TLS on both sides."
+    if isinstance(error, socket.gaierror):
+        return "Correct the name in `collector.address`, or this host's DNS."
+    if isinstance(error, ConnectionRefusedError):
+        return "Start the collector, or correct the port in `collector.address`."
+    return "Correct `collector.address`, or open the firewall for it."

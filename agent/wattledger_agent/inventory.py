@@ -86,6 +86,11 @@ def replay_source(config: ReplayConfig) -> ReplaySource:
     )
 
 
+def without_name(source: str, text: str) -> str:
+    """A source's sentence without the source's name before it, for where that stands already."""
+    return text.removeprefix(f"{source}: ")
+
+
 def close_all(inventory: Inventory) -> None:
     """Close every opened source."""
     for source in inventory.opened:

@@ -1,20 +1,27 @@
 """`wattledger-agent once`: one reading of every source, as a tree of channels.
 
-Books nothing and touches no spool: two reads and the difference between them, through the same meter as a running agent.
+Books nothing and touches no spool: a few reads and the differences between them, through the same meter as a running agent.
 """
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from wattledger_agent.counters import Instant
-from wattledger_agent.inventory import Inventory
+from wattledger_agent.inventory import Inventory, without_name
 from wattledger_agent.meter import Meter
-from wattledger_agent.readings import ChannelKey, ChannelSpec, Method, Reading, Role, TryAgain, UtilizationReading
+from wattledger_agent.readings import ChannelKey, Component, Gone, Method, Reading, Role, TryAgain, UtilizationReading
+from wattledger_agent.worker import Reader, reader_for
 
-# Long enough that a counter which is refreshed every millisecond, and a sensor that shows the mean of a second, have moved.
-SPAN_SECONDS = 1.0
+# A power needs two values, and an estimate has its first value when a load was seen between two reads.
+READS = 3
+
+# Long enough that a counter which is refreshed every millisecond has moved, and the kernel's CPU times too.
+PAUSE_SECONDS = 0.5
+
+# A driver that has not answered by then hangs.
+DEADLINE_SECONDS = 5.0
 
 METHOD_WORDS = {Method.COUNTER: "counter", Method.INTEGRAL: "integral of measured power", Method.MODEL: "MODELLED"}
 ROLE_WORDS = {Role.LEAF: "booked", Role.RESIDUAL: "booked, signed", Role.METER: "meter", Role.SHOWN: "shown only"}
@@ -22,50 +29,61 @@ ROLE_WORDS = {Role.LEAF: "booked", Role.RESIDUAL: "booked, signed", Role.METER: 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One channel as shown. power_watts None: it could not be read, and `problem` says why."""
+    """One channel as shown. power_watts None: it has no value, and `problem` says why.
+
+    parent: the channel that contains it. lower_ratio, upper_ratio: 95 % band; 0: unknown. model: the part's name.
+    """
 
     key: ChannelKey
-    spec: ChannelSpec
+    component: Component
+    method: Method
+    role: Role
+    parent: ChannelKey | None
+    lower_ratio: float
+    upper_ratio: float
+    model: str
     power_watts: float | None
     problem: str
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One look at everything. missing: source, reason, remedy."""
+    """One look at everything. notes: source and sentence. missing: source, reason, remedy."""
 
     lines: list[Line]
     utilizations: list[UtilizationReading]
-    notes: list[str]
+    notes: list[tuple[str, str]]
     missing: list[tuple[str, str, str]]
 
     @property
-    def booked_watts(self) -> float:
-        """Power of the accounted cut."""
-        return sum(line.power_watts or 0.0 for line in self.lines if line.spec.role in (Role.LEAF, Role.RESIDUAL))
+    def booked_watts(self) -> float | None:
+        """Power of the accounted cut; None where no channel of it has a value."""
+        powers = [line.power_watts for line in self.lines if line.role in (Role.LEAF, Role.RESIDUAL)]
+        known = [power for power in powers if power is not None]
+        return sum(known) if known else None
 
 
 def look(inventory: Inventory, instant: Callable[[], Instant], sleep: Callable[[float], None] = time.sleep) -> Snapshot:
-    """Read every source twice, a second apart."""
+    """Read every source a few times within a second, and close it. Never raises for what a source does."""
     meter = Meter(state=None, integral_gap_seconds_max=10.0)
     meter.offer(inventory.specs, instant())
+    readers = [reader_for(source.source) for source in inventory.opened]
     readings: list[Reading] = []
-    for remaining in (1, 0):
-        now = instant()
-        readings = [reading for source in inventory.opened for reading in source.source.read(now.boottime_nanoseconds)]
-        meter.observe(readings, now)
-        if remaining:
-            sleep(SPAN_SECONDS)
-    powers = {(power.device, power.domain): power.power_milliwatts / 1000 for power in meter.live()}
-    problems = {reading.key: reading.reason for reading in readings if isinstance(reading, TryAgain)}
+    try:
+        for remaining in range(READS - 1, -1, -1):
+            now = instant()
+            readings = _read(readers, now)
+            meter.observe(readings, now)
+            if remaining:
+                sleep(PAUSE_SECONDS)
+    finally:
+        for reader in readers:
+            reader.close()
     return Snapshot(
-        [
-            Line(spec.key, spec, powers.get((spec.key.device, spec.key.domain)), problems.get(spec.key, ""))
-            for spec in inventory.specs
-        ],
+        _lines(meter, readers, readings),
         [reading for reading in readings if isinstance(reading, UtilizationReading)],
-        [note for source in inventory.opened for note in source.source.notes()],
-        [(missing.source, missing.reason, missing.remedy) for missing in inventory.missing],
+        [*((name, without_name(name, note)) for name, note in _notes(inventory)), *_refusals(meter)],
+        [(missing.source, without_name(missing.source, missing.reason), missing.remedy) for missing in inventory.missing],
     )
 
 
@@ -74,18 +92,18 @@ def as_text(snapshot: Snapshot) -> str:
     lines: list[str] = []
     known = {line.key for line in snapshot.lines}
     for line in snapshot.lines:
-        if line.spec.parent not in known:
+        if line.parent not in known:
             _branch(line, snapshot.lines, 0, lines)
     for reading in snapshot.utilizations:
-        lines.append(f"{reading.device:<34} {reading.kind.name.lower():<8} {reading.ratio:8.1%}")
-    lines.append(f"{'booked in all':<34} {'':<8} {snapshot.booked_watts:8.1f} W")
-    lines += [f"note: {note}" for note in snapshot.notes]
-    lines += [f"{source}: not read. {reason} {remedy}" for source, reason, remedy in snapshot.missing]
+        lines.append(f"{reading.device:<44} {reading.kind.name.lower():<8} {reading.ratio:>10.1%}")
+    lines.append(f"{'booked in all':<44} {'':<8} {_watts(snapshot.booked_watts):>10}")
+    lines += [f"{source}: {note}" for source, note in snapshot.notes]
+    lines += [f"{source}: not read: {reason} {remedy}" for source, reason, remedy in snapshot.missing]
     return "\n".join(lines)
 
 
 def as_json(snapshot: Snapshot) -> str:
-    """For programs; the same facts. Power in watts, null where a channel could not be read."""
+    """For programs; the same facts. Power in watts, null where a channel has no value."""
     return json.dumps(
         {
             "channels": [
@@ -93,14 +111,14 @@ def as_json(snapshot: Snapshot) -> str:
                     "device": line.key.device,
                     "domain": line.key.domain,
                     "source": line.key.source,
-                    "component": line.spec.component.name.lower(),
-                    "method": line.spec.method.name.lower(),
-                    "role": line.spec.role.name.lower(),
-                    "parent": f"{line.spec.parent.device}/{line.spec.parent.domain}" if line.spec.parent else None,
+                    "component": line.component.name.lower(),
+                    "method": line.method.name.lower(),
+                    "role": line.role.name.lower(),
+                    "parent": f"{line.parent.device}/{line.parent.domain}" if line.parent else None,
                     "power_watts": line.power_watts,
-                    "uncertainty_lower_ratio": line.spec.uncertainty_lower_ratio,
-                    "uncertainty_upper_ratio": line.spec.uncertainty_upper_ratio,
-                    "model": line.spec.model,
+                    "uncertainty_lower_ratio": line.lower_ratio,
+                    "uncertainty_upper_ratio": line.upper_ratio,
+                    "model": line.model,
                     "problem": line.problem or None,
                 }
                 for line in snapshot.lines
@@ -110,7 +128,7 @@ def as_json(snapshot: Snapshot) -> str:
                 for reading in snapshot.utilizations
             ],
             "booked_power_watts": snapshot.booked_watts,
-            "notes": snapshot.notes,
+            "notes": [{"source": source, "note": note} for source, note in snapshot.notes],
             "missing": [
                 {"source": source, "reason": reason, "remedy": remedy} for source, reason, remedy in snapshot.missing
             ],
@@ -119,15 +137,60 @@ def as_json(snapshot: Snapshot) -> str:
     )
 
 
+def _read(readers: Sequence[Reader], now: Instant) -> list[Reading]:
+    for reader in readers:
+        reader.begin(now.boottime_nanoseconds)
+    return [reading for reader in readers for reading in reader.finish(DEADLINE_SECONDS)]
+
+
+def _lines(meter: Meter, readers: Sequence[Reader], readings: Sequence[Reading]) -> list[Line]:
+    """All channels as the meter took them: with their place in the sum, and with the residuals that it reckons."""
+    powers = {(power.device, power.domain): power.power_milliwatts / 1000 for power in meter.live()}
+    failures = {reader.source.name: reader.health.last_error for reader in readers}
+    reasons = {reading.key: reading.reason for reading in readings if isinstance(reading, TryAgain | Gone)}
+    channels = meter.catalog().channels
+    keys = {channel.channel: ChannelKey(channel.device, channel.domain, channel.source) for channel in channels}
+    lines = []
+    for channel in channels:
+        key = keys[channel.channel]
+        power = None if channel.closed else powers.get((key.device, key.domain))
+        problem = reasons.get(key, "") or (failures.get(key.source, "") if power is None else "")
+        lines.append(
+            Line(
+                key,
+                Component(channel.component),
+                Method(channel.method),
+                Role(channel.role),
+                keys.get(channel.parent_channel),
+                channel.uncertainty_lower_ratio,
+                channel.uncertainty_upper_ratio,
+                channel.model,
+                power,
+                without_name(key.source, problem),
+            )
+        )
+    return lines
+
+
+def _notes(inventory: Inventory) -> list[tuple[str, str]]:
+    return [(source.source.name, note) for source in inventory.opened for note in source.source.notes()]
+
+
+def _refusals(meter: Meter) -> list[tuple[str, str]]:
+    return [(key.source, f"not metered: {reason}") for key, reason in meter.refused.items()]
+
+
+def _watts(watts: float | None) -> str:
+    return "unread" if watts is None else f"{watts:.1f} W"
+
+
 def _branch(line: Line, every: list[Line], depth: int, out: list[str]) -> None:
     name = "  " * depth + f"{line.key.device} {line.key.domain}"
-    value = "unread" if line.power_watts is None else f"{line.power_watts:.1f} W"
-    spec = line.spec
-    band = ""
-    if spec.uncertainty_upper_ratio:
-        band = f", 95 % band -{spec.uncertainty_lower_ratio:.0%} +{spec.uncertainty_upper_ratio:.0%}"
-    what = f"{METHOD_WORDS[spec.method]}, {ROLE_WORDS[spec.role]}{band}"
-    out.append(f"{name:<34} {line.key.source:<8} {value:>10}  ({what}) {line.problem or spec.model}".rstrip())
+    band = f", 95 % band -{line.lower_ratio:.0%} +{line.upper_ratio:.0%}" if line.upper_ratio else ""
+    what = f"{METHOD_WORDS[line.method]}, {ROLE_WORDS[line.role]}{band}"
+    out.append(
+        f"{name:<44} {line.key.source:<8} {_watts(line.power_watts):>10}  ({what}) {line.problem or line.model}".rstrip()
+    )
     for other in every:
-        if other.spec.parent == line.key:
+        if other.parent == line.key:
             _branch(other, every, depth + 1, out)

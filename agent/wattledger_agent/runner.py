@@ -10,6 +10,8 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from wattledger_agent.clock import HostClock, dmi_uuid, machine_id
@@ -18,11 +20,12 @@ from wattledger_agent.counters import Instant
 from wattledger_agent.inventory import Inventory, Roots, find_sources, replay_source
 from wattledger_agent.meter import Meter
 from wattledger_agent.own_cost import ProcessCost
-from wattledger_agent.readings import SourceUnavailableError
+from wattledger_agent.readings import NANOSECONDS_PER_SECOND, Reading, SourceUnavailableError
 from wattledger_agent.sampler import Cadence, Sampler
 from wattledger_agent.session import Identity
 from wattledger_agent.shipper import Shipper
-from wattledger_agent.spool import Spool, SpoolError
+from wattledger_agent.sources.replay import ReplaySource
+from wattledger_agent.spool import Spool, SpoolError, SpoolLockedError
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 log = logging.getLogger("wattledger.agent")
@@ -31,6 +34,9 @@ MEBIBYTE = 1024 * 1024
 
 # At the end of a run this long is spent on sending what is still in the spool; the rest is sent after the next start.
 FAREWELL_SECONDS = 2.0
+
+# An agent that was told to stop needs its farewell, and the last write.
+LOCK_SECONDS_MAX = FAREWELL_SECONDS + 2.0
 
 # Rows of a recording in one spool record: at an hour a row these are two days, and a record stays small.
 REPLAY_ROWS_PER_RECORD = 48
@@ -59,31 +65,65 @@ def host_id(config: AgentConfig) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
-            # Written whole or not at all: half an id would be another host.
-            partial = path.with_suffix(".partial")
-            partial.write_text(f"host-{uuid.uuid4().hex[:12]}\n")
-            partial.replace(path)
-        return path.read_text().strip()
-    except OSError as error:
+            _write_whole(path, f"host-{uuid.uuid4().hex[:12]}\n")
+        made = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise RunError(
-            f"cannot keep the host's id in {path}: {error.strerror}. Let the agent's user write to `state_dir`, "
+            f"cannot keep the host's id in {path}: {reason}. Let the agent's user write to `state_dir`, "
             "or set `host` in the configuration."
         ) from error
+    if not made:
+        raise RunError(
+            f"{path} is empty, so this host has lost its id. Write the one that `wattledger-collector host list` shows into "
+            "it, or remove it to go on as a new host."
+        )
+    return made
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all, also if the power fails: half an id would be another host."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
 
 
 def run(config: AgentConfig, roots: Roots, stopping: threading.Event) -> None:
-    """Meter this host until `stopping` is set. Raises RunError."""
+    """Meter this host until `stopping` is set. Raises RunError, ClockError or ShipperError."""
     if config.sources.replay is not None:
         replay(config, config.sources.replay, stopping)
         return
-    clock = _host_clock(roots)
-    inventory = find_sources(config.sources, roots)
-    _tell(inventory)
-    if not inventory.specs and not inventory.opened:
-        raise RunError("no sensor can be read and the estimate is off. Run `wattledger-agent doctor` for the remedies.")
-    spool = _open_spool(config, clock.instant(), machine_id(), dmi_uuid(roots.sysfs))
+    clock = HostClock(roots.procfs)
     identity = _identity(config, clock.boot_id)
-    shipper = Shipper(spool, identity, config.collector, clock.instant)
+    spool = _open_spool(config, clock.instant(), machine_id(), dmi_uuid(roots.sysfs))
+    try:
+        shipper = Shipper(spool, identity, config.collector, clock.instant)
+        try:
+            inventory = find_sources(config.sources, roots)
+            _tell(inventory)
+            if not inventory.opened:
+                raise RunError(
+                    "no sensor can be read and the estimate is off. Run `wattledger-agent doctor` for the remedies."
+                )
+            log.info("metering %s for the collector at %s", identity.host or "this host", config.collector.address)
+            _meter(config, clock, spool, shipper, inventory, stopping)
+        finally:
+            _farewell(spool, shipper)
+    finally:
+        spool.close()
+
+
+def _meter(
+    config: AgentConfig,
+    clock: HostClock,
+    spool: Spool,
+    shipper: Shipper,
+    inventory: Inventory,
+    stopping: threading.Event,
+) -> None:
     notifier = Notifier()
     sampler = Sampler(
         inventory.opened,
@@ -99,12 +139,7 @@ def run(config: AgentConfig, roots: Roots, stopping: threading.Event) -> None:
     shipper.on_settings = sampler.apply
     shipper.start()
     notifier.ready()
-    log.info("metering %s for the collector at %s", identity.host or "this host", config.collector.address)
-    try:
-        sampler.run()
-    finally:
-        _farewell(spool, shipper)
-        spool.close()
+    sampler.run()
 
 
 def replay(config: AgentConfig, recording: ReplayConfig, stopping: threading.Event) -> None:
@@ -118,13 +153,23 @@ def replay(config: AgentConfig, recording: ReplayConfig, stopping: threading.Eve
         log.info("%s", note)
     opening = source.opening()
     last = LastInstant(opening)
-    spool = _open_spool(config, opening, machine_id(), "")
-    shipper = Shipper(spool, _identity(config, opening.boot_id, pb.TIME_SOURCE_RECORDED), config.collector, lambda: last.now)
+    # A folder of its own: in this host's own account recorded energy would pass for metered.
+    spool = _open_spool(config, opening, machine_id(), "", folder="recorded")
+    # The host name of whoever replays is none of the recorded machine's.
+    identity = Identity(config.host, version(), machine_id(), opening.boot_id, config.labels, pb.TIME_SOURCE_RECORDED)
+    shipper = Shipper(spool, identity, config.collector, lambda: last.now)
+    outdated = threading.Event()
+
+    def give_up() -> None:
+        outdated.set()
+        stopping.set()
+
+    shipper.on_new_epoch = give_up
     meter = Meter(state=spool.last_state, integral_gap_seconds_max=0.0)
     meter.offer(specs, opening)
     shipper.start()
     try:
-        for index, (now, readings) in enumerate(source.rows(), start=1):
+        for index, (now, readings) in enumerate(_unplayed_rows(source, meter, last), start=1):
             if recording.speed:
                 stopping.wait((now.boottime_nanoseconds - last.now.boottime_nanoseconds) / 1e9 / recording.speed)
             if stopping.is_set():
@@ -140,6 +185,33 @@ def replay(config: AgentConfig, recording: ReplayConfig, stopping: threading.Eve
         shipper.stop()
         spool.close()
         source.close()
+    if outdated.is_set():
+        raise RunError(
+            f"the collector holds more of {config.host or 'this host'} than {config.state_dir} knows of: the folder is an "
+            "older copy. Put the newer one back, or replay under another `host` with a `state_dir` of its own."
+        )
+    if not stopping.is_set():
+        log.info("%s is in the ledger up to %s", recording.path, _recorded_time(last.now))
+
+
+def _unplayed_rows(source: ReplaySource, meter: Meter, last: "LastInstant") -> Iterator[tuple[Instant, list[Reading]]]:
+    """The rows after those that the spool has from before a restart, or from an earlier recording of the device."""
+    played = 0
+    for now, readings in source.rows():
+        if meter.is_past(now):
+            played += 1
+            last.now = now
+            continue
+        if played:
+            log.info("going on after %s: the %d rows up to there were metered before", _recorded_time(last.now), played)
+            played = 0
+        yield now, readings
+    if played:
+        log.info("nothing is new: all %d rows up to %s were metered before", played, _recorded_time(last.now))
+
+
+def _recorded_time(now: Instant) -> str:
+    return datetime.fromtimestamp(now.realtime_nanoseconds // NANOSECONDS_PER_SECOND, UTC).isoformat()
 
 
 class LastInstant:
@@ -186,28 +258,25 @@ def _spool_replayed(meter: Meter, spool: Spool, shipper: Shipper, now: Instant, 
         pass
 
 
-def _host_clock(roots: Roots) -> HostClock:
-    try:
-        return HostClock(roots.procfs)
-    except OSError as error:
-        raise RunError(
-            f"cannot read the boot id at {error.filename}: {error.strerror}. The agent needs Linux with procfs; in a "
-            "container mount it and name its place with --procfs-root."
-        ) from error
-
-
-def _open_spool(config: AgentConfig, opening: Instant, machine: str, dmi: str) -> Spool:
-    try:
-        return Spool.open(
-            Path(config.state_dir) / "spool",
-            machine_id=machine,
-            dmi_uuid=dmi,
-            opening=opening,
-            new_epoch=lambda: os.urandom(16),
-            quota_bytes=config.spool_quota_mebibytes * MEBIBYTE,
-        )
-    except SpoolError as error:
-        raise RunError(str(error)) from error
+def _open_spool(config: AgentConfig, opening: Instant, machine: str, dmi: str, *, folder: str = "spool") -> Spool:
+    """The spool, once it is free: an agent whose supervisor died is just ending when the next one starts."""
+    until = time.monotonic() + LOCK_SECONDS_MAX
+    while True:
+        try:
+            return Spool.open(
+                Path(config.state_dir) / folder,
+                machine_id=machine,
+                dmi_uuid=dmi,
+                opening=opening,
+                new_epoch=lambda: os.urandom(16),
+                quota_bytes=config.spool_quota_mebibytes * MEBIBYTE,
+            )
+        except SpoolLockedError as error:
+            if time.monotonic() >= until:
+                raise RunError(str(error)) from error
+            time.sleep(0.1)
+        except SpoolError as error:
+            raise RunError(str(error)) from error
 
 
 def _identity(

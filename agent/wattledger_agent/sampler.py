@@ -177,9 +177,14 @@ class Sampler:
         return readings
 
     def _begin_epoch(self, now: Instant) -> None:
+        try:
+            self._spool.renew(now)
+        except SpoolError as error:
+            # What is metered meanwhile still belongs to the old epoch; the next tick tries again.
+            self._tell_spool_error(str(error))
+            return
         self._renewal_wanted.clear()
         log.warning("the spool is older than what the collector has committed: a new epoch begins")
-        self._spool.renew(now)
         self._meter = self._make_meter(None)
 
     def _make_meter(self, state: bytes | None) -> Meter:

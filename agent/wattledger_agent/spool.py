@@ -44,6 +44,10 @@ class SpoolError(Exception):
     """The spool can't be used; the text says what happened, where, and what to do."""
 
 
+class SpoolLockedError(SpoolError):
+    """Another agent has the spool open; it may be one that is just ending."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One spooled payload, under the sequences from first to last (one, unless it was thinned)."""
@@ -327,7 +331,7 @@ def _lock(files: Files, directory: Path) -> Callable[[], None]:
         files.sync_directory(directory.parent)
         return files.lock(directory / _LOCK)
     except BlockingIOError as error:
-        raise SpoolError(
+        raise SpoolLockedError(
             f"{directory} is in use by another agent. Stop that one, or give this one a state folder of its own."
         ) from error
     except OSError as error:
