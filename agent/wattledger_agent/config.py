@@ -96,7 +96,7 @@ class FakeConfig(Strict, frozen=True):
 
 
 class ReplayConfig(Strict, frozen=True):
-    """Recorded power from a CSV or TSV file; with it, no other source is read.
+    """Recorded power from a CSV or TSV file, or one of them in gzip; with it, no other source is read.
 
     label: whether a row's time is the start or the end of the span that its mean holds for.
     span_seconds: length of that span. speed: recorded seconds a second; 0: as fast as possible.
@@ -201,6 +201,11 @@ def _check(config: AgentConfig, origin: str) -> None:
         )
     if len(config.labels) > LABELS_MAX:
         raise ConfigError(f"{origin}: {len(config.labels)} labels are too many; keep at most {LABELS_MAX}.")
+    if config.sources.replay is not None and not config.host and not collector.uses_tls:
+        raise ConfigError(
+            f"{origin}: `sources.replay` needs `host`: the id under which the recorded machine stands in the ledger. "
+            "A recording must not pass for this host."
+        )
     for key, value in config.labels.items():
         if max(len(key), len(value)) > LABEL_CHARACTERS_MAX:
             raise ConfigError(f"{origin}: label `{key[:40]}` is longer than {LABEL_CHARACTERS_MAX} characters; shorten it.")

@@ -88,13 +88,17 @@ class Meter:
         """Register channels, or go on with those that the state knows. Several calls add up; a key's last spec counts."""
         self._roster.offer(specs, now)
 
+    def is_past(self, now: Instant) -> bool:
+        """Say whether a row at this time is not after the last one of its boot, so that `observe` would ignore it."""
+        return now.boot_id == self._boot_id and now.boottime_nanoseconds <= self._boottime
+
     def observe(self, readings: Sequence[Reading], now: Instant) -> None:
         """Take one row of readings at this time. A row that is not after the last one of its boot is ignored."""
         for reading in readings:
             if type(reading) is Gone and not self._roster.remove(reading.key, now):
                 self.ignored_readings += 1
         self._roster.arrange()
-        if now.boot_id == self._boot_id and now.boottime_nanoseconds <= self._boottime:
+        if self.is_past(now):
             self.ignored_rows += 1
             return
         self._mark_holes(readings, now)

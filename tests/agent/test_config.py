@@ -37,6 +37,7 @@ def test_values_arrive() -> None:
         ("[labels]\n" + "\n".join(f"l{i} = 'x'" for i in range(33)), "33 labels are too many"),
         ("[labels]\nrack = '" + "x" * 300 + "'", "label `rack` is longer than 256 characters"),
         ("[sources.replay]\nspeed = 1", "missing required field `path`"),
+        ("[sources.replay]\npath = 'r.csv'", "`sources.replay` needs `host`"),
     ],
 )
 def test_each_fault_is_told_with_its_remedy(text: str, told: str) -> None:

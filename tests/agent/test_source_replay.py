@@ -1,5 +1,6 @@
 """Recorded power: exact watts, local times, gaps that stay gaps, and refusals that name line and column."""
 
+import gzip
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -186,6 +187,37 @@ def test_the_channel_is_what_it_was_said_to_be() -> None:
     assert again.opening() == opening
     assert opening == Instant(opening.boot_id, opening.realtime_nanoseconds, opening.boottime_nanoseconds, True, 0)
     assert all("line 7" in note for note in replay.notes())
+
+
+def test_a_packed_recording_is_the_same(tmp_path: Path) -> None:
+    """A gzip file is read as the table in it; one cut short is refused in one sentence."""
+    packed = tmp_path / "r.csv.gz"
+    packed.write_bytes(gzip.compress(SPRING.read_bytes()))
+    plain, unpacked = source(SPRING), source(packed)
+    assert plain.open()[0].key == unpacked.open()[0].key
+    assert list(plain.rows()) == list(unpacked.rows())
+
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(SourceUnavailableError, match=r"r\.csv\.gz is no whole gzip file"):
+        source(packed).open()
+
+
+def test_a_longer_recording_goes_on_where_the_shorter_one_ended(tmp_path: Path) -> None:
+    """A device's recorded time is one: what a first file told of is not metered again from a longer one."""
+    meter = Meter(state=None, integral_gap_seconds_max=0.0)
+    path = tmp_path / "r.csv"
+    column = (0, 0, 0)
+    for hours in (2, 3):
+        path.write_text("timestamp,power_watts\n" + "".join(f"2025-10-31 {hour:02}:00,100\n" for hour in range(hours)))
+        replay = ReplaySource(path)
+        meter.offer(replay.open(), replay.opening())
+        for now, readings in replay.rows():
+            assert meter.is_past(now) is (hours == 3 and now.boottime_nanoseconds <= utc("2025-10-31 02:00"))
+            meter.observe(readings, now)
+        cut = meter.cut(now)
+        assert cut is not None
+        (column,) = meter_columns(cut.payload)
+    assert column == (3 * 100 * 3600 * 10**6, 0, 0)
 
 
 def test_without_a_bound_the_highest_mean_makes_one(tmp_path: Path) -> None:

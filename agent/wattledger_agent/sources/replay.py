@@ -1,11 +1,14 @@
 """Plays recorded power: each row of a table is a mean power that held for its span, at the time that the recording says.
 
 Reads no sensor, and is not asked by the sampler: whoever plays it takes `rows` as fast as wanted. The table is CSV (comma or
-semicolon) or TSV in UTF-8, with or without byte order mark, with a header; two of its columns are used, in either order of
-time. Times are ISO 8601, those without an offset in a given IANA time zone: a local hour that comes twice is taken as the
-first, unless it was taken already; one that does not exist is an error. Rows that are missing, or have no power, are gaps.
+semicolon) or TSV in UTF-8, with or without byte order mark, with a header, and may be packed by gzip; two of its columns
+are used, in either order of time. Times are ISO 8601, those without an offset in a given IANA time zone: a local hour that
+comes twice is taken as the first, unless it was taken already; one that does not exist is an error. Rows that are missing,
+or have no power, are gaps.
 """
 
+import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -39,6 +42,8 @@ RECORDING_BYTES_MAX = 128 * 2**20
 
 # A mean can be exceeded within its span, but by what is anyone's guess; half as much again is ours.
 POWER_BOUND_RATIO = 1.5
+
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 class ReplaySource:
@@ -76,8 +81,11 @@ class ReplaySource:
     def open(self) -> Sequence[ChannelSpec]:
         """Read and check the whole recording, and return its channel. Raises SourceUnavailableError."""
         try:
-            with self._path.open("rb") as file:
-                content = file.read(RECORDING_BYTES_MAX + 1)
+            content = _read(self._path)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise SourceUnavailableError(
+                f"replay: the recording {self._path} is no whole gzip file: {error}.", "Fetch or compress it again."
+            ) from error
         except OSError as error:
             raise SourceUnavailableError(
                 f"replay: the recording {self._path} can't be read: {error.strerror}.",
@@ -88,8 +96,9 @@ class ReplaySource:
         except RecordingError as error:
             raise SourceUnavailableError(f"replay: {error}", "Nothing of it was booked.") from error
         self._check_bound()
-        # A recording is one machine's time: read again, it is the same boot, so that nothing of it can be booked twice.
-        self._boot_id = sha256(content).digest()[:16]
+        # A device's recorded time is one boot whatever file tells of it: read again, or from a longer file, it is known what
+        # was metered before, so that nothing is booked twice.
+        self._boot_id = sha256(f"recorded {self._key.device}".encode()).digest()[:16]
         return [self._spec()]
 
     def opening(self) -> Instant:
@@ -154,6 +163,17 @@ class ReplaySource:
 
     def _instant(self, nanoseconds: int) -> Instant:
         return Instant(self._boot_id, nanoseconds, nanoseconds, True, 0)
+
+
+def _read(path: Path) -> bytes:
+    """Return the table's bytes, one more than allowed if it is too large. Raises OSError, EOFError and zlib.error."""
+    with path.open("rb") as file:
+        if file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC:
+            file.seek(0)
+            with gzip.open(file) as unpacked:
+                return unpacked.read(RECORDING_BYTES_MAX + 1)
+        file.seek(0)
+        return file.read(RECORDING_BYTES_MAX + 1)
 
 
 def _ceiling(span: Span) -> int:
