@@ -29,7 +29,7 @@ _CACHE_KIBIBYTES: Final = 65_536
 # Pages (of 4 KiB) in the log before they are copied to the main file: a page that changes in each commit is copied once.
 _CHECKPOINT_PAGES: Final = 8_192
 
-# CPython keeps this many prepared statements; the hot writes use about thirty.
+# CPython keeps this many prepared statements; the hot writes use sixty.
 _PREPARED_STATEMENTS_MAX: Final = 128
 
 _SYNCHRONOUS_FULL: Final = 2

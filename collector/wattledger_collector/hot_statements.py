@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Final
 
-# Rows in one statement. The largest stays below SQLite's least limit of 32,766 values and takes a few microseconds to bind.
-_ROWS_IN_STATEMENT: Final = (512, 64, 8, 1)
+# Rows in one statement: any number of rows takes few statements. The largest stays below SQLite's least limit of 32,766
+# values for the widest table.
+_ROWS_IN_STATEMENT: Final = (1024, 256, 64, 16, 4, 1)
 
 # The values of one row.
 Values = tuple[int | str | bytes | float | None, ...]

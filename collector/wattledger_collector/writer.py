@@ -2,13 +2,16 @@
 
 Decides nothing about energy or protocol: ledger.py computes bookings, the store decides whether they hold, session.py says
 what an agent is told. An answer is given after the commit has returned, never before.
+
+Batches are computed in the event loop as they come, from the rows that were committed last: two threads that compute would
+only take the interpreter's lock from each other. The thread waits for the disk, and reads what is not known.
 """
 
 import asyncio
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -115,7 +118,11 @@ class Writer:
         self._works: deque[_Pending] = deque()
         self._wake = threading.Condition()
         self._stopping = False
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        # By host, oldest first; touched by the event loop alone.
+        self._known: dict[str, _Known] = {}
+        # How many works of a host are not answered yet; as the above.
+        self._under_way: dict[str, int] = {}
+        self._interval_seconds = store.interval_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -133,16 +140,26 @@ class Writer:
     def submit(self, work: Work) -> asyncio.Future[Answer]:
         """Have a work done. From the event loop only. The answer comes after the commit; it is never an exception."""
         assert self._loop is not None, "the writer was not started"
-        future: asyncio.Future[Answer] = self._loop.create_future()
+        pending = _Pending(work, self._loop.create_future())
         if len(self._works) >= WORKS_MAX or self._stopping:
-            future.set_result(
-                Failed("the collector is stopping" if self._stopping else "too many batches wait for the disk")
-            )
-            return future
+            reason = "the collector is stopping" if self._stopping else "too many batches wait for the disk"
+            pending.future.set_result(Failed(reason))
+            return pending.future
+        if isinstance(work, Book):
+            # While another work of the host is under way, the rows that will hold are not known yet.
+            known = None if work.host in self._under_way else self._known.get(work.host)
+            cursor = None if known is None else known.cursors.get(work.epoch)
+            if known is not None and cursor is not None:
+                try:
+                    pending.result = self._book(work, known.host, cursor)
+                except Exception as error:
+                    pending.future.set_result(_fault(pending, error))
+                    return pending.future
+        self._under_way[pending.host] = self._under_way.get(pending.host, 0) + 1
         with self._wake:
-            self._works.append(_Pending(work, future))
+            self._works.append(pending)
             self._wake.notify()
-        return future
+        return pending.future
 
     async def stop(self) -> None:
         """Finish all that was submitted, answer it, and end the thread."""
@@ -185,56 +202,58 @@ class Writer:
         return group
 
     def _do(self, group: list[_Pending]) -> None:
+        answers: list[tuple[_Pending, Answer]] = []
         ready: list[_Pending] = []
-        failed: list[tuple[_Pending, Answer]] = []
         try:
             for pending in group:
                 try:
-                    pending.result = self._compute(pending.work)
+                    pending.result = pending.result or self._compute(pending.work)
                 except _GoneError as error:
-                    failed.append((pending, Failed(str(error))))
+                    answers.append((pending, Failed(str(error))))
                 except StoreError:
                     raise
                 except Exception as error:
-                    # What one agent sent must not cost the others their answers.
-                    _log.exception("what host %s sent could not be computed", pending.host)
-                    failed.append((pending, Failed(f"fault in the collector: {error!r}")))
+                    answers.append((pending, _fault(pending, error)))
                 else:
                     ready.append(pending)
-            with_booking = [pending for pending in ready if pending.booking is not None]
-            self._place(with_booking)
-            outcomes = self._store.commit([pending.booking for pending in with_booking if pending.booking is not None])
+            self._place(ready)
+            bookings = [pending.booking for pending in ready if pending.booking is not None]
+            outcomes = iter(self._store.commit(bookings))
         except StoreError as error:
             self._suffer(group, error)
             return
         self._recover()
+        self.counts.commits += 1
         committed: list[Booking] = []
-        by_pending = dict(zip(map(id, with_booking), outcomes, strict=True))
-        answers = failed
         for pending in ready:
             assert pending.result is not None
-            outcome = by_pending.get(id(pending), CommitOutcome.COMMITTED)
+            outcome = CommitOutcome.COMMITTED if pending.booking is None else next(outcomes)
             answers.append((pending, Done(pending.result, outcome)))
-            booking = pending.booking
-            if booking is None:
-                continue
-            self._note(pending, booking, outcome)
-            if outcome is CommitOutcome.COMMITTED:
-                committed.append(booking)
-        self.counts.commits += 1
+            if pending.booking is not None:
+                self._count(outcome)
+                if outcome is CommitOutcome.COMMITTED:
+                    committed.append(pending.booking)
         self._answer(answers)
         self._tell(committed)
 
     def _compute(self, work: Work) -> Booking | Refused:
+        """What could not be computed from known rows."""
         if isinstance(work, OpenStream):
             return self._open(work)
-        host, cursor = self._rows(work.host, work.epoch)
+        host, cursor = self._store.load_host(work.host), self._store.load_cursor(work.host, work.epoch)
+        if host is None or cursor is None:
+            raise _GoneError(
+                f"host {work.host} or its epoch is not in the database any more: its agent has to say Hello again"
+            )
+        return self._book(work, host, cursor)
+
+    def _book(self, work: Book, host: Host, cursor: Cursor) -> Booking:
         return book(
             work.batch,
             host,
             cursor,
             work.channels,
-            interval_seconds=self._store.interval_seconds,
+            interval_seconds=self._interval_seconds,
             collector=self._collector,
             new_channels=work.new_channels,
         )
@@ -256,43 +275,21 @@ class Writer:
             peer_channels=catalogs,
         )
 
-    def _rows(self, host: str, epoch: bytes) -> tuple[Host, Cursor]:
-        known = self._known.get(host)
-        if known is not None:
-            cursor = known.cursors.get(epoch)
-            if cursor is not None:
-                return known.host, cursor
-        row, cursor = self._store.load_host(host), self._store.load_cursor(host, epoch)
-        if row is None or cursor is None:
-            raise _GoneError(f"host {host} or its epoch is not in the database any more: its agent has to say Hello again")
-        return row, cursor
-
     def _place(self, group: Iterable[_Pending]) -> None:
         """Give hosts their sites before any of their energy can be booked."""
         if self._place_hosts is not None:
-            hosts = [each.booking.host_after for each in group if each.booking and isinstance(each.work, OpenStream)]
+            opened = (each.booking for each in group if isinstance(each.work, OpenStream))
+            hosts = [booking.host_after for booking in opened if booking is not None]
             if hosts:
                 self._place_hosts(hosts)
 
-    def _note(self, pending: _Pending, booking: Booking, outcome: CommitOutcome) -> None:
-        name = pending.host
-        if outcome is not CommitOutcome.COMMITTED:
-            self._known.pop(name, None)
-            if outcome is CommitOutcome.STALE:
-                self.counts.stale += 1
-            else:
-                self.counts.rejected += 1
-            return
-        self.counts.committed += 1
-        known = self._known.get(name)
-        if known is None:
-            known = self._known[name] = _Known(booking.host_after)
-            if len(self._known) > KNOWN_HOSTS_MAX:
-                self._known.popitem(last=False)
-        known.host = booking.host_after
-        known.cursors[booking.cursor_after.epoch] = booking.cursor_after
-        if len(known.cursors) > _CURSORS_MAX:
-            known.cursors = {booking.cursor_after.epoch: booking.cursor_after}
+    def _count(self, outcome: CommitOutcome) -> None:
+        if outcome is CommitOutcome.COMMITTED:
+            self.counts.committed += 1
+        elif outcome is CommitOutcome.STALE:
+            self.counts.stale += 1
+        else:
+            self.counts.rejected += 1
 
     def _suffer(self, group: list[_Pending], error: StoreError) -> None:
         """The database can't be used now: nothing is acknowledged, agents keep their data and come again later."""
@@ -311,13 +308,37 @@ class Writer:
 
     def _fail(self, group: list[_Pending], reason: str) -> None:
         self.counts.failed += len(group)
-        for pending in group:
-            self._known.pop(pending.host, None)
         self._answer([(pending, Failed(reason)) for pending in group])
 
     def _answer(self, answers: list[tuple[_Pending, Answer]]) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(_set_results, answers)
+        self._loop.call_soon_threadsafe(self._settle, answers)
+
+    def _settle(self, answers: Iterable[tuple[_Pending, Answer]]) -> None:
+        """In the event loop: remember what is committed now, and wake the streams."""
+        for pending, answer in answers:
+            others = self._under_way.pop(pending.host, 1) - 1
+            if others:
+                self._under_way[pending.host] = others
+            if isinstance(answer, Done) and answer.outcome is CommitOutcome.COMMITTED:
+                if pending.booking is not None:
+                    self._remember(pending.host, pending.booking)
+            else:
+                self._known.pop(pending.host, None)
+            # The stream may have ended meanwhile, and its future with it.
+            if not pending.future.done():
+                pending.future.set_result(answer)
+
+    def _remember(self, host: str, booking: Booking) -> None:
+        known = self._known.get(host)
+        if known is None:
+            known = self._known[host] = _Known(booking.host_after)
+            if len(self._known) > KNOWN_HOSTS_MAX:
+                del self._known[next(iter(self._known))]
+        known.host = booking.host_after
+        known.cursors[booking.cursor_after.epoch] = booking.cursor_after
+        if len(known.cursors) > _CURSORS_MAX:
+            known.cursors = {booking.cursor_after.epoch: booking.cursor_after}
 
     def _tell(self, committed: list[Booking]) -> None:
         if not committed:
@@ -339,8 +360,7 @@ class _GoneError(Exception):
     """The rows that a batch is to be booked on are not in the store."""
 
 
-def _set_results(answers: Iterable[tuple[_Pending, Answer]]) -> None:
-    for pending, answer in answers:
-        # The stream may have ended meanwhile, and its future with it.
-        if not pending.future.done():
-            pending.future.set_result(answer)
+def _fault(pending: _Pending, error: Exception) -> Failed:
+    """A fault of ours: what one agent sent must not cost the others their answers."""
+    _log.error("what host %s sent could not be computed", pending.host, exc_info=error)
+    return Failed(f"fault in the collector: {error!r}")

@@ -23,7 +23,7 @@ import grpc
 from grpc import aio
 
 from wattledger_collector.records import NANOSECONDS_PER_SECOND
-from wattledger_collector.server import SERVER_OPTIONS, TelemetryServer, quieten_garbage_collection
+from wattledger_collector.server import SERVER_OPTIONS, TelemetryServer, tune_interpreter
 from wattledger_collector.store import open_store
 from wattledger_collector.wire import catalog_hash_of
 from wattledger_collector.writer import Writer
@@ -252,6 +252,7 @@ async def run_round(role: str, folder: Path, agents: int, seconds: float, profil
 
 async def compare(folder: Path, agents: int, seconds: float, rounds: int, profile: str) -> None:
     """Print the rate of the collector beside that of the echo, by turns so that both meet the same machine."""
+    # The first round pays for cold caches.
     await run_round("echo", folder, agents, seconds / 4)
     results: dict[str, list[Round]] = {"echo": [], "collector": []}
     for _ in range(rounds):
@@ -360,7 +361,7 @@ def _tell_usage() -> None:
 
 
 def _serve(role: str, database: Path, profile: str) -> None:
-    quieten_garbage_collection()
+    tune_interpreter()
     main = serve_collector(database) if role == "collector" else serve_echo()
     if not profile:
         asyncio.run(main)
@@ -382,8 +383,8 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=0, help="streams; 200, or 10,000 with --soak")
     parser.add_argument("--minutes", type=float, default=10.0, help="length of --soak")
     parser.add_argument("--connections", type=int, default=1000, help="connections that the agents of --soak share")
-    parser.add_argument("--seconds", type=float, default=8.0, help="length of a round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a round")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--folder", type=Path, default=None, help="where databases are made; a temporary folder if not given"
     )

@@ -440,8 +440,9 @@ def test_a_commit_of_many_hosts_costs_few_statements(traced: Traced) -> None:
     store.commit(bookings)
     assert statements[0].startswith("BEGIN IMMEDIATE")
     assert statements[-1] == "COMMIT"
-    # Begin, revision, 200 = 3 x 64 + 8 hosts and as many cursors, 2400 = 4 x 512 + 5 x 64 + 4 x 8 rows, roll-up, commit.
-    assert len(statements) == 2 + 4 + 4 + 13 + 1 + 1
+    # Begin, revision, 200 = 3 x 64 + 2 x 4 hosts and as many cursors, 2400 = 2 x 1024 + 256 + 64 + 2 x 16 rows, roll-up,
+    # commit.
+    assert len(statements) == 2 + 5 + 5 + 6 + 1 + 1
 
 
 def test_a_commit_of_one_host_costs_few_statements(traced: Traced) -> None:
@@ -451,8 +452,8 @@ def test_a_commit_of_one_host_costs_few_statements(traced: Traced) -> None:
     store.commit([start])
     statements.clear()
     store.commit([following(start, [energy(number, channel=number) for number in range(1, 13)])])
-    # Begin, revision, host, cursor, 12 = 8 + 4 rows, roll-up, commit.
-    assert len(statements) == 2 + 2 + 5 + 1 + 1
+    # Begin, revision, host, cursor, 12 = 3 x 4 rows, roll-up, commit.
+    assert len(statements) == 2 + 2 + 3 + 1 + 1
 
 
 def test_every_connection_waits_for_the_disk(traced: Traced) -> None:
