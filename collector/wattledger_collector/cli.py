@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wattledger_collector.backup import backup, restore
 from wattledger_collector.commands import CONFIGURATION_PATH_DEFAULT, add_commands
-from wattledger_collector.config import ConfigurationError
+from wattledger_collector.config import PORT_MAX, ConfigurationError
 from wattledger_collector.configuration import load_configuration
 from wattledger_collector.factors import FactorFileError, UnknownZoneError
 from wattledger_collector.records import StoreError
@@ -62,11 +62,17 @@ def _add_quickstart(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     parser = commands.add_parser("quickstart", help="a collector and an agent of this machine, for a first look")
     parser.add_argument("--zone", help="grid zone, such as DE or US-CAMX; else that of the system's time zone, as assumed")
     parser.add_argument("--state-dir", type=Path, default=Path("state"), help="where ledger and spool are kept")
-    parser.add_argument("--http-port", type=int, default=9790, help="page and metrics; 0: any free port")
-    parser.add_argument("--grpc-port", type=int, default=9791, help="agents; 0: any free port")
+    parser.add_argument("--http-port", type=_port, default=9790, help="page and metrics; 0: any free port")
+    parser.add_argument("--grpc-port", type=_port, default=9791, help="agents; 0: any free port")
     parser.add_argument("--duration-seconds", type=float, help="stop by itself after so long")
     parser.add_argument("--demo", action="store_true", help="add 40 simulated hosts, one of which becomes less efficient")
     parser.set_defaults(run=_quickstart)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > PORT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: write 1 to {PORT_MAX}, or 0 for any free one")
+    return int(text)
 
 
 def _add_copies(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -11,8 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -31,6 +30,9 @@ DEMO_HOSTS = 40
 
 # The agent writes its last record and hands it over; longer means that it hangs.
 AGENT_STOP_SECONDS_MAX = 10.0
+
+# How soon the end of a program is seen.
+WATCH_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +54,23 @@ def quickstart(options: Options) -> int:
         return 1
     catalog = load_catalog()
     zone, is_assumed = _zone(options.zone, catalog)
+    configuration = _configuration(options, zone)
     try:
         options.state_dir.mkdir(parents=True, exist_ok=True)
-        configuration = _configuration(options, zone)
         _write_collector_toml(options, configuration)
-        asyncio.run(_run(options, configuration, catalog, zone, is_assumed))
     except OSError as error:
+        reason = "there is a file of that name" if isinstance(error, FileExistsError) else error.strerror
         print(
-            f"cannot use the state folder {options.state_dir}: {error.strerror}. Name one that you can write to with "
-            "--state-dir.",
+            f"wattledger-collector: cannot use the state folder {options.state_dir}: {reason}. Name one that you can write "
+            "to with --state-dir.",
             file=sys.stderr,
         )
         return 1
+    try:
+        return asyncio.run(_run(options, configuration, catalog, zone, is_assumed))
     except (ServiceError, ServerError) as error:
         print(f"wattledger-collector: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _zone(asked: str | None, catalog: FactorCatalog) -> tuple[str | None, bool]:
@@ -95,8 +98,9 @@ def _configuration(options: Options, zone: str | None) -> Configuration:
 
 async def _run(
     options: Options, configuration: Configuration, catalog: FactorCatalog, zone: str | None, is_assumed: bool
-) -> None:
-    stopping = asyncio.Event()
+) -> int:
+    """Run collector and programs until a signal, the set time, or the end of a program; returns the exit status."""
+    stopping, collector_stopping = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
@@ -106,26 +110,27 @@ async def _run(
         configuration, catalog, time_zone=system_time_zone() or "UTC", assumed=is_assumed, notice=_notice(zone, is_assumed)
     )
     started: asyncio.Future[Addresses] = loop.create_future()
-    running = asyncio.create_task(run(service, stopping, started=started))
+    running = asyncio.create_task(run(service, collector_stopping, started=started))
     while not started.done() and not running.done():
         await asyncio.sleep(0.01)
     if not started.done():
         await running  # Raises what went wrong.
-        return
-    addresses = started.result()
-    with _programs(options, addresses) as programs:
-        _greet(options, addresses, zone, is_assumed)
-        while not running.done():
-            await asyncio.wait([running], timeout=1.0)
-            for name, program in programs:
-                if program.poll() is not None and not stopping.is_set():
-                    log.error("%s ended with status %d; its last words stand above", name, program.returncode)
-                    stopping.set()
-    await running
+    programs = _start(options, started.result())
+    try:
+        _greet(options, started.result(), zone, is_assumed)
+        status = await _watch(programs, running, stopping)
+    finally:
+        # The collector goes last: it books what the agent spooled in its last seconds.
+        await asyncio.to_thread(_end, programs)
+        collector_stopping.set()
+        await running
+    return status
 
 
-@contextmanager
-def _programs(options: Options, addresses: Addresses) -> Iterator[list[tuple[str, "subprocess.Popen[bytes]"]]]:
+Programs = list[tuple[str, "subprocess.Popen[bytes]"]]
+
+
+def _start(options: Options, addresses: Addresses) -> Programs:
     """The agent, and with --demo the simulated hosts, as programs that end with us."""
     agent_toml = options.state_dir / "agent.toml"
     _write(agent_toml, f'state_dir = {_text(options.state_dir / "agent")}\n\n[collector]\naddress = "{addresses.grpc}"\n')
@@ -135,22 +140,46 @@ def _programs(options: Options, addresses: Addresses) -> Iterator[list[tuple[str
             *("simulate", "--hosts", str(DEMO_HOSTS), "--collector", addresses.grpc),
             *("--state-dir", str(options.state_dir / "simulated")),
         ]
-    programs = [
-        (name, subprocess.Popen([sys.executable, "-m", "wattledger_agent.cli", *command], start_new_session=True))
+    return [
+        (
+            name,
+            subprocess.Popen(
+                [sys.executable, "-m", "wattledger_agent.cli", *command, "--until-stdin-closes"],
+                # Never written to: it closes when we end, however that happens, and then the program ends too.
+                stdin=subprocess.PIPE,
+                # Ctrl-C is for us alone; the programs are told in order.
+                start_new_session=True,
+            ),
+        )
         for name, command in commands.items()
     ]
-    try:
-        yield programs
-    finally:
-        for _, program in programs:
-            program.terminate()
+
+
+async def _watch(programs: Programs, running: "asyncio.Task[None]", stopping: asyncio.Event) -> int:
+    """Wait for the end: 0 if it was wanted, 1 if a program or the collector ended by itself."""
+    while not stopping.is_set() and not running.done():
         for name, program in programs:
-            try:
-                program.wait(AGENT_STOP_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                log.error("%s did not stop within %.0f s and is ended by force", name, AGENT_STOP_SECONDS_MAX)
-                program.kill()
-                program.wait()
+            if program.poll() is not None:
+                log.error("%s ended with status %d; its last words stand above", name, program.returncode)
+                return 1
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), WATCH_SECONDS)
+    return int(not stopping.is_set())
+
+
+def _end(programs: Programs) -> None:
+    """Have the programs stop, and wait for it."""
+    for _, program in programs:
+        program.terminate()
+    for name, program in programs:
+        try:
+            program.wait(AGENT_STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            log.error("%s did not stop within %.0f s and is ended by force", name, AGENT_STOP_SECONDS_MAX)
+            program.kill()
+            program.wait()
+        if program.stdin is not None:
+            program.stdin.close()
 
 
 def _greet(options: Options, addresses: Addresses, zone: str | None, is_assumed: bool) -> None:

@@ -5,6 +5,7 @@ not delay an acknowledgement.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -22,7 +23,7 @@ from wattledger_collector.factors import FactorCatalog
 from wattledger_collector.fleet import FleetView
 from wattledger_collector.records import StoreError
 from wattledger_collector.self_metrics import make_registry
-from wattledger_collector.server import TelemetryServer, quieten_garbage_collection
+from wattledger_collector.server import TelemetryServer, tune_interpreter
 from wattledger_collector.store import SqliteStore, open_store
 from wattledger_collector.tls import ServerTls
 from wattledger_collector.web.app import make_app
@@ -98,7 +99,7 @@ class Service:
             self._writer, address=_grpc_address(configuration), tls=_server_tls(configuration), on_live=view.on_live
         )
         port = await self._server.start()
-        quieten_garbage_collection()
+        tune_interpreter()
         addresses = Addresses(_address(listener), f"{configuration.server.address}:{port}")
         self._serve_http(listener, view, addresses)
         return addresses
@@ -180,6 +181,10 @@ def _open(configuration: Configuration) -> SqliteStore:
     path = Path(configuration.store.path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StoreError(
+            f"cannot make the folder {path.parent}: a file is in its place: move it away, or set `store.path`"
+        ) from error
     except OSError as error:
         raise StoreError(
             f"cannot make the folder {path.parent}: {error.strerror}: let the collector's user write there, or set "
@@ -197,11 +202,18 @@ def _listen(http: Http) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ServiceError(
-            f"cannot listen on {http.address}:{http.port} for HTTP: {error.strerror}. End the program that uses the port, "
-            "or choose another one (`http.port`, or --http-port with quickstart)."
+            f"cannot listen on {http.address}:{http.port} for HTTP: {error.strerror}. {_listen_remedy(error)}"
         ) from error
     listener.listen(HTTP_BACKLOG)
     return listener
+
+
+def _listen_remedy(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "End the program that uses the port, or choose another one (`http.port`, or --http-port with quickstart)."
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "Choose a port from 1024 on (`http.port`, or --http-port with quickstart)."
+    return "Give `http.address` an address of this machine."
 
 
 def _address(listener: socket.socket) -> str:

@@ -226,9 +226,18 @@ class CollectorSession:
         return [self._opening]
 
     def _named(self, message: pb.Hello) -> pb.Hello:
-        """The Hello; of an agent that leaves its name to its certificate, with that name."""
-        if message.host or self._peer_hosts is None or len(self._peer_hosts) != 1:
+        """The Hello; of an agent that leaves its name to its certificate, with that name. Raises WireError."""
+        if message.host or self._peer_hosts is None:
             return message
+        if len(self._peer_hosts) != 1:
+            names = ", ".join(sorted(self._peer_hosts))
+            raise WireError(
+                f"Hello names no host, and the certificate names several ({names}): set `host` to one of them"
+                if names
+                else "Hello names no host, and neither does the certificate: give the agent one with the URI "
+                "wattledger://host/<id>, or a DNS name, among its subject alternative names",
+                pb.REFUSAL_REASON_IDENTITY,
+            )
         named = pb.Hello(host=next(iter(self._peer_hosts)))
         named.MergeFrom(message)
         return named
