@@ -1,7 +1,5 @@
 """The shipper against a small real gRPC server on loopback, plain and with mutual TLS."""
 
-import datetime
-import ipaddress
 import itertools
 import threading
 import time
@@ -11,10 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from tests.certificates import Authority, Pair
 
 from wattledger_agent.config import CollectorConfig
 from wattledger_agent.counters import Instant
@@ -274,37 +269,15 @@ def test_an_address_beyond_loopback_demands_certificates(spool: Spool) -> None:
     shipper.stop()
 
 
-class Authority:
-    """A certificate authority and the files that it fills."""
+def issue(authority: Authority, name: str) -> Pair:
+    """Certificate and key for a host of this name, at 127.0.0.1."""
+    return authority.sign(dns=(name,), ips=("127.0.0.1",))
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
-        self.certificate = self._sign(self._name, self._key.public_key(), None)
-        (folder / "ca.pem").write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> tuple[bytes, bytes]:
-        """Certificate and key for a host of this name, at 127.0.0.1."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        certificate = self._sign(x509.Name([]), key.public_key(), names)
-        return certificate.public_bytes(serialization.Encoding.PEM), key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-
-    def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, names: x509.SubjectAlternativeName | None
-    ) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number())
-        builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(
-            now + datetime.timedelta(days=1)
-        )
-        builder = builder.add_extension(x509.BasicConstraints(ca=names is None, path_length=None), critical=True)
-        if names is not None:
-            builder = builder.add_extension(names, critical=True)
-        return builder.sign(self._key, hashes.SHA256())
+def server_credentials(authority: Authority) -> grpc.ServerCredentials:
+    """A collector's certificate, and the demand for one of the same authority."""
+    pair = issue(authority, "collector-1")
+    return grpc.ssl_server_credentials([(pair.key, pair.certificate)], authority.certificate, require_client_auth=True)
 
 
 def with_tls(folder: Path, port: int) -> CollectorConfig:
@@ -319,27 +292,19 @@ def with_tls(folder: Path, port: int) -> CollectorConfig:
 
 def test_mutual_tls_with_renewed_certificates(tmp_path: Path, spool: Spool, made: Callable[..., Shipper]) -> None:
     """The certificate's name reaches the collector; new files are used without a restart; nothing is lost or doubled."""
-    authority = Authority(tmp_path)
-    certificate, key = authority.issue("collector-1")
-    credentials = grpc.ssl_server_credentials(
-        [(key, certificate)], (tmp_path / "ca.pem").read_bytes(), require_client_auth=True
-    )
+    authority = Authority()
+    authority.write(tmp_path)
     collector = Collector()
-    server, port = serve(collector, credentials=credentials)
+    server, port = serve(collector, credentials=server_credentials(authority))
     config = with_tls(tmp_path, port)
 
-    def renew(name: str) -> None:
-        certificate, key = authority.issue(name)
-        (tmp_path / "a.pem").write_bytes(certificate)
-        (tmp_path / "a.key").write_bytes(key)
-
-    renew("host-1")
+    issue(authority, "host-1").write(tmp_path, "a")
     spool.append(cut(1))
     shipper = made(spool, config, 0.05)
     shipper.start()
     wait_for(lambda: spool.acknowledged_sequence == 1)
     assert shipper.status().encrypted
-    renew("host-1-renewed")
+    issue(authority, "host-1-renewed").write(tmp_path, "a")
     wait_for(lambda: "host-1-renewed" in collector.peers)
     spool.append(cut(2))
     shipper.appended()
@@ -353,26 +318,18 @@ def test_a_missing_or_foreign_certificate_is_an_error_that_heals(
     tmp_path: Path, spool: Spool, made: Callable[..., Shipper]
 ) -> None:
     """The status says what is wrong; when the files are there, delivery goes on."""
-    authority = Authority(tmp_path)
-    certificate, key = authority.issue("collector-1")
-    credentials = grpc.ssl_server_credentials(
-        [(key, certificate)], (tmp_path / "ca.pem").read_bytes(), require_client_auth=True
-    )
+    authority = Authority()
+    authority.write(tmp_path)
     collector = Collector()
-    server, port = serve(collector, credentials=credentials)
+    server, port = serve(collector, credentials=server_credentials(authority))
     config = with_tls(tmp_path, port)
     spool.append(cut(1))
     shipper = made(spool, config)
     shipper.start()
     wait_for(lambda: "a.pem: No such file" in shipper.status().error)
-    (tmp_path / "other").mkdir()
-    foreign, foreign_key = Authority(tmp_path / "other").issue("host-1")
-    (tmp_path / "a.key").write_bytes(foreign_key)
-    (tmp_path / "a.pem").write_bytes(foreign)
+    issue(Authority("another"), "host-1").write(tmp_path, "a")
     wait_for(lambda: "UNAVAILABLE" in shipper.status().error)
     assert spool.acknowledged_sequence == 0
-    certificate, key = authority.issue("host-1")
-    (tmp_path / "a.key").write_bytes(key)
-    (tmp_path / "a.pem").write_bytes(certificate)
+    issue(authority, "host-1").write(tmp_path, "a")
     wait_for(lambda: spool.acknowledged_sequence == 1)
     server.stop(None).wait()

@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 import pytest
 from grpc import aio
+from tests.certificates import Authority, Pair
 from tests.collector import batches
 from tests.collector.batches import WATT, clock, column, enveloped, hello, payload
-from tests.collector.certificates import Authority, Pair
 
 from wattledger_collector.database import open_database
 from wattledger_collector.records import CommitOutcome, StoreError
@@ -330,9 +330,7 @@ def tls(tmp_path: Path) -> Tls:
     """An authority with a server certificate for localhost."""
     authority = Authority()
     certificate, key = authority.sign(dns=("localhost",)).write(tmp_path, "server")
-    ca = tmp_path / "ca.pem"
-    ca.write_bytes(authority.certificate)
-    return Tls(authority, ServerTls(certificate, key, ca))
+    return Tls(authority, ServerTls(certificate, key, authority.write(tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Certificates made for tests: an authority, and what it signs. Knows no server."""
 
 import datetime
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +34,18 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.certificate = self._sign(self._key, self._name, [], is_authority=True).certificate
 
-    def sign(self, *, dns: tuple[str, ...] = (), uris: tuple[str, ...] = (), name: str = "test") -> Pair:
+    def write(self, folder: Path) -> Path:
+        """Write the authority's own certificate; returns its path."""
+        path = folder / "ca.pem"
+        path.write_bytes(self.certificate)
+        return path
+
+    def sign(
+        self, *, dns: tuple[str, ...] = (), uris: tuple[str, ...] = (), ips: tuple[str, ...] = (), name: str = "test"
+    ) -> Pair:
         """A certificate with these subject alternative names."""
-        names = [*map(x509.DNSName, dns), *map(x509.UniformResourceIdentifier, uris)]
+        addresses = [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ips]
+        names = [*map(x509.DNSName, dns), *map(x509.UniformResourceIdentifier, uris), *addresses]
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         return self._sign(ec.generate_private_key(ec.SECP256R1()), subject, names, is_authority=False)
 
