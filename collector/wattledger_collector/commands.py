@@ -27,7 +27,8 @@ from wattledger_collector.factors import Factor, FactorCatalog, FactorFileError,
 from wattledger_collector.fleet_sites import SitePlan
 from wattledger_collector.records import NANOSECONDS_PER_SECOND, Host, StoreError
 from wattledger_collector.report import ReportError, make_period, make_report, parse_instant, parse_time_zone
-from wattledger_collector.report_output import factor_tree, write_csv, write_json, write_table
+from wattledger_collector.report_output import factor_tree, write_csv, write_json
+from wattledger_collector.report_table import write_table
 from wattledger_collector.store import SqliteStore, open_store
 
 CONFIGURATION_PATH_DEFAULT = Path("/etc/wattledger/collector.toml")

@@ -21,7 +21,7 @@ from wattledger_collector.accounting import (
     summarise_gaps,
     total_emissions,
 )
-from wattledger_collector.factors import FactorCatalog, FactorKind
+from wattledger_collector.factors import Factor, FactorCatalog, FactorKind
 from wattledger_collector.fleet_sites import SitePlan
 from wattledger_collector.records import (
     NANOSECONDS_PER_SECOND,
@@ -67,11 +67,12 @@ class SilentHost:
 
 @dataclass(frozen=True, slots=True)
 class SiteReport:
-    """What one site used in the period."""
+    """What one site used in the period. gap_rows: what gaps sums up, by time."""
 
     site: str
     lines: tuple[Line, ...]
     gaps: GapSummary
+    gap_rows: tuple[HostGapRow, ...]
     silent: tuple[SilentHost, ...]
 
     @property
@@ -99,8 +100,17 @@ class SiteReport:
     @property
     def coverage(self) -> Fraction | None:
         """Share of channel time with a figure; None if nothing was metered."""
-        covered = sum(line.covered_nanoseconds for line in self.lines)
-        return coverage(covered, self.gaps.missing_nanoseconds + sum(host.missing_nanoseconds for host in self.silent))
+        return coverage(self.covered_nanoseconds, self.missing_nanoseconds)
+
+    @property
+    def covered_nanoseconds(self) -> int:
+        """Channel time with a figure."""
+        return sum(line.covered_nanoseconds for line in self.lines)
+
+    @property
+    def missing_nanoseconds(self) -> int:
+        """Channel time without a figure."""
+        return self.gaps.missing_nanoseconds + sum(host.missing_nanoseconds for host in self.silent)
 
     def by_component(self) -> dict[Component, int]:
         """Microjoules by component."""
@@ -126,6 +136,23 @@ class Report:
     made_at_seconds: int
     sites: tuple[SiteReport, ...]
     reasons: tuple[str, ...]
+
+    @property
+    def energy_microjoules(self) -> int:
+        """IT energy of all sites; signed."""
+        return sum(site.energy_microjoules for site in self.sites)
+
+    @property
+    def emissions(self) -> dict[FactorKind, Emissions]:
+        """Exact sums of all sites by type of factor."""
+        return total_emissions(part for site in self.sites for part in site.emissions.values())
+
+    @property
+    def factors(self) -> list[Factor]:
+        """All factors used, each once, by id."""
+        lines = [line for site in self.sites for line in site.lines]
+        used = {line.basis.factor.id: line.basis.factor for line in lines if line.basis.factor}
+        return [used[name] for name in sorted(used)]
 
 
 def parse_time_zone(name: str) -> ZoneInfo:
@@ -190,6 +217,9 @@ def make_report(
         raise ReportError(f"there is no site {site!r}: {remedy}")
     lines = account(store.rollups(period.from_seconds, period.to_seconds, site), BasisFinder(sites, catalog))
     gaps = [row for row in store.gaps(period.from_seconds, period.to_seconds) if site is None or row.site == site]
+    # What is shown and not booked has no part in the sums, so that its gaps leave nothing open.
+    gaps = [row for row in gaps if row.channel is None or row.channel.is_booked]
+    gaps.sort(key=lambda row: (row.gap.from_utc_nanoseconds, row.host, row.gap.channel))
     counts = _channel_counts(store, gaps)
     silent = [host for host in _silent_hosts(store, plan, period, now_seconds) if site is None or host.site == site]
     names = {line.basis.site for line in lines} | {row.site for row in gaps} | {host.site for host in silent}
@@ -198,6 +228,7 @@ def make_report(
             site=name,
             lines=tuple(line for line in lines if line.basis.site == name),
             gaps=summarise_gaps((row for row in gaps if row.site == name), period.from_seconds, period.to_seconds, counts),
+            gap_rows=tuple(row for row in gaps if row.site == name),
             silent=tuple(host for host in silent if host.site == name),
         )
         for name in sorted(names)

@@ -1,23 +1,19 @@
-"""Shows a report: a table for people, JSON and CSV for programs.
+"""Shows a report to programs, as JSON and CSV; the table for people is in `report_table.py`.
 
-Reckons nothing but the rounding (half up, on display alone). JSON and CSV carry microjoules as text and exact grams as
-fractions, so that nothing is lost on the way. Source of truth: `report.py`.
+Reckons nothing but the rounding (half up, on display alone). Microjoules are text; exact grams and coverage are fractions,
+so that nothing is lost on the way. Source of truth: `report.py`.
 """
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, TextIO
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from wattledger_collector.accounting import GapSummary, Line, SiteBasis
+from wattledger_collector.accounting import Emissions, Line, SiteBasis
 from wattledger_collector.factors import Factor, FactorKind
-from wattledger_collector.records import MICROJOULES_PER_KWH, NANOSECONDS_PER_SECOND, Component, Quality
-from wattledger_collector.report import Report, SiteReport
+from wattledger_collector.records import MICROJOULES_PER_KWH, NANOSECONDS_PER_SECOND, HostGapRow
+from wattledger_collector.report import Period, Report, SiteReport
 
 # Digits after the point: a microjoule is 2.8e-13 kWh, and a microgram of CO2e concerns nobody.
 KWH_DIGITS = 9
@@ -53,6 +49,10 @@ CSV_COLUMNS = (
     "gap_count",
     "lower_microjoules",
     "upper_microjoules",
+    "coverage_exact",
+    "gap_host",
+    "gap_device",
+    "gap_reason",
 )
 
 
@@ -85,9 +85,10 @@ def _report_tree(report: Report) -> dict[str, Any]:
         "made_at": period.show(report.made_at_seconds),
         "provisional": bool(report.reasons),
         "provisional_reasons": list(report.reasons),
-        "energy_microjoules": str(sum(site.energy_microjoules for site in report.sites)),
+        "energy_microjoules": str(report.energy_microjoules),
+        "emissions": _emission_trees(report.emissions),
         "sites": [_site_tree(report, site) for site in report.sites],
-        "factors": [factor_tree(factor) for factor in _factors(report)],
+        "factors": [factor_tree(factor) for factor in report.factors],
     }
 
 
@@ -101,33 +102,55 @@ def _site_tree(report: Report, site: SiteReport) -> dict[str, Any]:
         "energy_lower_microjoules": str(lower),
         "energy_upper_microjoules": None if upper is None else str(upper),
         "uncovered_microjoules": str(site.uncovered_microjoules),
-        "uncovered": [{"reason": reason, "energy_microjoules": str(energy)} for reason, energy in _uncovered(site)],
+        "uncovered": [{"reason": reason, "energy_microjoules": str(energy)} for reason, energy in uncovered(site)],
         "by_component": {component.name.lower(): str(energy) for component, energy in site.by_component().items()},
         "by_quality": {quality.name.lower(): str(energy) for quality, energy in site.by_quality().items()},
-        "emissions": [
-            {**_kind_tree(kind), "grams": rounded(part.grams, GRAM_DIGITS), "grams_exact": str(part.grams)}
-            for kind, part in sorted(site.emissions.items())
-        ],
+        "emissions": _emission_trees(site.emissions),
         "coverage_ratio": _ratio(site.coverage),
-        "gaps": _gap_tree(site.gaps),
+        "coverage_exact": _exact(site.coverage),
+        "gaps": _gap_tree(report.period, site),
         "silent_hosts": [{"host": host.host, "since": period.show(host.since_seconds)} for host in site.silent],
         "lines": [_line_tree(report, line) for line in site.lines],
     }
 
 
-def _gap_tree(gaps: GapSummary) -> dict[str, Any]:
+def _gap_tree(period: Period, site: SiteReport) -> dict[str, Any]:
+    gaps = site.gaps
     return {
         "count": gaps.count,
         "lower_microjoules": str(gaps.lower_microjoules),
         "upper_microjoules": None if gaps.upper_microjoules is None else str(gaps.upper_microjoules),
         "missing_channel_seconds": rounded(Fraction(gaps.missing_nanoseconds, NANOSECONDS_PER_SECOND), 3),
         "reasons": {str(reason): count for reason, count in gaps.reasons.items()},
+        "rows": [_gap_row_tree(period, row) for row in site.gap_rows],
     }
+
+
+def _gap_row_tree(period: Period, row: HostGapRow) -> dict[str, Any]:
+    gap = row.gap
+    return {
+        "host": row.host,
+        "device": row.channel.device if row.channel else None,
+        "recorded": row.recorded,
+        "from": exact_instant(period, gap.from_utc_nanoseconds),
+        "to": exact_instant(period, gap.to_utc_nanoseconds),
+        "reason": str(gap.reason),
+        "lower_microjoules": str(gap.lower_microjoules),
+        "upper_microjoules": None if gap.upper_microjoules is None else str(gap.upper_microjoules),
+    }
+
+
+def exact_instant(period: Period, nanoseconds: int) -> str:
+    """An instant as ISO text in the period's zone; with nine digits of a second where it is not a whole one."""
+    seconds, rest = divmod(nanoseconds, NANOSECONDS_PER_SECOND)
+    text = period.show(seconds)
+    whole = len("2024-01-01T00:00:00")
+    return f"{text[:whole]}.{rest:09d}{text[whole:]}" if rest else text
 
 
 def _line_tree(report: Report, line: Line) -> dict[str, Any]:
     basis, part = line.basis, line.emissions
-    begin, end = _span(report, basis)
+    begin, end = span_of(report, basis)
     return {
         "from": begin,
         "to": end,
@@ -144,6 +167,13 @@ def _line_tree(report: Report, line: Line) -> dict[str, Any]:
         "grams_exact": None if part is None else str(part.grams),
         "uncovered_reason": basis.missing or None,
     }
+
+
+def _emission_trees(emissions: Mapping[FactorKind, Emissions]) -> list[dict[str, str]]:
+    return [
+        {**_kind_tree(kind), "grams": rounded(part.grams, GRAM_DIGITS), "grams_exact": str(part.grams)}
+        for kind, part in sorted(emissions.items())
+    ]
 
 
 def _kind_tree(kind: FactorKind) -> dict[str, str]:
@@ -169,13 +199,8 @@ def factor_tree(factor: Factor) -> dict[str, Any]:
     }
 
 
-def _factors(report: Report) -> list[Factor]:
-    """All factors used, each once, by id."""
-    used = {line.basis.factor.id: line.basis.factor for site in report.sites for line in site.lines if line.basis.factor}
-    return [used[name] for name in sorted(used)]
-
-
-def _uncovered(site: SiteReport) -> list[tuple[str, int]]:
+def uncovered(site: SiteReport) -> list[tuple[str, int]]:
+    """Why energy has no emissions figure, and how much; microjoules."""
     sums: dict[str, int] = {}
     for line in site.lines:
         if line.emissions is None:
@@ -183,11 +208,15 @@ def _uncovered(site: SiteReport) -> list[tuple[str, int]]:
     return sorted(sums.items())
 
 
-def _span(report: Report, basis: SiteBasis) -> tuple[str, str]:
+def span_of(report: Report, basis: SiteBasis) -> tuple[str, str]:
     """The part of the period in which a basis holds."""
     period = report.period
     end = period.to_seconds if basis.to_seconds is None else min(basis.to_seconds, period.to_seconds)
     return period.show(max(basis.from_seconds, period.from_seconds)), period.show(end)
+
+
+def _exact(value: Fraction | None) -> str | None:
+    return None if value is None else str(value)
 
 
 def _ratio(value: Fraction | None) -> str | None:
@@ -195,11 +224,12 @@ def _ratio(value: Fraction | None) -> str | None:
 
 
 def write_csv(report: Report, out: TextIO) -> None:
-    """Write one row for each line (record `energy`), and one for each site (record `site`)."""
+    """Write rows by site: one for each line (record `energy`), one for each gap (`gap`), and one of the sums (`site`)."""
     writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for site in report.sites:
         writer.writerows(_csv_line(report, site.site, line) for line in site.lines)
+        writer.writerows(_csv_gap(report, site.site, row) for row in site.gap_rows)
         lower, upper = site.energy_bounds_microjoules
         writer.writerow(
             {
@@ -213,13 +243,31 @@ def write_csv(report: Report, out: TextIO) -> None:
                 "gap_count": site.gaps.count,
                 "lower_microjoules": lower,
                 "upper_microjoules": "unknown" if upper is None else upper,
+                "coverage_exact": _exact(site.coverage) or "",
             }
         )
 
 
+def _csv_gap(report: Report, site: str, row: HostGapRow) -> dict[str, object]:
+    gap = row.gap
+    return {
+        "record": "gap",
+        "site": site,
+        "from": exact_instant(report.period, gap.from_utc_nanoseconds),
+        "to": exact_instant(report.period, gap.to_utc_nanoseconds),
+        "component": row.channel.component.name.lower() if row.channel else "",
+        "recorded": str(row.recorded).lower(),
+        "lower_microjoules": gap.lower_microjoules,
+        "upper_microjoules": "unknown" if gap.upper_microjoules is None else gap.upper_microjoules,
+        "gap_host": row.host,
+        "gap_device": row.channel.device if row.channel else "",
+        "gap_reason": str(gap.reason),
+    }
+
+
 def _csv_line(report: Report, site: str, line: Line) -> dict[str, object]:
     basis, part = line.basis, line.emissions
-    begin, end = _span(report, basis)
+    begin, end = span_of(report, basis)
     row: dict[str, object] = {
         "record": "energy",
         "site": site,
@@ -246,123 +294,3 @@ def _csv_line(report: Report, site: str, line: Line) -> dict[str, object]:
         row["emissions_grams"] = rounded(part.grams, GRAM_DIGITS)
         row["emissions_grams_exact"] = str(part.grams)
     return row
-
-
-def write_table(report: Report, console: Console) -> None:
-    """Print the report for people."""
-    period = report.period
-    console.print(
-        f"[bold]Energy and emissions[/bold]  {period.show(period.from_seconds)} to {period.show(period.to_seconds)} "
-        f"({escape(period.time_zone.key)}, the end not included)"
-    )
-    if not report.sites:
-        console.print("Nothing is booked in this period: ask for another, or see `wattledger-collector host list`.")
-    for site in report.sites:
-        _print_site(report, site, console)
-    console.print("\n[bold]Provisional[/bold]")
-    for reason in report.reasons:
-        console.print(f"- {escape(reason)}")
-    attributions = sorted({f"{factor.source}: {factor.attribution} ({factor.licence})" for factor in _factors(report)})
-    for attribution in attributions:
-        console.print(f"[dim]{escape(attribution)}[/dim]")
-
-
-def _print_site(report: Report, site: SiteReport, console: Console) -> None:
-    console.print(f"\n[bold]Site {escape(site.site)}[/bold]  {kwh_text(site.energy_microjoules)} kWh of IT energy")
-    energy = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("component", "made of"):
-        energy.add_column(name)
-    energy.add_column("kWh", justify="right")
-    energy.add_column("share", justify="right")
-    for label, made_of, microjoules in _component_rows(site):
-        energy.add_row(
-            label, made_of, kwh_text(microjoules, site.energy_microjoules), _percent(microjoules, site.energy_microjoules)
-        )
-    console.print(energy)
-    if any(line.basis.factor for line in site.lines):
-        console.print(_emission_table(report, site))
-    for sentence in _site_sentences(site):
-        console.print(escape(sentence))
-
-
-def _component_rows(site: SiteReport) -> Iterator[tuple[str, str, int]]:
-    sums: dict[tuple[Component, Quality, bool], int] = {}
-    names: dict[tuple[Component, Quality, bool], tuple[str, str]] = {}
-    for line in site.lines:
-        key = (line.component, line.quality, line.recorded)
-        sums[key] = sums.get(key, 0) + line.energy_microjoules
-        made_of = line.quality.name.lower() + (", recorded" if line.recorded else "")
-        names[key] = (line.component.name.lower(), made_of)
-    for key, microjoules in sorted(sums.items()):
-        yield (*names[key], microjoules)
-
-
-def _emission_table(report: Report, site: SiteReport) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("from", "zone", "factor", "type", "source"):
-        table.add_column(name)
-    for name in ("kWh", "PUE", "emissions"):
-        table.add_column(name, justify="right")
-    for basis, microjoules, grams in _basis_rows(site):
-        factor = basis.factor
-        assert factor is not None  # _basis_rows gives none without.
-        vintage = f"{factor.source} {factor.vintage}" + (" provisional" if basis.provisional else "")
-        table.add_row(
-            _span(report, basis)[0][:10],
-            escape(f"{basis.zone}{' assumed' if basis.assumed else ''}"),
-            f"{factor.value:f} g/kWh",
-            str(factor.kind),
-            escape(vintage),
-            kwh_text(microjoules, site.energy_microjoules),
-            f"{basis.pue:f}",
-            f"{mass_text(grams)} {factor.kind.gas}",
-        )
-    return table
-
-
-def _basis_rows(site: SiteReport) -> Iterator[tuple[SiteBasis, int, Fraction]]:
-    sums: dict[SiteBasis, tuple[int, Fraction]] = {}
-    for line in site.lines:
-        if (part := line.emissions) is not None:
-            energy, grams = sums.get(line.basis, (0, Fraction(0)))
-            sums[line.basis] = (energy + line.energy_microjoules, grams + part.grams)
-    for basis, (energy, grams) in sums.items():
-        yield basis, energy, grams
-
-
-def _site_sentences(site: SiteReport) -> Iterator[str]:
-    for kind, part in sorted(site.emissions.items()):
-        yield f"Emissions: {mass_text(part.grams)} {kind.gas} (location based; {kind})."
-    for reason, microjoules in _uncovered(site):
-        yield f"Uncovered: {kwh_text(microjoules, site.energy_microjoules)} kWh have no emissions figure, as {reason}."
-    if site.coverage is not None:
-        yield f"Coverage: {rounded(site.coverage * 100, 3)} % of channel time."
-    if site.gaps.count:
-        lower, upper = site.energy_bounds_microjoules
-        reasons = ", ".join(f"{reason} {count}" for reason, count in site.gaps.reasons.items())
-        above = "unknown" if upper is None else f"{kwh_text(upper)} kWh"
-        yield (
-            f"Gaps: {site.gaps.count} ({reasons}). With what they may hide the energy lies between "
-            f"{kwh_text(lower)} kWh and {above}."
-        )
-    for host in site.silent:
-        since = f"{host.missing_nanoseconds // NANOSECONDS_PER_SECOND} channel seconds"
-        yield f"Silent: host {host.host} has reported nothing for the last {since} of the period."
-
-
-def kwh_text(microjoules: int, whole: int | None = None) -> str:
-    """Kilowatt-hours for people: three digits after the point, six where the whole that they are part of is below 1 kWh."""
-    size = abs(microjoules if whole is None else whole)
-    return rounded(kwh(microjoules), 3 if size >= MICROJOULES_PER_KWH else 6)
-
-
-def mass_text(grams: Fraction) -> str:
-    """A mass for people: in g, kg or t, with three digits after the point."""
-    for unit, size in (("t", 1_000_000), ("kg", 1_000)):
-        if abs(grams) >= size:
-            return f"{rounded(grams / size, 3)} {unit}"
-    return f"{rounded(grams, 3)} g"
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{rounded(Fraction(part * 100, whole), 1)} %" if whole else ""

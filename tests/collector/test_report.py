@@ -30,7 +30,8 @@ from wattledger_collector.records import (
     SiteRow,
 )
 from wattledger_collector.report import Report, ReportError, make_period, make_report, parse_instant, parse_time_zone
-from wattledger_collector.report_output import mass_text, rounded, write_csv, write_json, write_table
+from wattledger_collector.report_output import rounded, write_csv, write_json
+from wattledger_collector.report_table import mass_text, write_table
 
 CATALOG = load_catalog()
 UTC = ZoneInfo("UTC")
@@ -125,6 +126,50 @@ def test_json_carries_microjoules_as_text_and_exact_grams() -> None:
     ]
     assert tree["sites"][0]["uncovered"] == [{"reason": "site dark has no zone", "energy_microjoules": "10800000000001"}]
     assert tree["provisional"] is True
+
+
+def test_each_gap_is_listed_with_its_bounds() -> None:
+    """JSON and CSV list every gap with host, device, span, reason and bounds; a fraction of a second is kept."""
+    store = ledger()
+    odd = GapRow(1, NEW_YEAR * 10**9 + 1, (NEW_YEAR + 60) * 10**9, GapReason.RESET, -5, None)
+    store.gap_rows.append(HostGapRow("h", "hall", EPOCH, None, False, odd))
+    out, sheet = io.StringIO(), io.StringIO()
+    write_json(report_of(store), out)
+    write_csv(report_of(store), sheet)
+
+    first, second = json.loads(out.getvalue())["sites"][1]["gaps"]["rows"]
+    listed = [row for row in csv.DictReader(io.StringIO(sheet.getvalue())) if row["record"] == "gap"]
+
+    assert first == {
+        "host": "h",
+        "device": channel_info().device,
+        "recorded": False,
+        "from": "2024-01-01T00:00:00+00:00",
+        "to": "2024-01-01T00:30:00+00:00",
+        "reason": "reboot",
+        "lower_microjoules": "0",
+        "upper_microjoules": "360000000000",
+    }
+    assert (second["from"], second["device"]) == ("2024-01-01T00:00:00.000000001+00:00", None)
+    assert (second["lower_microjoules"], second["upper_microjoules"]) == ("-5", None)
+    assert [(row["gap_host"], row["gap_reason"], row["from"], row["upper_microjoules"]) for row in listed] == [
+        ("h", "reboot", first["from"], "360000000000"),
+        ("h", "reset", second["from"], "unknown"),
+    ]
+
+
+def test_the_table_shows_the_longest_gaps() -> None:
+    """Beyond a screen's worth the shortest are left to JSON and CSV, and the table says so."""
+    store = ledger()
+    for index in range(20):
+        gap = GapRow(1, (NEW_YEAR + index * 900) * 10**9, (NEW_YEAR + index * 901) * 10**9, GapReason.RESET, 0, index)
+        store.gap_rows.append(HostGapRow(f"host{index}", "hall", EPOCH, channel_info(), False, gap))
+    out = io.StringIO()
+
+    write_table(report_of(store), Console(file=out, width=150))
+
+    assert [f"host{index} " in out.getvalue() for index in (8, 9, 19)] == [False, True, True]
+    assert "list the other 9, too" in out.getvalue()
 
 
 def test_csv_has_a_row_for_each_line_and_site() -> None:
