@@ -145,18 +145,34 @@ def test_gauges_of_a_silent_host_vanish() -> None:
     assert {"wattledger_host_energy_joules_total", "wattledger_host_last_sample_timestamp_seconds"} <= after
 
 
-def test_a_hosts_new_site_and_devices_get_new_labels() -> None:
-    """Cached label text is made anew where what it says has changed."""
-    host = SimulatedHost("a", MEASURED, T)
+def power_of(exposition: Exposition, now: int) -> dict[tuple[tuple[str, str], ...], float]:
+    """Samples of power by labels."""
+    found = samples(parse_text(exposition.render(now).decode()))
+    return {labels: value for (name, labels), value in found.items() if name == "wattledger_host_power_watts"}
+
+
+def test_a_host_that_moves_gets_new_labels() -> None:
+    """Cached label text is made anew when the site has changed."""
+    host = SimulatedHost("a", MODELLED, T)
     fleet = make_fleet([host])
     exposition = make_exposition(fleet)
     exposition.render(T + 20)
     fleet.view.set_plan(site_rows("annex"), assignments([host], "annex"))
+    fleet.step(T + 30)
+    labels = (("component", "other"), ("host", "a"), ("method", "model"), ("site", "annex"))
+    assert power_of(exposition, T + 30) == {labels: 210.0}
+
+
+def test_a_host_whose_parts_change_gets_new_labels() -> None:
+    """Cached label text is made anew when as many, but other parts report."""
+    host = SimulatedHost("a", MEASURED[:1], T)
+    fleet = make_fleet([host])
+    exposition = make_exposition(fleet)
+    exposition.render(T + 20)
     host.parts = MODELLED
     fleet.step(T + 30)
-    found = samples(parse_text(exposition.render(T + 30).decode()))
-    power = {labels: value for (name, labels), value in found.items() if name == "wattledger_host_power_watts"}
-    assert power == {(("component", "other"), ("host", "a"), ("method", "model"), ("site", "annex")): 210.0}
+    labels = (("component", "other"), ("host", "a"), ("method", "model"), ("site", "hall"))
+    assert power_of(exposition, T + 30) == {labels: 210.0}
 
 
 def test_an_empty_collector_is_exposed() -> None:

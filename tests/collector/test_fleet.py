@@ -119,6 +119,7 @@ def test_a_restart_resets_no_counter() -> None:
     store = FakeStore()
     fleet = fleet_of(host, store=store)
     fleet.step(T + 10)
+    shown = dict(fleet.view.site_counters())
     host.parts = (*MEASURED, replace(RESIDUAL, milliwatts=-3_000))
     fleet.step(T + 20)
     store.host_rows, store.cursor_rows = [defined(host.host)], [defined(host.cursor)]
@@ -127,6 +128,7 @@ def test_a_restart_resets_no_counter() -> None:
     after = FleetView(collector=COLLECTOR, interval_seconds=900)
     load(after, store, T + 30)
     assert after.site_counters() == fleet.view.site_counters()
+    assert all(value >= shown[series] for series, value in after.site_counters())
     assert host_total(after) == host_total(fleet.view)
     assert after.emission_counters() == fleet.view.emission_counters()
 
@@ -218,7 +220,13 @@ def test_energy_goes_to_the_site_that_held_when_the_interval_began() -> None:
     store.add_sites(site_rows("annex", "FR"))
     store.add_assignments([AssignmentRow("a", T - 60 + 900, "annex", T)])
     fleet.view.set_plan(store.sites(), store.assignments())
-    host.at_seconds = T + 1000
+    late = fleet.booked_microjoules
+    fleet.step(T + 1000)
+    late = fleet.booked_microjoules - late
+    after = dict(fleet.view.site_counters())
+    assert sum(after.values()) == sum(before.values()) + late
+    assert {series.site for series in after} == {"hall"}
+    before = after
     fleet.step(T + 1010)
     after = dict(fleet.view.site_counters())
     assert all(after[series] == value for series, value in before.items())

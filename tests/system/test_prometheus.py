@@ -160,12 +160,7 @@ def prometheus(require_program: RequireProgram, collector: Collector, tmp_path: 
         "scrape_configs": [
             {
                 "job_name": "wattledger",
-                "http_sd_configs": [
-                    {
-                        "url": f"http://127.0.0.1:{collector.port}/api/v1/prometheus/targets?shards=2",
-                        "refresh_interval": "1s",
-                    }
-                ],
+                "http_sd_configs": [{"url": targets, "refresh_interval": "1s"}],
                 "relabel_configs": [{"source_labels": ["__param_shard"], "target_label": "shard"}],
             }
         ],
