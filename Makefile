@@ -40,7 +40,7 @@ protos: $(VENV)/.dev
 	  --mypy_out=protos --mypy_grpc_out=protos protos/wattledger_protos/v1/telemetry.proto
 
 dashboards: $(VENV)/.dev
-	@$(BIN)/python deploy/grafana/generate.py
+	@PYTHONPATH=deploy $(BIN)/python -m grafana.generate
 
 # A wheel and a source archive in dist/.
 packages: $(VENV)/.dev
