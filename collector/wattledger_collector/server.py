@@ -41,6 +41,9 @@ _KEEPALIVE_TIMEOUT_MILLISECONDS: Final = 20_000
 SERVER_OPTIONS: Final = (
     # Two collectors on one port would share the agents unnoticed.
     ("grpc.so_reuseport", 0),
+    # By default gRPC cancels the calls of a fleet that comes back at once, beyond the first thousand.
+    ("grpc.server.max_pending_requests", STREAMS_MAX),
+    ("grpc.server.max_pending_requests_hard_limit", STREAMS_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
     ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MILLISECONDS),

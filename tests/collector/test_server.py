@@ -303,6 +303,21 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
+def test_a_fleet_that_comes_back_at_once_is_served(tmp_path: Path) -> None:
+    """More calls than gRPC lets wait by default: after a collector's restart all agents come in one moment."""
+
+    async def scene() -> None:
+        async with collecting(tmp_path) as collector, aio.insecure_channel(f"127.0.0.1:{collector.port}") as channel:
+            agents = [Agent(channel) for _ in range(1500)]
+            await agents[0].open()
+            for agent in agents[1:]:
+                await agent.finish()
+            codes = await asyncio.gather(*(agent.code() for agent in agents[1:]))
+            assert set(codes) == {grpc.StatusCode.OK}
+
+    asyncio.run(scene())
+
+
 def test_keepalive_of_agents_is_not_taken_for_an_attack() -> None:
     """An agent pings every 60 s at most; half of that must be allowed, also between messages."""
     options = dict(SERVER_OPTIONS)
