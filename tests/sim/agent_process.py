@@ -16,12 +16,12 @@ from wattledger_agent.spool import Spool, SpoolError
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 SPOOL = Path("/spool")
-QUOTA_BYTES = 4 * 1024 * 1024
+QUOTA_BYTES = 256 * 1024  # About as much as a long outage spools, so that it is met.
 SEGMENT_BYTES = 16 * 1024
 INTEGRAL_GAP_SECONDS_MAX = 10.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Stream:
     """One gRPC stream: two pipes and the collector at the other end."""
 
@@ -97,6 +97,8 @@ class AgentProcess:
         except SpoolError:
             self.lost_records += 1  # Its energy is in the next record that can be written.
             return
+        stored = self.spool.stored_bytes
+        assert stored <= QUOTA_BYTES, f"the spool holds {stored} bytes, its quota is {QUOTA_BYTES}"
         self._send(self.session.appended(now_seconds))
 
     def step(self, now_seconds: float) -> None:

@@ -1,6 +1,5 @@
 """A simulated collector: the real sessions, ledger, store and fleet view; a crash can strike between any two steps."""
 
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,15 +27,16 @@ class CollectorCrashError(Exception):
 class CollectorProcess:
     """One life of a collector. maybe_crash: called between the steps of a commit with their names; may raise."""
 
-    def __init__(self, rng: random.Random, name: str, path: Path, now: int, maybe_crash: Callable[[str], None]) -> None:
+    def __init__(self, instance: int, name: str, path: Path, now: int, maybe_crash: Callable[[str], None]) -> None:
+        self.instance = instance
         self.name = name
-        self.rng = rng
         self.store = open_store(path, create=True)
         self.maybe_crash = maybe_crash
         self.streams: list[tuple[Stream, CollectorSession]] = []
         self.fleet = FleetView(collector=name, interval_seconds=self.store.interval_seconds)
         self.fleet.load(self.store, BasisFinder(self.store.sites(), FactorCatalog(())), now / SECOND)
         self.exposition = Exposition(self.fleet, registry=CollectorRegistry(), insecure_transport=False, version="sim")
+        self.epochs: dict[Stream, tuple[str, bytes]] = {}
         self.stale = 0
 
     def accept(self, stream: Stream) -> None:
@@ -126,10 +126,21 @@ class CollectorProcess:
             new_channels=item.new_channels,
         )
 
+    def _check_durable(self, stream: Stream, message: pb.CollectorMessage) -> None:
+        """An acknowledgement means durable: what it says is in the database already."""
+        if message.WhichOneof("message") == "ack" and stream in self.epochs:
+            cursor = self.store.load_cursor(*self.epochs[stream])
+            committed = cursor.committed_sequence if cursor is not None else 0
+            assert message.ack.committed_sequence <= committed, f"acknowledged {message}, committed {committed}"
+
     def _do(self, stream: Stream, session: CollectorSession, action: Action, now: int) -> OpenStream | Book | None:
-        if isinstance(action, OpenStream | Book):
+        if isinstance(action, OpenStream):
+            self.epochs[stream] = action.hello.host, action.hello.epoch
+            return action
+        if isinstance(action, Book):
             return action
         if isinstance(action, Send):
+            self._check_durable(stream, action.message)
             stream.down.send(action.message, now)
         elif isinstance(action, Close):
             stream.break_off()

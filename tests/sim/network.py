@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 SECOND = 1_000_000_000
+LINGER_SECONDS_MAX = 40  # Longer than an agent's back-off, so that old words meet the new stream's.
 Message = TypeVar("Message")
 
 
@@ -30,6 +31,11 @@ class Pipe(Generic[Message]):
         self.last_due = due
         self.waiting.append((due, message))
 
+    def delay(self, nanoseconds: int) -> None:
+        """What is on its way, and all that follows, takes longer."""
+        self.waiting = deque((due + nanoseconds, message) for due, message in self.waiting)
+        self.last_due += nanoseconds
+
     def due(self, now: int) -> Message | None:
         """The next message that has arrived, if any."""
         if self.stalled or not self.waiting or self.waiting[0][0] > now:
@@ -37,8 +43,12 @@ class Pipe(Generic[Message]):
         return self.waiting.popleft()[1]
 
     def break_off(self) -> None:
-        """Nothing more can be sent; of what waits, a random part still arrives."""
+        """Nothing more can be sent; of what waits, a random part still arrives, some of it much later: a zombie's words."""
+        if self.broken:
+            return
         self.broken = True
         keep = self.rng.randrange(len(self.waiting) + 1)
         while len(self.waiting) > keep:
             self.waiting.pop()
+        late = self.rng.choice((0, 0, LINGER_SECONDS_MAX)) * self.rng.randrange(SECOND)
+        self.waiting = deque((due + late, message) for due, message in self.waiting)

@@ -28,6 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=300)
+    parser.add_argument("--until-failure", action="store_true", help="stop at the first seed that fails")
     arguments = parser.parse_args()
     logging.disable(logging.ERROR)  # Faults are what is simulated.
     met: Counter[str] = Counter()
@@ -48,6 +49,8 @@ def main() -> int:
         if problems:
             failed.append(seed)
             print(f"seed {seed}: {problems[0]}", flush=True)
+            if arguments.until_failure:
+                return 1
     for fault, seeds in met.most_common():
         print(f"{seeds:6d} seeds met: {fault}")
     print(f"{arguments.seeds - len(failed)} passed, {len(failed)} failed")

@@ -58,7 +58,7 @@ class World:
         self.collectors: list[CollectorProcess] = []
         self.lives = 0
         self.crash_at: str | None = None
-        self.exposed: dict[tuple[str, bytes], float] = {}
+        self.exposed: dict[tuple[int, bytes], float] = {}
         self.backups = 0
         self.hosts = [self._make_host(index) for index in range(self.rng.choice((1, 2, 3)))]
         self._start_collector()
@@ -107,9 +107,19 @@ class World:
                 if line.startswith(b"#") or b"_total" not in line or b"energy_joules" not in line:
                     continue
                 series, _, value = line.rpartition(b" ")
-                key = (collector.name, series)
-                assert float(value) >= self.exposed.get(key, float("-inf")), f"{key} fell to {value!r}"
+                # Prometheus knows an instance by its address: a restarted collector goes on with its series.
+                key = (collector.instance, series)
+                if float(value) < self.exposed.get(key, float("-inf")):
+                    assert self._may_begin_anew(), f"{key} fell to {value!r}"
+                    self.faults["counter began anew"] += 1
                 self.exposed[key] = float(value)
+
+    def _may_begin_anew(self) -> bool:
+        """Whether energy may be gone from both sides: the store went back in time, and so did a spool, or a cloned host
+        whose second machine is refused holds what the store has lost.
+        """
+        lost = self.faults["spool rolled back to an older copy"] + self.faults["identity cloned"]
+        return bool(self.faults["store restored from an older copy"] and lost)
 
     # Hosts.
 
@@ -174,8 +184,10 @@ class World:
 
     def _start_collector(self) -> None:
         self.lives += 1
-        collector = CollectorProcess(self.rng, f"collector-{self.lives}", self.database, self.now, self._maybe_crash)
-        self.collectors.append(collector)
+        instance = min({0, 1} - {collector.instance for collector in self.collectors})
+        # The name is the machine's; it stays over restarts, as the address does.
+        name = f"collector-{instance}"
+        self.collectors.append(CollectorProcess(instance, name, self.database, self.now, self._maybe_crash))
 
     def _replace_collector(self, collector: CollectorProcess) -> None:
         collector.end()
@@ -337,6 +349,7 @@ class World:
             self.faults["zombie stream"] += 1
             host.agent.stream.down.break_off()
             host.agent.stream.down.waiting.clear()
+            host.agent.stream.up.delay(self.rng.randrange(1, 40) * SECOND)
 
     def _clone_host(self, host: SimulatedHost) -> None:
         """The disk's image, spool and identity included, is booted on another machine."""
