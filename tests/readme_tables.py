@@ -187,6 +187,11 @@ def _settings(struct: type[msgspec.Struct]) -> Callable[[Mapping[str, str]], Ite
 # Commands.
 
 
+def command_parsers() -> dict[str, argparse.ArgumentParser]:
+    """The two programs' parsers, by name."""
+    return {parser.prog: parser for parser in (agent_cli._parser(), collector_cli._parser())}
+
+
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """The parser of every command, by the words that call it."""
     found: dict[str, argparse.ArgumentParser] = {}
@@ -199,8 +204,8 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
             for each in action.choices.values():
                 add(each)
 
-    for module in (agent_cli, collector_cli):
-        add(module._parser())
+    for program in command_parsers().values():
+        add(program)
     return found
 
 
@@ -216,8 +221,8 @@ def _helps() -> dict[str, str]:
                 for each in action.choices.values():
                     add(each)
 
-    for module in (agent_cli, collector_cli):
-        add(module._parser())
+    for program in command_parsers().values():
+        add(program)
     return found
 
 
