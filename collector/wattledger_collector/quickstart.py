@@ -28,6 +28,9 @@ SITE = "here"
 DEMO_SITE = "simulated"
 DEMO_HOSTS = 40
 
+# Who takes a first look does not wait ten seconds for the first energy; each flush is one fsync.
+FLUSH_SECONDS = 2.0
+
 # The agent writes its last record and hands it over; longer means that it hangs.
 AGENT_STOP_SECONDS_MAX = 10.0
 
@@ -133,7 +136,11 @@ Programs = list[tuple[str, "subprocess.Popen[bytes]"]]
 def _start(options: Options, addresses: Addresses) -> Programs:
     """The agent, and with --demo the simulated hosts, as programs that end with us."""
     agent_toml = options.state_dir / "agent.toml"
-    _write(agent_toml, f'state_dir = {_text(options.state_dir / "agent")}\n\n[collector]\naddress = "{addresses.grpc}"\n')
+    _write(
+        agent_toml,
+        f"state_dir = {_text(options.state_dir / 'agent')}\nflush_seconds = {FLUSH_SECONDS}\n\n"
+        f'[collector]\naddress = "{addresses.grpc}"\n',
+    )
     commands = {"the agent": ["run", "--config", str(agent_toml)]}
     if options.demo:
         commands["the simulation"] = [
