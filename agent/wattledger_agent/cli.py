@@ -12,7 +12,6 @@ import sys
 import threading
 from pathlib import Path
 
-from wattledger_agent import doctor, once
 from wattledger_agent.clock import ClockError, HostClock
 from wattledger_agent.config import AgentConfig, CollectorConfig, ConfigError, parse_config
 from wattledger_agent.inventory import Roots, find_sources
@@ -50,13 +49,21 @@ def _run(parsed: argparse.Namespace) -> int:
         return _run_agent(config, roots, _stopping(parsed))
     if parsed.command == "once":
         return _once(config, roots, as_json=parsed.json)
+    return _doctor(config, roots, as_json=parsed.json)
+
+
+# Each command imports what it alone needs: an agent that runs for months carries nothing of the others in its memory.
+
+
+def _doctor(config: AgentConfig, roots: Roots, *, as_json: bool) -> int:
+    from wattledger_agent import doctor
+
     findings = doctor.examine(config, roots)
-    print(doctor.as_json(findings) if parsed.json else doctor.as_text(findings))
+    print(doctor.as_json(findings) if as_json else doctor.as_text(findings))
     return doctor.exit_status(findings)
 
 
 def _run_agent(config: AgentConfig, roots: Roots, stopping: threading.Event) -> int:
-    # Imported here: the other commands need neither gRPC's memory nor its time.
     from wattledger_agent import runner
     from wattledger_agent.shipper import ShipperError
 
@@ -101,6 +108,8 @@ def _stop_at_end_of_input(stopping: threading.Event) -> None:
 
 
 def _once(config: AgentConfig, roots: Roots, *, as_json: bool) -> int:
+    from wattledger_agent import once
+
     clock = HostClock(roots.procfs)
     snapshot = once.look(find_sources(config.sources, roots), clock.instant)
     print(once.as_json(snapshot) if as_json else once.as_text(snapshot))

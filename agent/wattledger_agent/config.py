@@ -4,7 +4,6 @@ Opens no file and reads no clock. What is not in these structures is not a setti
 the key and the nearest valid one.
 """
 
-import difflib
 import ipaddress
 import tomllib
 from typing import Annotated, Any, Literal
@@ -165,6 +164,8 @@ def _refuse_unknown_keys(table: dict[str, Any], struct: type[msgspec.Struct], pa
     fields = {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
     for key, value in table.items():
         if key not in fields:
+            import difflib  # For this error alone.
+
             near = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)
             raise ConfigError(f"{origin}: unknown key `{path}{key}`. Did you mean `{path}{near[0]}`?")
         inner = _struct_of(fields[key])

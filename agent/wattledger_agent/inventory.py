@@ -7,6 +7,7 @@ and measured energy never stand for the same watts.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wattledger_agent.config import FakeConfig, ReplayConfig, SourcesConfig
 from wattledger_agent.readings import (
@@ -19,7 +20,9 @@ from wattledger_agent.readings import (
 )
 from wattledger_agent.sampler import OpenSource
 from wattledger_agent.sources import SOURCES
-from wattledger_agent.sources.replay import ReplaySource
+
+if TYPE_CHECKING:
+    from wattledger_agent.sources.replay import ReplaySource
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,11 @@ def find_sources(config: SourcesConfig, roots: Roots) -> Inventory:
     return inventory
 
 
-def replay_source(config: ReplayConfig) -> ReplaySource:
+def replay_source(config: ReplayConfig) -> "ReplaySource":
     """The source of a recording, not opened yet."""
+    # Imported here, as all sources are where they are made: see sources/__init__.py.
+    from wattledger_agent.sources.replay import ReplaySource
+
     return ReplaySource(
         Path(config.path),
         time_column=config.time_column,

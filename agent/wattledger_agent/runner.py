@@ -3,7 +3,6 @@
 Decides nothing about energy or delivery. One function runs on a live host, one replays a recording.
 """
 
-import importlib.metadata
 import logging
 import os
 import socket
@@ -13,7 +12,9 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from wattledger_agent import __version__
 from wattledger_agent.clock import HostClock, dmi_uuid, machine_id
 from wattledger_agent.config import AgentConfig, ReplayConfig
 from wattledger_agent.counters import Instant
@@ -24,9 +25,11 @@ from wattledger_agent.readings import NANOSECONDS_PER_SECOND, Reading, SourceUna
 from wattledger_agent.sampler import Cadence, Sampler
 from wattledger_agent.session import Identity
 from wattledger_agent.shipper import Shipper
-from wattledger_agent.sources.replay import ReplaySource
 from wattledger_agent.spool import Spool, SpoolError, SpoolLockedError
 from wattledger_protos.v1 import telemetry_pb2 as pb
+
+if TYPE_CHECKING:
+    from wattledger_agent.sources.replay import ReplaySource
 
 log = logging.getLogger("wattledger.agent")
 
@@ -41,17 +44,15 @@ LOCK_SECONDS_MAX = FAREWELL_SECONDS + 2.0
 # Rows of a recording in one spool record: at an hour a row these are two days, and a record stays small.
 REPLAY_ROWS_PER_RECORD = 48
 
+# What was replayed waits no longer than this for its record, however few rows it is.
+REPLAY_SECONDS_PER_RECORD = 1.0
+
 # A replay as fast as possible stays this many records ahead of the collector, so that the spool stays small.
 REPLAY_RECORDS_AHEAD_MAX = 256
 
 
 class RunError(Exception):
     """The agent can't run; the text says what happened, where, and what to do."""
-
-
-def version() -> str:
-    """The installed release."""
-    return importlib.metadata.version("wattledger")
 
 
 def host_id(config: AgentConfig) -> str:
@@ -156,7 +157,7 @@ def replay(config: AgentConfig, recording: ReplayConfig, stopping: threading.Eve
     # A folder of its own: in this host's own account recorded energy would pass for metered.
     spool = _open_spool(config, opening, machine_id(), "", folder="recorded")
     # The host name of whoever replays is none of the recorded machine's.
-    identity = Identity(config.host, version(), machine_id(), opening.boot_id, config.labels, pb.TIME_SOURCE_RECORDED)
+    identity = Identity(config.host, __version__, machine_id(), opening.boot_id, config.labels, pb.TIME_SOURCE_RECORDED)
     shipper = Shipper(spool, identity, config.collector, lambda: last.now)
     outdated = threading.Event()
 
@@ -169,15 +170,18 @@ def replay(config: AgentConfig, recording: ReplayConfig, stopping: threading.Eve
     meter.offer(specs, opening)
     shipper.start()
     try:
-        for index, (now, readings) in enumerate(_unplayed_rows(source, meter, last), start=1):
-            if recording.speed:
-                stopping.wait((now.boottime_nanoseconds - last.now.boottime_nanoseconds) / 1e9 / recording.speed)
+        rows, paused = 0, 0.0
+        for now, readings in _unplayed_rows(source, meter, last):
+            pause = _pause_seconds(last.now, now, recording.speed)
+            if rows >= REPLAY_ROWS_PER_RECORD or paused + pause >= REPLAY_SECONDS_PER_RECORD:
+                _spool_replayed(meter, spool, shipper, last.now, stopping)
+                rows, paused = 0, 0.0
+            stopping.wait(pause)
             if stopping.is_set():
                 break
             meter.observe(readings, now)
             last.now = now
-            if index % REPLAY_ROWS_PER_RECORD == 0 or recording.speed:
-                _spool_replayed(meter, spool, shipper, now, stopping)
+            rows, paused = rows + 1, paused + pause
         _spool_replayed(meter, spool, shipper, last.now, stopping)
         while spool.unacknowledged_records and not stopping.wait(0.05):
             pass
@@ -194,7 +198,7 @@ def replay(config: AgentConfig, recording: ReplayConfig, stopping: threading.Eve
         log.info("%s is in the ledger up to %s", recording.path, _recorded_time(last.now))
 
 
-def _unplayed_rows(source: ReplaySource, meter: Meter, last: "LastInstant") -> Iterator[tuple[Instant, list[Reading]]]:
+def _unplayed_rows(source: "ReplaySource", meter: Meter, last: "LastInstant") -> Iterator[tuple[Instant, list[Reading]]]:
     """The rows after those that the spool has from before a restart, or from an earlier recording of the device."""
     played = 0
     for now, readings in source.rows():
@@ -208,6 +212,12 @@ def _unplayed_rows(source: ReplaySource, meter: Meter, last: "LastInstant") -> I
         yield now, readings
     if played:
         log.info("nothing is new: all %d rows up to %s were metered before", played, _recorded_time(last.now))
+
+
+def _pause_seconds(before: Instant, now: Instant, speed: float) -> float:
+    """How long to wait for a row; 0 at speed 0, which is as fast as possible."""
+    recorded = (now.boottime_nanoseconds - before.boottime_nanoseconds) / NANOSECONDS_PER_SECOND
+    return recorded / speed if speed else 0.0
 
 
 def _recorded_time(now: Instant) -> str:
@@ -283,7 +293,7 @@ def _identity(
     config: AgentConfig, boot_id: bytes, time_source: "pb.TimeSource.ValueType" = pb.TIME_SOURCE_CLOCK
 ) -> Identity:
     labels = {"hostname": socket.gethostname(), **config.labels}
-    return Identity(host_id(config), version(), machine_id(), boot_id, labels, time_source)
+    return Identity(host_id(config), __version__, machine_id(), boot_id, labels, time_source)
 
 
 def _tell(inventory: Inventory) -> None:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from wattledger_agent import __version__
 from wattledger_agent.clock import HostClock
 from wattledger_agent.config import CollectorConfig
 from wattledger_agent.inventory import Roots
-from wattledger_agent.runner import FAREWELL_SECONDS, version
+from wattledger_agent.runner import FAREWELL_SECONDS
 from wattledger_agent.sampler import Cadence, OpenSource, Sampler
 from wattledger_agent.session import Identity
 from wattledger_agent.shipper import Shipper
@@ -91,7 +92,7 @@ def _hosts(count: int, collector: CollectorConfig, state_dir: Path, clock: HostC
             quota_bytes=SPOOL_BYTES,
         )
         labels = {"hostname": name, "simulated": "true", "kind": "gpu" if has_gpus else "cpu"}
-        shipper = Shipper(spool, Identity(name, version(), machine, clock.boot_id, labels), collector, clock.instant)
+        shipper = Shipper(spool, Identity(name, __version__, machine, clock.boot_id, labels), collector, clock.instant)
         sampler = Sampler([OpenSource(source, source.open())], spool, shipper, clock, CADENCE)
         shipper.on_new_epoch = sampler.renew
         shipper.start()

@@ -1,20 +1,28 @@
 """The sources: each module reads one kind of sensor, and `SOURCES` is where it is registered.
 
-Holds no logic. A factory is the source's class: roots and options are its arguments, and nothing is touched before `open`.
+Holds no logic. A factory takes the arguments of the source's class (roots and options) and touches nothing before `open`. It
+imports the module when it is called: a host with RAPL carries no table of power curves in its memory.
 """
 
-from wattledger_agent.readings import SourceFactory
-from wattledger_agent.sources.cpu import CpuSource
-from wattledger_agent.sources.estimate import EstimateSource
-from wattledger_agent.sources.fake import FakeSource
-from wattledger_agent.sources.nvidia import NvidiaSource
-from wattledger_agent.sources.rapl import RaplSource
+import importlib
+from typing import Any, cast
+
+from wattledger_agent.readings import Source, SourceFactory
+
+
+def _made_by(module: str, name: str) -> SourceFactory:
+    def make(*arguments: Any, **options: Any) -> Source:
+        source = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        return cast(Source, source(*arguments, **options))
+
+    return make
+
 
 # By the name that configuration, channel keys and metrics use; the order is that in which they are shown.
 SOURCES: dict[str, SourceFactory] = {
-    "rapl": RaplSource,
-    "nvidia": NvidiaSource,
-    "cpu": CpuSource,
-    "estimate": EstimateSource,
-    "fake": FakeSource,
+    "rapl": _made_by("rapl", "RaplSource"),
+    "nvidia": _made_by("nvidia", "NvidiaSource"),
+    "cpu": _made_by("cpu", "CpuSource"),
+    "estimate": _made_by("estimate", "EstimateSource"),
+    "fake": _made_by("fake", "FakeSource"),
 }
