@@ -36,6 +36,7 @@ _SINGLE_FAMILIES = (
     "wattledger_agent_spool_thinned_samples_total",
     "wattledger_agent_cpu_seconds_total",
     "wattledger_agent_memory_bytes",
+    "wattledger_agent_clock_offset_seconds",
 )
 
 _UTILIZATION_FAMILIES = {
@@ -242,6 +243,9 @@ class Exposition:
         if live.agent_memory_bytes:
             family = "wattledger_agent_memory_bytes"
             lines[family].append(f"{text.singles[family]}{live.agent_memory_bytes}")
+        if live.clock_offset_seconds is not None:
+            family = "wattledger_agent_clock_offset_seconds"
+            lines[family].append(f"{text.singles[family]}{live.clock_offset_seconds}")
 
     def _render_fleet(self, now_seconds: float, lines: dict[str, list[str]]) -> None:
         view = self._view

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from wattledger_collector.records import Component, Method, Role
+from wattledger_collector.records import NANOSECONDS_PER_SECOND, Component, Method, Role
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 # What is kept of one Live message. A server with 16 GPUs and 8 sockets sends fewer than 100 of each; the rest is cut.
@@ -82,6 +82,8 @@ class LiveReading:
 
     keys, milliwatts: power by component and method, in columns. utilizations: by the number of the kind on the wire.
     agent_cpu_nanoseconds, agent_memory_bytes: 0 where the agent does not tell.
+    clock_offset_seconds: how far the host's clock is ahead of the collector's, the way of the message included; None where
+    the agent does not tell.
     lower, upper: ends of the 95 % band of the sum; errors are added linearly, since those of models are alike from host to
     host and do not cancel out.
     """
@@ -99,6 +101,7 @@ class LiveReading:
     spool_thinned_samples: int
     agent_cpu_nanoseconds: int = 0
     agent_memory_bytes: int = 0
+    clock_offset_seconds: float | None = None
 
 
 def read_live(live: pb.Live, received_seconds: float) -> LiveReading:
@@ -141,7 +144,14 @@ def read_live(live: pb.Live, received_seconds: float) -> LiveReading:
         spool_thinned_samples=live.spool_thinned_samples,
         agent_cpu_nanoseconds=live.agent_cpu_nanoseconds,
         agent_memory_bytes=live.agent_memory_bytes,
+        clock_offset_seconds=_clock_offset_seconds(live.clock, received_seconds),
     )
+
+
+def _clock_offset_seconds(clock: pb.ClockPair, received_seconds: float) -> float | None:
+    if not clock.realtime_nanoseconds:
+        return None
+    return clock.realtime_nanoseconds / NANOSECONDS_PER_SECOND - received_seconds
 
 
 def _utilizations(entries: Iterable[pb.LiveUtilization]) -> Mapping[int, Utilizations]:

@@ -117,6 +117,12 @@ FAMILIES: tuple[Family, ...] = (
         "Resident memory of the agent.",
     ),
     Family(
+        "wattledger_agent_clock_offset_seconds",
+        "gauge",
+        _HOST,
+        "How far a host's clock is ahead of the collector's. A difference: take the largest, not the sum.",
+    ),
+    Family(
         "wattledger_agent_source_reads_total",
         "counter",
         (*_HOST, "source"),

@@ -181,6 +181,7 @@ class SimulatedHost:
         ]
         sources = [pb.LiveSource(source=source, reads=10) for source in sorted({part.source for part in self.parts})]
         return pb.Live(
+            clock=pb.ClockPair(realtime_nanoseconds=self.at_seconds * NANOSECONDS_PER_SECOND),
             powers=powers,
             utilizations=utilizations,
             sources=sources,
