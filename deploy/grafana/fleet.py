@@ -1,0 +1,401 @@
+"""Dashboard Fleet: what all hosts of the chosen sites draw and emit, and how far the figures can be trusted.
+
+Opens no file. Metrics: collector/wattledger_collector/metrics.py. Measured and modelled figures never share a series.
+"""
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from grafana.panels import (
+    BYTES,
+    COMPONENT_COLOURS,
+    COUNT,
+    FLEET_UID,
+    GRAMS_PER_HOUR,
+    GRAMS_PER_KWH,
+    KILOGRAMS,
+    KIND_COLOURS,
+    KWH,
+    RATIO,
+    SECONDS,
+    STATE_COLOURS,
+    TO_KWH,
+    WATTS,
+    Board,
+    Frame,
+    Query,
+    bar_panel,
+    stat_panel,
+    table_panel,
+    time_panel,
+)
+
+_SITES = 'site=~"$site"'
+_NO_HOSTS = "No host reports: run wattledger-agent doctor on one"
+_NO_MODEL = "Nothing is modelled here"
+_NO_MEASURE = "Nothing is measured here: wattledger-agent doctor says how to get sensors"
+# Each of these is 0 or more where the collector is scraped at all, so that an empty answer is told from "none".
+_PROBLEMS = f"""(sum(wattledger_agents{{{_SITES}, state=~"silent|conflict"}}) or 0 * sum(wattledger_agents{{{_SITES}}}))
++ sum(wattledger_site_factor_missing{{{_SITES}}})
++ sum(wattledger_hosts_withheld{{{_SITES}}})
++ sum(wattledger_insecure_transport)"""
+
+
+def fleet() -> Dashboard:
+    """The dashboard."""
+    board = Board(
+        "Wattledger / Fleet",
+        FLEET_UID,
+        "Power, energy and emissions of all hosts, by site and component, with the quality of the figures.",
+    )
+    board.variable("site", "Site", "label_values(wattledger_site_info, site)", multi=True)
+    _add_strip(board)
+    _add_power(board)
+    _add_carbon(board)
+    _add_hosts(board)
+    _add_quality(board)
+    return board.build()
+
+
+def _add_strip(board: Board) -> None:
+    power, energy, grams = (
+        "wattledger_host_power_watts",
+        "wattledger_site_energy_joules_total",
+        "wattledger_site_emissions_grams_total",
+    )
+    board.add(
+        stat_panel(
+            Frame(
+                "Power now",
+                "Sum of the present power of all hosts that report, over leaves and residuals, so that nothing is counted "
+                "twice. Modelled power is an estimate and stands apart.",
+                WATTS,
+                _NO_HOSTS,
+                width=5,
+                height=5,
+                colours=KIND_COLOURS,
+            ),
+            Query(f'sum({power}{{{_SITES}, method!="model"}})', "measured"),
+            Query(f'sum({power}{{{_SITES}, method="model"}})', "modelled"),
+        ),
+        stat_panel(
+            Frame(
+                "Energy",
+                "Energy booked in the time range: increase of the ledger's counters / 3.6e6. Prometheus extrapolates to the "
+                "ends of the range; exact figures come from `wattledger-collector report`.",
+                KWH,
+                "No energy was booked in this range",
+                width=5,
+                height=5,
+                colours=KIND_COLOURS,
+            ),
+            Query(f'sum(increase({energy}{{{_SITES}, method!="model"}}[$__range])) {TO_KWH}', "measured"),
+            Query(f'sum(increase({energy}{{{_SITES}, method="model"}}[$__range])) {TO_KWH}', "modelled"),
+        ),
+        stat_panel(
+            Frame(
+                "Emissions (CO2e)",
+                "Location based, scope 2: energy x PUE x the grid factor known when each interval was first booked. Factors "
+                "that were corrected later show in `wattledger-collector report`.",
+                KILOGRAMS,
+                "No factor holds: give the site a zone in collector.toml",
+                width=5,
+                height=5,
+                decimals=3,
+                colours=KIND_COLOURS,
+            ),
+            Query(f'sum(increase({grams}{{{_SITES}, metering="measured"}}[$__range])) / 1000', "measured"),
+            Query(f'sum(increase({grams}{{{_SITES}, metering="modelled"}}[$__range])) / 1000', "modelled"),
+        ),
+        stat_panel(
+            Frame(
+                "Coverage",
+                "Channel time of the last hour with a figure / channel time that hosts without gaps would have covered. "
+                "Below 95 % totals are too low by about the rest.",
+                RATIO,
+                "No host is expected to report",
+                width=3,
+                height=5,
+                decimals=1,
+            ),
+            Query(f"sum(wattledger_covered_seconds{{{_SITES}}}) / sum(wattledger_expected_seconds{{{_SITES}}})"),
+        ),
+        stat_panel(
+            Frame(
+                "Agents",
+                "Hosts that report, and hosts that should: reporting, silent or in conflict. Drained, retired and recorded "
+                "hosts are not expected.",
+                COUNT,
+                "No agent has connected yet: see Add your fleet in README.md",
+                width=3,
+                height=5,
+            ),
+            Query(
+                f'sum(wattledger_agents{{{_SITES}, state="reporting"}}) or 0 * sum(wattledger_agents{{{_SITES}}})',
+                "reporting",
+            ),
+            Query(f'sum(wattledger_agents{{{_SITES}, state=~"reporting|silent|conflict"}})', "expected"),
+        ),
+        stat_panel(
+            Frame(
+                "Open problems",
+                "Silent agents, id conflicts, sites without a factor, hosts withheld after a restore, and collectors "
+                "without TLS. Counted from the metrics, so it needs no alert rules. The list is at the end of this page.",
+                COUNT,
+                "No collector is scraped: see deploy/prometheus",
+                width=3,
+                height=5,
+            ),
+            Query(_PROBLEMS),
+        ),
+    )
+
+
+def _add_power(board: Board) -> None:
+    by_component = "sum by (component) (wattledger_host_power_watts{%s})"
+    board.add(
+        time_panel(
+            Frame(
+                "Power by component, measured",
+                "From counters and sensors. A hole is a time without a figure, not a zero.",
+                WATTS,
+                _NO_MEASURE,
+                width=16,
+                height=9,
+                colours=COMPONENT_COLOURS,
+            ),
+            Query(by_component % f'{_SITES}, method!="model"', "{{component}}"),
+            stacked=True,
+        ),
+        time_panel(
+            Frame(
+                "Power by component, modelled",
+                "Estimated from CPU model and load, for hosts without sensors; the collector's page shows the 95 % band.",
+                WATTS,
+                _NO_MODEL,
+                width=8,
+                height=9,
+                colours=COMPONENT_COLOURS,
+            ),
+            Query(by_component % f'{_SITES}, method="model"', "{{component}}"),
+            stacked=True,
+            is_model=True,
+        ),
+    )
+
+
+def _add_carbon(board: Board) -> None:
+    intensity = f"max by (site, gas) (wattledger_grid_carbon_intensity_grams_per_kwh{{{_SITES}}})"
+    info = f"max by (site, zone, pue, factor, assumed) (wattledger_site_info{{{_SITES}}})"
+    energy = f"sum by (site) (increase(wattledger_site_energy_joules_total{{{_SITES}, %s}}[$__range])) {TO_KWH}"
+    board.row("Carbon").add(
+        time_panel(
+            Frame(
+                "Emissions by site (CO2e)",
+                "Rate of the emission counters x 3600. Measured and modelled energy of a site are two lines.",
+                GRAMS_PER_HOUR,
+                "No factor holds: give the site a zone in collector.toml",
+                width=12,
+                decimals=1,
+                min_value=0,
+            ),
+            Query(
+                f"sum by (site, metering) (rate(wattledger_site_emissions_grams_total{{{_SITES}}}[$__rate_interval]))"
+                " * 3600",
+                "{{site}}, {{metering}}",
+            ),
+        ),
+        time_panel(
+            Frame(
+                "Grid carbon intensity (CO2e)",
+                "The factor in use at each site. An intensity: weigh it by energy, never add it up. Its source is in the "
+                "table below.",
+                GRAMS_PER_KWH,
+                "No factor holds: give the site a zone in collector.toml",
+                width=12,
+                decimals=0,
+                min_value=0,
+            ),
+            Query(intensity, "{{site}}, {{gas}}"),
+        ),
+        table_panel(
+            Frame(
+                "Factor and its source",
+                "Zone, PUE and emission factor in use at each site; the factor's name leads to document and licence by "
+                "`wattledger-collector factors show ZONE`. assumed: the zone was proposed by the program.",
+                GRAMS_PER_KWH,
+                "No site has a factor: give it a zone in collector.toml",
+                width=14,
+                decimals=1,
+            ),
+            Query(f"{intensity} * on (site) group_left (zone, pue, factor, assumed) {info}"),
+            {
+                "site": "Site",
+                "zone": "Zone",
+                "pue": "PUE",
+                "factor": "Factor",
+                "gas": "Gas",
+                "assumed": "Assumed",
+                "Value": "g CO2e / kWh",
+            },
+            sort_by="g CO2e / kWh",
+        ),
+        bar_panel(
+            Frame(
+                "Energy by site",
+                "Energy booked in the time range, without PUE. Measured and modelled energy of a site are two bars.",
+                KWH,
+                "No energy was booked in this range",
+                width=10,
+            ),
+            Query(energy % 'method!="model"', "{{site}}, measured"),
+            Query(energy % 'method="model"', "{{site}}, modelled"),
+        ),
+    )
+
+
+def _add_hosts(board: Board) -> None:
+    top = "topk(20, sum by (host, site) (increase(wattledger_host_energy_joules_total{%s}[$__range]))) " + TO_KWH
+    columns = {"host": "host", "site": "site", "Value": "Energy"}
+    board.row("Hosts").add(
+        table_panel(
+            Frame(
+                "Top hosts by measured energy",
+                "The 20 hosts with most measured energy in the time range. A host's name leads to its own dashboard.",
+                KWH,
+                _NO_MEASURE,
+                width=12,
+                height=10,
+            ),
+            Query(top % f'{_SITES}, method!="model"'),
+            columns,
+            sort_by="Energy",
+            links_to_host=True,
+        ),
+        table_panel(
+            Frame(
+                "Top hosts by modelled energy",
+                "The 20 hosts with most estimated energy in the time range. A host's name leads to its own dashboard.",
+                KWH,
+                _NO_MODEL,
+                width=12,
+                height=10,
+            ),
+            Query(top % f'{_SITES}, method="model"'),
+            columns,
+            sort_by="Energy",
+            links_to_host=True,
+        ),
+    )
+
+
+def _add_quality(board: Board) -> None:
+    failures, misses, reads = (
+        f"rate(wattledger_agent_source_{name}_total{{{_SITES}}}[$__rate_interval])"
+        for name in ("failures", "deadline_misses", "reads")
+    )
+    board.row("Data quality").add(
+        time_panel(
+            Frame(
+                "Agents by state",
+                "reporting: a fresh value. silent: none within the staleness window. conflict: two machines with one id. "
+                "drained, retired: by `wattledger-collector host`. recorded: a recording, never live.",
+                COUNT,
+                "No agent has connected yet: see Add your fleet in README.md",
+                width=8,
+                colours=STATE_COLOURS,
+                min_value=0,
+            ),
+            Query(f"sum by (state) (wattledger_agents{{{_SITES}}})", "{{state}}"),
+            stacked=True,
+        ),
+        time_panel(
+            Frame(
+                "Coverage by site",
+                "Channel time with a figure / channel time expected, of the trailing hour.",
+                RATIO,
+                "No host is expected to report",
+                width=8,
+                min_value=0,
+                max_value=1,
+            ),
+            Query(
+                f"sum by (site) (wattledger_covered_seconds{{{_SITES}}})"
+                f" / sum by (site) (wattledger_expected_seconds{{{_SITES}}})",
+                "{{site}}",
+            ),
+        ),
+        time_panel(
+            Frame(
+                "Spools, waiting for acknowledgement",
+                "Bytes on the hosts' disks that the collector has not acknowledged. Only of agents that are connected.",
+                BYTES,
+                _NO_HOSTS,
+                width=8,
+                min_value=0,
+            ),
+            Query(f"sum by (site) (wattledger_agent_spool_bytes{{{_SITES}}})", "{{site}}"),
+        ),
+        time_panel(
+            Frame(
+                "Failing reads by source",
+                "Reads that failed or hung / reads, over all hosts.",
+                RATIO,
+                _NO_HOSTS,
+                width=8,
+                decimals=2,
+                min_value=0,
+            ),
+            Query(
+                f"sum by (source) ({failures} + {misses}) / (sum by (source) ({reads} + {misses}) > 0)",
+                "{{source}}",
+            ),
+        ),
+        time_panel(
+            Frame(
+                "Largest clock difference",
+                "How far the clock of any host is from the collector's, ahead or behind. Energy is exact all the same, its "
+                "interval may not be.",
+                SECONDS,
+                _NO_HOSTS,
+                width=8,
+                min_value=0,
+            ),
+            Query(f"max by (site) (abs(wattledger_agent_clock_offset_seconds{{{_SITES}}}))", "{{site}}"),
+        ),
+        time_panel(
+            Frame(
+                "Withheld hosts and missing factors",
+                "Hosts whose counters wait after a restore, and sites whose emissions are unknown.",
+                COUNT,
+                "No collector is scraped: see deploy/prometheus",
+                width=8,
+                min_value=0,
+            ),
+            Query(f"sum(wattledger_hosts_withheld{{{_SITES}}})", "hosts withheld"),
+            Query(f"sum(wattledger_site_factor_missing{{{_SITES}}})", "sites without a factor"),
+        ),
+        table_panel(
+            Frame(
+                "Firing alerts",
+                "Alerts of deploy/prometheus/rules that fire now; deploy/RUNBOOK.md has a section for each. Empty, too, if "
+                "the rules are not loaded.",
+                COUNT,
+                "No alert fires (or Prometheus does not load deploy/prometheus/rules)",
+                width=24,
+            ),
+            Query(
+                "count by (alertname, severity, site, host, source, instance) "
+                '(ALERTS{alertname=~"Wattledger.+", alertstate="firing"})'
+            ),
+            {
+                "alertname": "Alert",
+                "severity": "Severity",
+                "site": "site",
+                "host": "host",
+                "source": "Source",
+                "instance": "Collector",
+            },
+            sort_by="Severity",
+            links_to_host=True,
+        ),
+    )
