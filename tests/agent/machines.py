@@ -53,8 +53,10 @@ class Machine:
 
     def add_energy(self, zone: str, microjoules: int) -> None:
         """Let a zone's counter go on, over its range as the hardware does."""
-        counter_range = int((self.zone(zone) / "max_energy_range_uj").read_text())
-        self.set_energy(zone, (self.energy(zone) + microjoules) % counter_range)
+        highest = int((self.zone(zone) / "max_energy_range_uj").read_text())
+        # The register has 32 bits; the file states its highest value, and one step more is 0 again.
+        step = highest / (2**32 - 1)
+        self.set_energy(zone, (self.energy(zone) + microjoules) % round(highest + step))
 
     def opener(self, path: Path) -> int:
         """Opens a file as the source would, unless it is refused."""

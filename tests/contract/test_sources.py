@@ -28,6 +28,7 @@ from wattledger_agent.readings import (
 )
 from wattledger_agent.sources import SOURCES
 from wattledger_agent.sources.cpu import CpuSource
+from wattledger_agent.sources.estimate import EstimateSource
 from wattledger_agent.sources.fake import FakeSource
 from wattledger_agent.sources.nvidia import NvidiaSource
 from wattledger_agent.sources.rapl import RaplSource
@@ -87,6 +88,7 @@ CASES = [
     Case("nvidia that always fails", nvidia(lambda: failing_nvml("nvmlDeviceGetTotalEnergyConsumption"))),
     Case("nvidia without utilization", nvidia(lambda: failing_nvml("nvmlDeviceGetUtilizationRates"))),
     Case("cpu", cpu, metered=False),
+    Case("estimate", lambda folder: EstimateSource(machine("xeon_two_sockets", folder).proc)),
     Case("fake", lambda folder: FakeSource(1, packages=2, gpus=8, node_meter=True)),
     Case("fake that always fails", lambda folder: FakeSource(1, packages=1, failure_ratio=1.0)),
 ]
@@ -98,6 +100,7 @@ BROKEN = [
     Case("nvidia without its library", nvidia(lambda: failing_nvml("nvmlInit", LIBRARY_NOT_FOUND))),
     Case("nvidia without GPUs", nvidia(lambda: FakeNvml([]))),
     Case("cpu without procfs", lambda folder: CpuSource(folder), metered=False),
+    Case("estimate without procfs", lambda folder: EstimateSource(folder)),
     Case("fake that can't write", lambda folder: FakeSource(1, truth_path=folder / "none" / "truth")),
 ]
 

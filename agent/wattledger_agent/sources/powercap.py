@@ -89,6 +89,13 @@ class Zone:
         return self.folder / "energy_uj"
 
     @property
+    def modulus_microjoules(self) -> int | None:
+        """After how much the counter is where it was: the kernel states the highest value, the step back to 0 is one more."""
+        if self.range_microjoules is None:
+            return None
+        return self.range_microjoules + round(self.unit_microjoules)
+
+    @property
     def unit_microjoules(self) -> float:
         """Energy of one step of the counter; 0 if the range is not known."""
         return (self.range_microjoules or 0) / COUNTER_STEPS
@@ -142,8 +149,8 @@ class MirrorWatch:
     On Zen 1 and 2 every die shows the socket's counter; on Cascade Lake-AP each die has its own. Names do not tell.
     """
 
-    def __init__(self, range_microjoules: int | None) -> None:
-        self._modulus = range_microjoules or 2**63
+    def __init__(self, modulus_microjoules: int | None) -> None:
+        self._modulus = modulus_microjoules or 2**63
         self._reference: int | None = None
         self._equal_at_first = False
         self._lowest = -self._modulus

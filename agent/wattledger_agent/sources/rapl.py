@@ -203,7 +203,7 @@ class RaplSource:
                 continue
             leader = leaders.setdefault((zone.kind, zone.package), counter)
             if leader is not counter:
-                counter.leader, counter.watch = leader, MirrorWatch(zone.range_microjoules)
+                counter.leader, counter.watch = leader, MirrorWatch(zone.modulus_microjoules)
         self._settle_mirrors()
 
     def _settle_mirrors(self) -> None:
@@ -269,7 +269,7 @@ class RaplSource:
             power_bound_watts=power_bound_watts(zone),
             parent=parent,
             # Without a range the meter can't tell a wrap from a reset, and takes a fall as a gap.
-            counter_range_microjoules=zone.range_microjoules,
+            counter_range_microjoules=zone.modulus_microjoules,
             # The fault is known, but not mended: the true value is four times what is read.
             uncertainty_upper_ratio=3.0 if dram_reads_low(zone, self._processor) else 0.0,
             model=self._processor.model_name if zone.kind == "package" else "",
