@@ -193,14 +193,12 @@ def _print_factors(factors: list[Factor], console: Console) -> None:
     console.print("\n[bold]Factors[/bold]")
     for factor in factors:
         losses = "with" if factor.includes_td else "without"
-        what = f"{factor.value:f} g/kWh {factor.kind}, {losses} grid losses"
-        source = f"{factor.source} of {factor.published.isoformat()}"
-        _print_sentences([f"- {factor.zone} {factor.vintage}, {factor.name}: {what}; {source}"], console)
-    sources = {(factor.source, factor.attribution, factor.licence, factor.document) for factor in factors}
-    _print_sentences(
-        [f"  {source}: {attribution} ({licence}); {document}" for source, attribution, licence, document in sorted(sources)],
-        console,
-    )
+        what = f"{factor.value:f} g/kWh, {factor.kind}, {losses} grid losses; {factor.source}"
+        _print_sentences([f"- {factor.zone} {factor.vintage} ({factor.name}): {what}"], console)
+    sources = {(factor.source, factor.published, factor.attribution, factor.licence, factor.document) for factor in factors}
+    for source, published, attribution, licence, document in sorted(sources):
+        told = f"- {source}, published {published.isoformat()}: {attribution} ({licence})"
+        _print_sentences([told, f"  {document}"], console)
 
 
 def kwh_text(microjoules: int, whole: int | None = None) -> str:
