@@ -90,7 +90,7 @@ class Zone:
 
     @property
     def modulus_microjoules(self) -> int | None:
-        """After how much the counter is where it was: the kernel states the highest value, the step back to 0 is one more."""
+        """After how much the counter is where it was: the kernel states its highest value, and 0 is one step more."""
         if self.range_microjoules is None:
             return None
         return self.range_microjoules + round(self.unit_microjoules)
