@@ -22,6 +22,8 @@ CONFIG_DEFAULT = Path("/etc/wattledger/agent.toml")
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; exits."""
     parsed = _parser().parse_args(arguments)
+    # gRPC's C core writes lines of its own to standard error; what matters of them is in our own words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(
         level=logging.DEBUG if parsed.verbose else logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr
     )

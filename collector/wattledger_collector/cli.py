@@ -6,6 +6,7 @@ Exit status: 0 all went well, 1 something is wrong that the text tells, 2 the ar
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ from wattledger_collector.records import StoreError
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; exits."""
     parsed = _parser().parse_args(arguments)
+    # gRPC's C core writes lines of its own to standard error; what matters of them is in our own words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(
         level=logging.DEBUG if parsed.verbose else logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr
     )

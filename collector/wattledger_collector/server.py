@@ -125,8 +125,10 @@ class TelemetryServer:
                 self.certificates = Certificates(self._tls)
                 port = server.add_secure_port(self._address, self.certificates.credentials())
         except RuntimeError as error:
+            # gRPC says no more than that it failed.
             raise ServerError(
-                f"cannot listen on {self._address} ({error}): end the program that uses the port, or choose another one"
+                f"cannot listen on {self._address} for agents: the port is in use, or the address is not of this machine: end "
+                "the program that uses it, or choose another one (`server.port`, or --grpc-port with quickstart)"
             ) from error
         await server.start()
         self._server = server

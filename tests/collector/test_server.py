@@ -297,7 +297,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     async def scene() -> None:
         async with collecting(tmp_path) as collector:
             second = TelemetryServer(collector.writer, address=f"127.0.0.1:{collector.port}", tls=None)
-            with pytest.raises(ServerError, match=rf"cannot listen on 127.0.0.1:{collector.port} .*choose another"):
+            with pytest.raises(ServerError, match=rf"cannot listen on 127.0.0.1:{collector.port} .*in use.*choose another"):
                 await second.start()
 
     asyncio.run(scene())
