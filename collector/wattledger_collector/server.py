@@ -127,8 +127,8 @@ class TelemetryServer:
         except RuntimeError as error:
             # gRPC says no more than that it failed.
             raise ServerError(
-                f"cannot listen on {self._address} for agents: the port is in use, or the address is not of this machine: end "
-                "the program that uses it, or choose another one (`server.port`, or --grpc-port with quickstart)"
+                f"cannot listen on {self._address} for agents: the port is in use, or the address is not of this machine: "
+                "end the program that uses it, or choose another one (`server.port`, or --grpc-port with quickstart)"
             ) from error
         await server.start()
         self._server = server
