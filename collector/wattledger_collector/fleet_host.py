@@ -22,6 +22,9 @@ from wattledger_collector.records import (
 
 KeyT = TypeVar("KeyT")
 
+# The agent's source whose counters are made up.
+SIMULATED_SOURCE = "fake"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChannelName:
@@ -199,6 +202,11 @@ class HostEntry:
             self._sum_up()
         self._judge(collector)
         self._steady_since_utc_nanoseconds, self._steady_channels = self._steadiness()
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether any of its energy comes from the agent's source of made-up counters."""
+        return any(name.source == SIMULATED_SOURCE for name in self._names.values())
 
     def channel(self, epoch: bytes, channel: int) -> ChannelInfo | None:
         """A channel of one of the host's epochs, if its catalog row was seen."""

@@ -18,6 +18,8 @@ LIVE_TEXT_CHARACTERS_MAX = 512
 # One point in five seconds for an hour: 720 points, about 200 kB.
 HISTORY_SECONDS = 3600
 HISTORY_STEP_SECONDS = 5
+# After so long without a value from any host the fleet comes back one by one, which is no step of its power.
+PAUSE_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,12 +232,13 @@ class PowerHistory:
     def is_due(self, now_seconds: float) -> bool:
         """Whether it is time for another point. A clock that stepped back makes one due as well.
 
-        The first one waits a step too: by then all hosts that are there have sent a value.
+        The first one, and that after a pause, waits a step: by then all hosts that are there have sent a value.
         """
-        if self._step_began_seconds is None:
+        began = self._step_began_seconds
+        if began is None or now_seconds - began > PAUSE_SECONDS:
             self._step_began_seconds = now_seconds
             return False
-        return not 0 <= now_seconds - self._step_began_seconds < HISTORY_STEP_SECONDS
+        return not 0 <= now_seconds - began < HISTORY_STEP_SECONDS
 
     def add(self, now_seconds: float, power: PowerSum) -> None:
         """Append a point; points that a clock step put into the future go."""

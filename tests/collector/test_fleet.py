@@ -355,6 +355,12 @@ def test_a_meter_is_shown_and_not_summed() -> None:
     assert sum(entry.energy.microjoules) == 1_385_000_000
 
 
+def test_a_simulated_host_is_known_as_one() -> None:
+    """Counters that the agent makes up are never taken for measured ones."""
+    fleet = fleet_of(SimulatedHost("a", [replace(MEASURED[0], source="fake")], T), SimulatedHost("b", MEASURED, T))
+    assert [entry.is_simulated for entry in fleet.view.hosts()] == [True, False]
+
+
 def test_history_is_bounded_and_has_holes_instead_of_zeros() -> None:
     """One point a step, at most an hour; no point while no host reports; a clock that steps back starts over."""
     history = PowerHistory()

@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -236,6 +236,17 @@ def test_without_agents_the_page_explains_itself(browser: Browser, serve: Serve)
     assert "wattledger-agent run --config agent.toml" in text
     assert "127.0.0.1:9791" in text
     assert "Power now" not in text
+
+
+def test_simulated_hosts_say_so(browser: Browser, serve: Serve) -> None:
+    """Made-up counters are marked on the figures and in the table."""
+    parts = [replace(part, source="fake") for part in MEASURED]
+    served = serve([SimulatedHost("show", parts, NOON - 3600)], "")
+    live_through_an_hour(served)
+    browser.open(served.url)
+    browser.wait_for("document.getElementById('hosts').innerText.includes('simulated')")
+    assert "1 simulated" in browser.evaluate("document.getElementById('power-sub').textContent")
+    assert "with simulated hosts" in browser.evaluate("document.getElementById('emissions-sub').textContent")
 
 
 def test_the_page_asks_no_other_machine(browser: Browser, serve: Serve) -> None:

@@ -58,7 +58,12 @@ const watts = (value, count) => scaled(value, [[1, "W"], [1e3, "kW"], [1e6, "MW"
 const kilowattHours = (value, count) => scaled(value, [[1e-3, "Wh"], [1, "kWh"], [1e3, "MWh"], [1e6, "GWh"]], count);
 const grams = (value, count) => scaled(value, [[1, "g"], [1e3, "kg"], [1e6, "t"], [1e9, "kt"]], count);
 const say = ([value, unit]) => `${value} ${unit}`;
-const percent = (ratio, decimals = 0) => `${(ratio * 100).toLocaleString("en", { maximumFractionDigits: decimals })} %`;
+const percent = (ratio, decimals = 0) => {
+  const smallest = 10 ** -decimals;
+  // Little is not nothing.
+  if (ratio > 0 && ratio * 100 < smallest / 2) return `< ${smallest} %`;
+  return `${(ratio * 100).toLocaleString("en", { maximumFractionDigits: decimals })} %`;
+};
 const kwhOf = (microjoules) => Number(microjoules) / 3.6e12;
 const gas = (name) => name.replace("CO2", "CO₂");
 const count = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
@@ -78,6 +83,8 @@ function modelTag(share, lower, upper) {
   const width = lower || upper ? ` ${band(lower, upper)}` : "";
   return [share > 0.995 ? `modelled${width}` : `${percent(share)} modelled${width}`, "model"];
 }
+const zoneName = settings.timeZone.replace(/^Etc\//, "");
+const plain = (value) => value.toLocaleString("en", { maximumFractionDigits: 2 });
 const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB", { timeZone: settings.timeZone });
 
 // The four figures.
@@ -86,7 +93,7 @@ function figure(id, pair) {
   set($(id), pair[0]); set($(`${id}-unit`), pair[1]);
   $(id).classList.toggle("unknown", pair[1] === "");
 }
-function renderPower({ power, agents, today }) {
+function renderPower({ power, agents, today, simulated_hosts: simulated }) {
   const card = $("card-power");
   if (power.watts === null) {
     figure("power", ["unknown", ""]);
@@ -96,25 +103,27 @@ function renderPower({ power, agents, today }) {
   }
   figure("power", watts(power.watts));
   const model = modelTag(power.modelled_watts / power.watts, today.model_band.lower_ratio, today.model_band.upper_ratio);
-  tags($("power-sub"), [[count(power.hosts, "host", "hosts")], model,
-    [`95 %: ${say(watts(power.lower_watts, 3))} – ${say(watts(power.upper_watts, 3))}`]]);
+  const [low, high] = [say(watts(power.lower_watts, 3)), say(watts(power.upper_watts, 3))];
+  tags($("power-sub"), [[count(power.hosts, "host", "hosts")], model, simulated ? [`${simulated} simulated`, "warn"] : null,
+    low === high ? null : [`95 %: ${low} – ${high}`]]);
   explain(card, ["Power now = sum over all reporting hosts of their parts and residuals.",
     `Measured ${say(watts(power.watts - power.modelled_watts))}, modelled ${say(watts(power.modelled_watts))}.`,
     `95 % band: ${say(watts(power.lower_watts))} to ${say(watts(power.upper_watts))}; errors are added, not averaged out.`,
+    simulated ? `${count(simulated, "host is", "hosts are")} simulated: counters made up by the program, for show.` : "",
     `Source: live values of ${count(agents.reporting ?? 0, "agent", "agents")}, never booked.`]);
 }
-function renderEnergy({ today }) {
+function renderEnergy({ today, simulated_hosts: simulated }) {
   figure("energy", kilowattHours(today.energy_kwh));
   const model = Number(today.energy_microjoules_by_quality.model ?? 0);
   const share = model / Number(today.energy_microjoules);
   const { lower_ratio: lower, upper_ratio: upper } = today.model_band;
-  tags($("energy-sub"), [[`since 00:00 ${settings.timeZone}`], modelTag(share, lower, upper)]);
+  tags($("energy-sub"), [[`since 00:00 ${zoneName}`], modelTag(share, lower, upper), simulated ? ["with simulated hosts", "warn"] : null]);
   explain($("card-energy"), [`Energy today = all energy booked in intervals that began since ${today.from}.`,
     `${BigInt(today.energy_microjoules).toLocaleString("en")} µJ of IT energy; 1 kWh = 3.6 × 10¹² µJ.`,
     share > 0 ? `${percent(share, 1)} is modelled; its 95 % band is ${band(lower, upper)}.` : "All of it is measured.",
     "Source: the ledger, as committed. Provisional until the period is closed."]);
 }
-function renderEmissions({ today, sites }) {
+function renderEmissions({ today, sites, simulated_hosts: simulated }) {
   const card = $("card-emissions");
   const uncovered = kwhOf(today.uncovered_microjoules);
   const without = uncovered > 0 ? [`${say(kilowattHours(uncovered, 3))} without a factor`, "warn"] : null;
@@ -132,7 +141,7 @@ function renderEmissions({ today, sites }) {
   const { lower_ratio: lower, upper_ratio: upper } = today.model_band;
   tags($("emissions-sub"), [["location based"],
     ...kinds.slice(1).map((kind) => [`+ ${say(grams(kind.grams, 3))} ${gas(kind.gas)} (${kind.boundary})`]),
-    modelTag(kinds[0].modelled_grams / kinds[0].grams, lower, upper), without, assumed]);
+    modelTag(kinds[0].modelled_grams / kinds[0].grams, lower, upper), without, assumed, simulated ? ["with simulated hosts", "warn"] : null]);
   explain(card, ["Emissions = IT energy × PUE × grid factor, for each site and interval.",
     ...kinds.map((kind) => `${say(grams(kind.grams))} ${gas(kind.gas)} by factors of type ${gas(kind.kind)}.`),
     kinds.length > 1 ? "Types are not added: they count different things." : "",
@@ -203,6 +212,10 @@ function runs() {
   });
   return result;
 }
+function axis(value) {
+  const unit = watts(value)[1];
+  return `${plain(value / { W: 1, kW: 1e3, MW: 1e6, GW: 1e9 }[unit])} ${unit}`;
+}
 let scale = null;
 function renderChart(now) {
   const box = $("chart");
@@ -214,8 +227,8 @@ function renderChart(now) {
     svg.append(make("text", { class: "waiting", x: width / 2, y: height / 2 }, "No host has reported power within the last hour."));
     scale = null; box.replaceChildren(svg); return;
   }
-  // A young collector shows five minutes, so that its first points are seen; later the whole hour.
-  const begin = Math.max(now - HOUR_SECONDS, Math.min(past.seconds[0], now - 300));
+  // A young collector shows one minute, so that its first points are seen; later the whole hour.
+  const begin = Math.max(now - HOUR_SECONDS, Math.min(past.seconds[0], now - 60));
   const highest = ceiling(Math.max(...past.upper, ...past.seconds.map((_, index) => totalAt(index))));
   const x = (second) => left + (second - begin) / (now - begin) * (width - left - right);
   const y = (value) => top + (1 - Math.max(0, value) / highest) * (height - top - bottom);
@@ -227,12 +240,12 @@ function renderChart(now) {
   for (let part = 0; part <= 4; part++) {
     const value = highest * part / 4;
     svg.append(make("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: part ? "gridline" : "axis" }),
-      make("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, part ? say(watts(value, 2)) : "0"));
+      make("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, part ? axis(value) : "0"));
   }
   const span = now - begin;
-  const step = [60, 300, 600].find((seconds) => span / seconds <= 8) ?? 900;
+  const step = [10, 15, 30, 60, 120, 300, 600].find((seconds) => span / seconds <= 8) ?? 900;
   for (let second = Math.ceil(begin / step) * step; second <= now; second += step)
-    if (x(second) < width - 24) svg.append(make("text", { x: x(second), y: height - 6, "text-anchor": x(second) < left + 20 ? "start" : "middle" }, clock(second).slice(0, 5)));
+    if (x(second) < width - 24) svg.append(make("text", { x: x(second), y: height - 6, "text-anchor": x(second) < left + 20 ? "start" : "middle" }, clock(second).slice(0, step < 60 ? 8 : 5)));
   for (const run of runs()) drawRun(svg, run, x, y);
   svg.append(make("g", { id: "cursor" }));
   box.replaceChildren(svg);
@@ -337,8 +350,9 @@ function renderSites({ sites }) {
   rows($("sites"), sites, (site) => site.site, ["", "number", "number", "", "number", "number", "number"], (row, cells, site) => {
     const [name, zone, pue, factor, source, power, energy, emissions] = cells;
     set(name, site.site);
-    tags(zone, [[site.zone ? `${site.zone}${site.factor ? `, ${site.factor.zone_name}` : ""}` : "none"], site.assumed ? ["assumed", "warn"] : null]);
-    explain(zone, [site.missing ? `No emissions figure: ${site.missing}.` : "", site.assumed ? "This zone was proposed from the system's time zone. Set the site's zone to make it yours." : ""]);
+    const assumed = site.zone && site.assumed;
+    tags(zone, [[site.zone ? `${site.zone}${site.factor ? `, ${site.factor.zone_name}` : ""}` : "none"], assumed ? ["assumed", "warn"] : null]);
+    explain(zone, [site.missing ? `No emissions figure: ${site.missing}.` : "", assumed ? "This zone was proposed from the system's time zone. Set the site's zone to make it yours." : ""]);
     set(pue, site.pue ?? "–"); explain(pue, ["Facility energy / IT energy, from the configuration."]);
     set(factor, site.factor ? `${digits(Number(site.factor.grams_per_kwh))} g ${gas(site.factor.gas)}/kWh` : "–");
     explain(factor, site.factor ? [`${site.factor.grams_per_kwh} g/kWh, exact.`, gas(site.factor.kind), site.factor.includes_transmission_losses ? "Losses of transmission and distribution are in it." : "Losses of transmission and distribution are not in it."] : [`No factor: ${site.missing}.`]);
@@ -353,6 +367,7 @@ function renderSites({ sites }) {
 const STATES = { reporting: "A value came within the last minute.", silent: "Nothing came for more than a minute. The agent keeps metering into its spool; its energy arrives later.", drained: "An operator expects it to be silent.", retired: "An operator has taken it out of service.", conflict: "Another machine uses this host's id.", recorded: "A recording: its times are taken as they are, and it is not in the fleet's sums." };
 function madeBy(host) {
   if (host.recorded) return [["recording", ""]];
+  if (host.simulated) return [["simulated", "warn"]];
   const total = host.power.watts;
   if (total) {
     const share = host.power.modelled_watts / total;
@@ -379,11 +394,11 @@ function renderHosts({ total, hosts }) {
     state.firstChild.className = `state ${host.state}`;
     explain(state, [STATES[host.state], host.conflict, host.withheld ? "Its counters are withheld after a restore, until its agent has caught up." : "", ...host.errors]);
     set(power, host.power.watts === null ? "–" : say(watts(host.power.watts)));
-    explain(power, host.power.watts === null ? ["Unknown: no value within the last minute."] : [...Object.entries(host.power.components).map(([part, value]) => `${NAMES[part]}: ${say(watts(value.measured_watts + value.modelled_watts))}`), `95 %: ${say(watts(host.power.lower_watts))} – ${say(watts(host.power.upper_watts))}`]);
+    explain(power, host.power.watts === null ? ["Unknown: no value within the last minute."] : [...Object.entries(host.power.components).map(([part, value]) => `${NAMES[part]}: ${say(watts(value.measured_watts + value.modelled_watts))}`), host.power.lower_watts < host.power.upper_watts ? `95 %: ${say(watts(host.power.lower_watts))} – ${say(watts(host.power.upper_watts))}` : ""]);
     const meter = bar.firstChild ?? bar.appendChild(make("span", { class: "meter", "aria-hidden": "true" }));
     meter.hidden = !(host.power.watts > 0); meter.style.width = `${Math.max(0, 100 * (host.power.watts ?? 0) / largest)}%`;
     meter.classList.toggle("hatched", host.power.modelled_watts > host.power.watts / 2);
-    tags(made, madeBy(host)); explain(made, [host.power.modelled_watts > 0 ? "Estimated from load; the band holds 95 % of comparable machines. `wattledger-agent doctor` on the host says how to get measured figures." : ""]);
+    tags(made, madeBy(host)); explain(made, [host.simulated ? "Counters made up by the program, for show or for a test." : "", host.power.modelled_watts > 0 ? "Estimated from load; the band holds 95 % of comparable machines. `wattledger-agent doctor` on the host says how to get measured figures." : ""]);
     for (const [cell, test] of [[cpu, (device) => device.startsWith("cpu")], [gpu, (device) => device.startsWith("gpu")]]) { const [text, why] = busiest(host, test); set(cell, text); explain(cell, why); }
     const booked = host.recorded ? kwhOf(host.recorded_microjoules) : host.energy_kwh;
     set(energy, say(kilowattHours(booked))); explain(energy, [`Committed energy since ${host.since ?? "its first sample"}.`, `${BigInt(host.recorded ? host.recorded_microjoules : host.energy_microjoules).toLocaleString("en")} µJ`]);
@@ -455,14 +470,14 @@ async function refresh() {
     append(history);
     render(fleet, hosts, search);
     answered = fleet.now_seconds;
-    set($("status"), `Live, ${clock(answered)} ${settings.timeZone}`);
+    set($("status"), `Live, ${clock(answered)} ${zoneName}`);
     $("pulse").className = "pulse live";
     notices("");
   } catch (error) {
     if (turn !== latest) return;
     $("pulse").className = "pulse lost";
     set($("status"), answered ? `Not live: figures of ${clock(answered)}` : "Not connected");
-    notices(`The collector does not answer (${error.message}). ${answered ? `What you see is of ${clock(answered)} ${settings.timeZone}.` : ""} Is it running? This page asks again every two seconds.`);
+    notices(`The collector does not answer (${error.message}). ${answered ? `What you see is of ${clock(answered)} ${zoneName}.` : ""} Is it running? This page asks again every two seconds.`);
     console.warn(error);
   }
   timer = setTimeout(refresh, REFRESH_MILLISECONDS);
@@ -479,11 +494,13 @@ function render(fleet, hosts, search) {
   renderChart(drawn); renderLegend(fleet); renderChartTable();
   if (pointed !== null) point(pointed);
   renderQuality(fleet); renderSites(fleet); renderHosts(hosts, search);
+  const explained = document.querySelector("[aria-describedby=tip]");
+  if (explained?.dataset.tip) set(tip, explained.dataset.tip);
 }
 new ResizeObserver(() => { if (drawn !== null) renderChart(drawn); }).observe($("chart"));
 $("search").addEventListener("input", refresh);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 set($("agent-address"), settings.agentAddress || "collector.example:9791");
-set($("about"), `Wattledger ${settings.version}, collector ${settings.collector}. Days begin at 00:00 ${settings.timeZone}.`);
+set($("about"), `Wattledger ${settings.version}, collector ${settings.collector}. Days begin at 00:00 ${zoneName}.`);
 notices("");
 refresh();

@@ -57,6 +57,7 @@ def fleet(view: FleetView, now_seconds: float, zone: tzinfo) -> Tree:
         },
         "sites": [_site(view, site, recent, by_site.get(site, PowerSum()), now_seconds) for site in view.sites()],
         "agents": agents,
+        "simulated_hosts": sum(entry.is_simulated for entry in view.hosts()),
         "quality": _quality(view, now_seconds, start),
     }
 

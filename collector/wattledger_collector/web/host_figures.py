@@ -35,6 +35,7 @@ def host_row(view: FleetView, entry: HostEntry, now_seconds: float, zone: tzinfo
         "energy_microjoules_by_method": {method.name.lower(): str(value) for method, value in methods.items()},
         "recorded_microjoules": str(entry.recorded_microjoules),
         "recorded": entry.is_recorded,
+        "simulated": entry.is_simulated,
         "withheld": entry.is_withheld,
         "conflict": entry.record.conflict,
         "since": iso(entry.created_utc_nanoseconds / NANOSECONDS_PER_SECOND, zone)
