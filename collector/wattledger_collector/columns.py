@@ -9,9 +9,10 @@ from itertools import accumulate
 
 from wattledger_collector.clocks import boot_index
 from wattledger_collector.gaps import GapSums, booked_gaps, clamped, detail_row, details_by_channel
-from wattledger_collector.hello import energy_bound_microjoules
+from wattledger_collector.hello import MILLIWATT_NANOSECONDS_PER_MICROJOULE, energy_bound_microjoules
 from wattledger_collector.plausible import doubt, overflow
 from wattledger_collector.records import (
+    ENERGY_MICROJOULES_LIMIT,
     NANOSECONDS_PER_SECOND,
     Boot,
     BootedSpan,
@@ -28,6 +29,9 @@ from wattledger_collector.tally import BRIDGED_SPAN_NANOSECONDS, QUALITY, Tally,
 from wattledger_collector.wire import NANOSECONDS_LIMIT, CheckedBatch
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
+# An enumeration's members are looked up for every column; names of the module are found faster.
+_LEAF, _RESIDUAL, _COUNTER = Role.LEAF, Role.RESIDUAL, Method.COUNTER
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -36,6 +40,24 @@ class Sample:
     boottime_nanoseconds: int
     utc_nanoseconds: int
     energy_microjoules: int
+
+
+@dataclass(slots=True)
+class _Run:
+    """The way from one instant, a cursor's point, to the batch's last sample. Nanoseconds."""
+
+    boottime: int
+    utc: int
+    elapsed: int
+    covered: int
+    end_utc: int
+    interval_start_seconds: int
+    # All samples come after the point, and lie with it in one interval.
+    is_within_interval: bool
+    is_bridged: bool
+    is_overlapped: bool
+    # Whether the boottime is kept for the host's other epochs.
+    is_claimed: bool = False
 
 
 class Page:
@@ -74,16 +96,20 @@ class Page:
         self._longest_step = batch.longest_step_nanoseconds
         self._details = details_by_channel(payload)
         self._times: list[int] = []
+        self._run: _Run | None = None
 
     def add(self, column: pb.Column, info: ChannelInfo, before: ChannelPoint | None) -> ChannelPoint:
         """Book one column from the cursor's point, or from the channel's opening, and return the new point."""
         point = before or self._opening_point(info)
         if point.boot_id == self._boot_id:
-            latest = self.latest_boottime_nanoseconds
-            if latest is None or point.boottime_nanoseconds > latest:
-                self.latest_boottime_nanoseconds = point.boottime_nanoseconds
-            if not column.present_mask and info.channel not in self._details:
-                after = self._add_within_interval(column, info, point)
+            run = self._run
+            if run is None or run.boottime != point.boottime_nanoseconds or run.utc != point.utc_nanoseconds:
+                run = self._run = self._run_from(point)
+                latest = self.latest_boottime_nanoseconds
+                if latest is None or point.boottime_nanoseconds > latest:
+                    self.latest_boottime_nanoseconds = point.boottime_nanoseconds
+            if run.is_within_interval and not column.present_mask and info.channel not in self._details:
+                after = self._add_run(column, info, point, run)
                 if after is not None:
                     return after
         return self._add_by_samples(column, info, point)
@@ -99,49 +125,68 @@ class Page:
             utc = boottime + self._boots[index or 0].offset_nanoseconds if known else info.opening_realtime_nanoseconds
         return ChannelPoint(info.opening_boot_id, boottime, utc, 0, 0, 0, 0, 0, 0)
 
-    def _add_within_interval(self, column: pb.Column, info: ChannelInfo, point: ChannelPoint) -> ChannelPoint | None:
-        """The common case, without a look at single samples: all within one interval, nothing unusual. Else None."""
-        since = self._first_boottime - point.boottime_nanoseconds
+    def _run_from(self, point: ChannelPoint) -> "_Run":
+        """What all columns whose point lies at one instant have in common; usually that is all columns of a batch."""
+        boottime = point.boottime_nanoseconds
+        since = self._first_boottime - boottime
         first_utc = self._first_boottime + self._offset
         utc = self._last_boottime + self._offset
         start_utc = max(point.utc_nanoseconds, first_utc - since)
+        is_within = since > 0 and start_utc <= first_utc and start_utc // self._width == (utc - 1) // self._width
+        return _Run(
+            boottime=boottime,
+            utc=point.utc_nanoseconds,
+            elapsed=self._last_boottime - boottime,
+            covered=utc - start_utc,
+            end_utc=utc,
+            interval_start_seconds=start_utc // self._width * self._interval_seconds,
+            is_within_interval=is_within,
+            is_bridged=max(since, self._longest_step) > BRIDGED_SPAN_NANOSECONDS,
+            is_overlapped=self.is_overlapped(self._boot_id, boottime, self._last_boottime),
+        )
+
+    def _add_run(self, column: pb.Column, info: ChannelInfo, point: ChannelPoint, run: "_Run") -> ChannelPoint | None:
+        """The common case, without a look at single samples: all within one interval, nothing unusual. Else None."""
         if (
-            since <= 0
-            or start_utc > first_utc
-            or start_utc // self._width != (utc - 1) // self._width
-            or point.gap_lower_microjoules != column.gap_lower_microjoules
+            point.gap_lower_microjoules != column.gap_lower_microjoules
             or point.gap_upper_microjoules != column.gap_upper_microjoules
             or point.gap_unbounded_count != column.gap_unbounded_count
         ):
             return None
-        method = info.method
-        if method is Method.COUNTER and max(since, self._longest_step) > BRIDGED_SPAN_NANOSECONDS:
+        method, role = info.method, info.role
+        is_booked = role is _LEAF or role is _RESIDUAL
+        if (run.is_bridged and method is _COUNTER) or (run.is_overlapped and is_booked):
             return None
-        is_booked = info.is_booked
-        if is_booked and self.is_overlapped(self._boot_id, point.boottime_nanoseconds, self._last_boottime):
-            return None
-        deltas, first, before = column.energy_delta_microjoules, column.first_energy_microjoules, point.energy_microjoules
+        deltas, first, before = column.energy_delta_microjoules[:], column.first_energy_microjoules, point.energy_microjoules
         energy = first + sum(deltas)
-        elapsed = self._last_boottime - point.boottime_nanoseconds
         falls = first < before or (len(deltas) > 0 and min(deltas) < 0)
-        if doubt(info, before, energy, elapsed, falls) or overflow(info, point, energy):
-            return None
         increase = energy - before
-        if is_booked:
-            start = start_utc // self._width * self._interval_seconds
-            self.energy.append(EnergyRow(info.channel, start, QUALITY[method], increase, utc - start_utc))
-            self._extend_span(self._boot_id, point.boottime_nanoseconds, self._last_boottime)
         booked = point.booked_microjoules + increase
+        is_plain = (
+            not falls
+            and increase * MILLIWATT_NANOSECONDS_PER_MICROJOULE <= info.power_bound_milliwatts * run.elapsed
+            and energy < ENERGY_MICROJOULES_LIMIT
+            and -ENERGY_MICROJOULES_LIMIT < booked < ENERGY_MICROJOULES_LIMIT
+        )
+        if not is_plain and (doubt(info, before, energy, run.elapsed, falls) or overflow(info, point, energy)):
+            return None
+        if is_booked:
+            row = EnergyRow(info.channel, run.interval_start_seconds, QUALITY[method], increase, run.covered)
+            self.energy.append(row)
+            if not run.is_claimed:
+                run.is_claimed = True
+                self._extend_span(self._boot_id, run.boottime, self._last_boottime)
+        high = point.booked_high_microjoules
         return ChannelPoint(
             self._boot_id,
             self._last_boottime,
-            utc,
+            run.end_utc,
             energy,
             point.gap_lower_microjoules,
             point.gap_upper_microjoules,
             point.gap_unbounded_count,
             booked,
-            max(booked, point.booked_high_microjoules),
+            booked if booked > high else high,
         )
 
     def _add_by_samples(self, column: pb.Column, info: ChannelInfo, point: ChannelPoint) -> ChannelPoint:
