@@ -1,22 +1,24 @@
-"""Measures how wrong the estimate is on servers that it has not seen: prints one JSON object a line.
+"""Measures how wrong the estimate is on servers that it has not seen.
 
 Not a test: it asserts nothing. Each CPU model of the packaged table is left out in turn and its results are predicted from
 the others'; the band of each is that of the others' errors. The comparison is power proportional to TDP x chips, with its
 factor fitted for each load level on the same results. Lines named `as_agent` are of a model that is told no more than an
 agent finds on a server: CPU name, chips, cores and memory, but neither year nor TDP.
 
-    python tests/bench/estimation.py [--small]
+    python -m tests.bench.estimation [--small]
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.bench.output import report
 
 from fit_curves import Miss, band_of, leave_out
 from wattledger_agent.curves import LEVELS, PublishedCurve, read_table
+
+NOMINAL_COVERAGE = 0.95
 
 # Each so many-th result is used in a small run; every family still has some.
 SMALL_STEP = 3
@@ -72,21 +74,16 @@ def _print_errors(name: str, errors: NDArray[np.float64], comparison: NDArray[np
         for word, percent in (("median", 50), ("p90", 90)):
             value = float(np.percentile(errors[:, columns], percent))
             theirs = float(np.percentile(comparison[:, columns], percent))
-            _print(f"{name}_error_{word}_{level}", value, value / theirs, f"TDP-proportional model {theirs:.4f}")
+            report(f"{name}_error_{word}_{level}", value, "ratio", theirs, "TDP-proportional model")
 
 
 def _print_coverage(name: str, misses: Sequence[Miss]) -> None:
     inside = coverage(misses)
     by_level = inside.mean(axis=0)
-    _print(f"{name}_band_coverage_all", float(inside.mean()), float(inside.mean()) / 0.95, "nominal coverage 0.95")
+    report(f"{name}_band_coverage_all", float(inside.mean()), "ratio", NOMINAL_COVERAGE, "nominal coverage")
     for index, level in enumerate(LEVELS):
         value = float(by_level[index])
-        _print(f"{name}_band_coverage_load_{round(level * 100)}", value, value / 0.95, "nominal coverage 0.95")
-
-
-def _print(name: str, value: float, ratio: float, comparison: str) -> None:
-    line = {"name": name, "value": round(value, 4), "unit": "ratio", "ratio": round(ratio, 4), "comparison": comparison}
-    print(json.dumps(line), flush=True)
+        report(f"{name}_band_coverage_load_{round(level * 100)}", value, "ratio", NOMINAL_COVERAGE, "nominal coverage")
 
 
 if __name__ == "__main__":

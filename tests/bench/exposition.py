@@ -1,24 +1,22 @@
 """How much CPU `/metrics` costs with 100,000 series of hosts, beside prometheus-client with the same series.
 
-Prints one JSON object a line. All turn values that lie in memory into the same text, in one process, in turn: the fleet
+All turn values that lie in memory into the same text, in one process, in turn: the fleet
 view by our encoder; prometheus-client's own metric objects with a child for each series, as the library is meant to be used;
 and, as the least that it could cost, the library's encoder over families that are ready made.
+
+    python -m tests.bench.exposition [--small]
 """
 
 import argparse
 import gc
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
+from tests.bench.output import report
 from tests.collector.fleets import COLLECTOR, GPUS, SimulatedFleet, SimulatedHost
 
 from wattledger_collector.exposition import Exposition
@@ -94,16 +92,8 @@ def main() -> int:
         [lambda: exposition.render(NOW + 10), lambda: generate_latest(objects), lambda: generate_latest(ready)],
         arguments.rounds,
     )
-    for comparison, theirs in (("prometheus-client, metric objects", library), ("its encoder alone", encoder)):
-        report = {
-            "name": "metrics_exposition_cpu_per_series",
-            "value": round(own / series * 1e6, 3),
-            "unit": "microseconds",
-            "series": series,
-            "ratio": round(theirs / own, 2),
-            "comparison": f"{comparison}: {theirs / series * 1e6:.2f} microseconds a series",
-        }
-        print(json.dumps(report))
+    for comparison, theirs in ((f"prometheus-client, {series} metric objects", library), ("its encoder alone", encoder)):
+        report("metrics_cpu_microseconds_per_series", own / series * 1e6, "us", theirs / series * 1e6, comparison)
     again = list(text_string_to_metric_families(generate_latest(ready).decode()))
     return 0 if again == families else 1
 

@@ -1,12 +1,15 @@
 """How fast a collector takes in batches, durably, beside an empty gRPC stream that answers the same messages.
 
-Prints one JSON object a line. Both servers run in a process of their own, one after the other, under the same client. With
+Both servers run in a process of their own, one after the other, under the same client. With
 --soak many agents send at their true pace instead, and the ledger is compared with what they sent.
+
+    python -m tests.bench.ingest [--small] [--soak]
 """
 
 import argparse
 import asyncio
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -21,6 +24,7 @@ from typing import Any, cast
 
 import grpc
 from grpc import aio
+from tests.bench.output import report
 
 from wattledger_collector.records import NANOSECONDS_PER_SECOND
 from wattledger_collector.server import SERVER_OPTIONS, TelemetryServer, tune_interpreter
@@ -29,6 +33,7 @@ from wattledger_collector.wire import catalog_hash_of
 from wattledger_collector.writer import Writer
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
+ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = 10
 CHANNELS = 12
 METHOD = "/wattledger_protos.v1.Telemetry/Stream"
@@ -174,8 +179,18 @@ class Server:
     """A server in a process of its own."""
 
     def __init__(self, role: str, database: Path, profile: str = "") -> None:
-        command = [sys.executable, __file__, "--role", role, "--database", str(database), "--profile", profile]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [
+            sys.executable,
+            "-m",
+            "tests.bench.ingest",
+            "--role",
+            role,
+            "--database",
+            str(database.resolve()),
+            "--profile",
+            profile,
+        ]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
 
@@ -208,9 +223,14 @@ async def disconnect(channels: Sequence[aio.Channel], agents: Sequence[Agent]) -
     await asyncio.gather(*(channel.close() for channel in channels))
 
 
+def acknowledged_microjoules(agents: Sequence[Agent]) -> int:
+    """Energy of all batches that were acknowledged."""
+    return sum(agent.script.totals[agent.acknowledged - 1] for agent in agents)
+
+
 def check_ledger(database: Path, agents: Sequence[Agent]) -> int:
     """Microjoules by which the ledger differs from what was acknowledged, over roll-up, rows and cursors; 0 is right."""
-    truth = sum(agent.script.totals[agent.acknowledged - 1] for agent in agents)
+    truth = acknowledged_microjoules(agents)
     store = open_store(database, create=False)
     try:
         rolled_up = sum(row.energy_microjoules for row in store.rollups(0, 2**40))
@@ -229,6 +249,7 @@ class Round:
     batches_per_second: float
     cpu_microseconds_per_batch: float
     longest_wait_seconds: float
+    acknowledged_microjoules: int
     difference_microjoules: int = 0
 
 
@@ -247,7 +268,7 @@ async def run_round(role: str, folder: Path, agents: int, seconds: float, profil
     await asyncio.to_thread(server.stop)
     difference = check_ledger(database, all_agents) if role == "collector" else 0
     longest = max(agent.longest_wait_seconds for agent in all_agents)
-    return Round(done / elapsed, cpu / done * 1e6, longest, difference)
+    return Round(done / elapsed, cpu / done * 1e6, longest, acknowledged_microjoules(all_agents), difference)
 
 
 async def compare(folder: Path, agents: int, seconds: float, rounds: int, profile: str) -> None:
@@ -261,14 +282,14 @@ async def compare(folder: Path, agents: int, seconds: float, rounds: int, profil
     rate = {role: statistics.median(each.batches_per_second for each in found) for role, found in results.items()}
     cpu = {role: statistics.median(each.cpu_microseconds_per_batch for each in found) for role, found in results.items()}
     echo = f"empty gRPC echo of the same messages, {agents} streams"
-    _print("ingest_batches_per_second", rate["collector"], "batches/s", rate["collector"] / rate["echo"], echo)
-    _print("ingest_echo_batches_per_second", rate["echo"], "batches/s", 1.0, echo)
-    _print("ingest_cpu_microseconds_per_batch", cpu["collector"], "us", cpu["collector"] / cpu["echo"], echo)
+    report("ingest_batches_per_second", rate["collector"], "batches/s", rate["echo"], echo)
+    report("ingest_cpu_microseconds_per_batch", cpu["collector"], "us", cpu["echo"], echo)
     longest = max(each.longest_wait_seconds for each in results["collector"])
     echo_longest = max(each.longest_wait_seconds for each in results["echo"])
-    _print("ingest_longest_ack_seconds", longest, "s", longest / echo_longest, echo)
+    report("ingest_longest_ack_seconds", longest, "s", echo_longest, echo)
     difference = sum(each.difference_microjoules for each in results["collector"])
-    _print("ingest_difference_microjoules", difference, "uJ", 0.0, "what was acknowledged")
+    acknowledged = sum(each.acknowledged_microjoules for each in results["collector"])
+    report("ingest_difference_microjoules", difference, "uJ", acknowledged, "what was acknowledged")
     if difference:
         raise SystemExit("the ledger differs from what was acknowledged")
 
@@ -281,7 +302,7 @@ async def soak(folder: Path, agents: int, minutes: float, connections: int) -> N
     script = Script.make(max(2, int(minutes * 60 / period)), time.time_ns())
     begun = time.perf_counter()
     channels, all_agents = await connect(server.port, agents, min(connections, agents), script)
-    _print("soak_connect_seconds", time.perf_counter() - begun, "s", 1.0, f"{agents} agents")
+    report("soak_connect_seconds", time.perf_counter() - begun, "s", period, f"{agents} agents' time between two batches")
     for agent in all_agents:
         agent.longest_wait_seconds = 0.0
     cpu_before, begun = server.cpu_seconds(), time.perf_counter()
@@ -295,19 +316,16 @@ async def soak(folder: Path, agents: int, minutes: float, connections: int) -> N
     sent = sum(agent.acknowledged for agent in all_agents)
     waits = sorted(agent.longest_wait_seconds for agent in all_agents)
     what = f"{agents} agents, {elapsed / 60:.1f} minutes"
-    _print("soak_batches", sent, "batches", sent / (len(script.batches) * agents), what)
-    _print("soak_cpu_ratio", cpu / elapsed, "cores", cpu / elapsed, what)
-    _print("soak_longest_ack_seconds", waits[-1], "s", waits[len(waits) // 2], "the median agent's longest")
-    _print("soak_memory_bytes", told["memory_bytes"], "B", told["memory_bytes"] / agents, "an agent")
-    _print("soak_database_bytes", database.stat().st_size, "B", database.stat().st_size / agents, "an agent")
-    _print("soak_difference_microjoules", difference, "uJ", 0.0, what)
+    report("soak_batches", sent, "batches", len(script.batches) * agents, f"due of {what}")
+    report("soak_cpu_cores", cpu / elapsed, "cores", os.cpu_count() or 1, "this machine")
+    report("soak_longest_ack_seconds", waits[-1], "s", waits[len(waits) // 2], "the median agent's longest")
+    machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    report("soak_memory_bytes", told["memory_bytes"], "B", machine_bytes, "this machine")
+    sent_bytes = sum(map(len, script.batches)) * agents
+    report("soak_database_bytes", database.stat().st_size, "B", sent_bytes, "batches on the wire")
+    report("soak_difference_microjoules", difference, "uJ", acknowledged_microjoules(all_agents), "what was acknowledged")
     if difference:
         raise SystemExit("the ledger differs from what was acknowledged")
-
-
-def _print(name: str, value: float, unit: str, ratio: float, comparison: str) -> None:
-    line = {"name": name, "value": round(value, 6), "unit": unit, "ratio": round(ratio, 4), "comparison": comparison}
-    print(json.dumps(line), flush=True)
 
 
 async def serve_echo() -> None:
