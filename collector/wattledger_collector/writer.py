@@ -26,6 +26,10 @@ COMMIT_BOOKINGS_MAX: Final = 512
 # How long a group gathers before it is committed: the wait for the disk and a transaction's own work are shared by more.
 GATHER_SECONDS: Final = 0.01
 
+# A batch larger than this, of a backlog that was thinned or merged, is computed in the thread: 64 KiB take about 10 ms, and
+# the event loop has others to serve.
+LOOP_PAYLOAD_BYTES_MAX: Final = 65_536
+
 # One work a stream, since a stream waits for its answer: as many as there may be streams. At about 2 kB each, 40 MB.
 WORKS_MAX: Final = 20_000
 
@@ -150,7 +154,7 @@ class Writer:
             reason = "the collector is stopping" if self._stopping else "too many batches wait for the disk"
             pending.future.set_result(Failed(reason))
             return pending.future
-        if isinstance(work, Book):
+        if isinstance(work, Book) and len(work.batch.payload_bytes) <= LOOP_PAYLOAD_BYTES_MAX:
             # While another work of the host is under way, the rows that will hold are not known yet.
             known = None if work.host in self._under_way else self._known.get(work.host)
             cursor = None if known is None else known.cursors.get(work.epoch)
