@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import socket
+import ssl
 import threading
 import time
 from dataclasses import dataclass
@@ -143,6 +144,7 @@ class Service:
             ssl_certfile=http.tls.certificate if http.tls else None,
             ssl_keyfile=http.tls.key if http.tls else None,
             ssl_ca_certs=(http.tls.ca or None) if http.tls else None,
+            ssl_cert_reqs=ssl.CERT_REQUIRED if http.tls and http.tls.ca else ssl.CERT_NONE,
             timeout_graceful_shutdown=2,
         )
         self._http = uvicorn.Server(config)

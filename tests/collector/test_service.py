@@ -1,0 +1,45 @@
+"""A whole collector, started and stopped: what its configuration says of transport holds."""
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.certificates import Authority
+
+from wattledger_collector.config import Configuration, Http, Server, StoreSettings, Tls
+from wattledger_collector.factor_files import load_catalog
+from wattledger_collector.service import Addresses, Service
+
+
+def test_with_an_authority_http_asks_for_a_certificate(tmp_path: Path) -> None:
+    """`http.tls.ca` lets in those that it signed, and nobody else."""
+    authority = Authority()
+    ca = authority.write(tmp_path)
+    ours = authority.sign(ips=("127.0.0.1",)).write(tmp_path, "ours")
+    theirs = Authority("another").sign(ips=("127.0.0.1",)).write(tmp_path, "theirs")
+    tls = Tls(certificate=str(ours[0]), key=str(ours[1]), ca=str(ca))
+    configuration = Configuration(
+        server=Server(port=0), http=Http(port=0, tls=tls), store=StoreSettings(path=str(tmp_path / "ledger.sqlite"))
+    )
+
+    def ask(addresses: Addresses, pair: tuple[Path, Path] | None) -> int:
+        context = ssl.create_default_context(cafile=str(ca))
+        if pair is not None:
+            context.load_cert_chain(*pair)
+        with httpx.Client(verify=context) as client:
+            return client.get(f"https://{addresses.http}/healthz").status_code
+
+    async def scene() -> None:
+        service = Service(configuration, load_catalog())
+        try:
+            addresses = await service.start()
+            assert await asyncio.to_thread(ask, addresses, ours) == 200
+            for pair in (None, theirs):
+                with pytest.raises(httpx.TransportError):
+                    await asyncio.to_thread(ask, addresses, pair)
+        finally:
+            await service.stop()
+
+    asyncio.run(scene())
