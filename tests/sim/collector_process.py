@@ -1,6 +1,7 @@
 """A simulated collector: the real sessions, ledger, store and fleet view; a crash can strike between any two steps."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -12,7 +13,7 @@ from wattledger_collector.factors import FactorCatalog
 from wattledger_collector.fleet import FleetView
 from wattledger_collector.hello import Refused
 from wattledger_collector.ledger import book, open_stream
-from wattledger_collector.records import Booking, CommitOutcome
+from wattledger_collector.records import Booking, CommitOutcome, Cursor, Host
 from wattledger_collector.session import Action, Book, Close, CollectorSession, OpenStream, Send
 from wattledger_collector.store import open_store
 from wattledger_protos.v1 import telemetry_pb2 as pb
@@ -22,6 +23,26 @@ SECOND = 1_000_000_000
 
 class CollectorCrashError(Exception):
     """The process died; nothing of it goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a stream wants committed, and what was computed for it."""
+
+    stream: Stream
+    session: CollectorSession
+    item: OpenStream | Book
+    result: Booking | Refused
+
+    @property
+    def host(self) -> str:
+        """Whose rows it changes."""
+        return self.item.hello.host if isinstance(self.item, OpenStream) else self.item.host
+
+    @property
+    def booking(self) -> Booking | None:
+        """What is to be committed, if anything."""
+        return self.result if isinstance(self.result, Booking) else self.result.booking
 
 
 class CollectorProcess:
@@ -37,6 +58,8 @@ class CollectorProcess:
         self.fleet.load(self.store, BasisFinder(self.store.sites(), FactorCatalog(())), now / SECOND)
         self.exposition = Exposition(self.fleet, registry=CollectorRegistry(), insecure_transport=False, version="sim")
         self.epochs: dict[Stream, tuple[str, bytes]] = {}
+        self.waiting: list[Work] = []
+        self.known: dict[str, tuple[Host, dict[bytes, Cursor]]] = {}
         self.stale = 0
 
     def accept(self, stream: Stream) -> None:
@@ -45,8 +68,12 @@ class CollectorProcess:
         self.streams.append((stream, session))
 
     def step(self, now: int) -> None:
-        """Take what has arrived, one message of each stream, and commit it together, as the writer does."""
-        work: list[tuple[Stream, CollectorSession, OpenStream | Book]] = []
+        """Commit what was computed in the step before, then take what has arrived, one message of each stream.
+
+        Between computing and committing another collector may have committed, as between the writer's threads.
+        """
+        waiting, self.waiting = self.waiting, []
+        self._commit(waiting, now)
         hosts: set[str] = set()
         for stream, session in list(self.streams):
             message = stream.up.due(now)
@@ -56,14 +83,14 @@ class CollectorProcess:
                 continue
             for action in session.received(message, now):
                 item = self._do(stream, session, action, now)
-                if item is not None:
-                    host = item.hello.host if isinstance(item, OpenStream) else item.host
-                    if host in hosts:
-                        self._execute([(stream, session, item)], now)
-                    else:
-                        hosts.add(host)
-                        work.append((stream, session, item))
-        self._execute(work, now)
+                if item is None:
+                    continue
+                work = Work(stream, session, item, self._compute(item))
+                if work.host in hosts:
+                    self._commit([work], now)
+                else:
+                    hosts.add(work.host)
+                    self.waiting.append(work)
 
     def end(self) -> None:
         """The process is gone: its streams break, its connection to the database is dropped without a word."""
@@ -72,34 +99,44 @@ class CollectorProcess:
         self.streams.clear()
         self.store.close()
 
-    def _execute(self, work: Sequence[tuple[Stream, CollectorSession, OpenStream | Book]], now: int) -> None:
-        if not work:
+    def _commit(self, works: Sequence["Work"], now: int) -> None:
+        if not works:
             return
-        self.maybe_crash("before load")
-        results = [self._compute(item) for _, _, item in work]
         self.maybe_crash("before commit")
-        bookings = [booking for booking in map(_booking_of, results) if booking is not None]
+        bookings = [work.booking for work in works if work.booking is not None]
         outcomes = self.store.commit(bookings)
         self.maybe_crash("after commit")
+        for booking, outcome in zip(bookings, outcomes, strict=True):
+            self._note(booking, outcome)
         committed = [b for b, outcome in zip(bookings, outcomes, strict=True) if outcome is CommitOutcome.COMMITTED]
         self.fleet.on_committed(committed, now / SECOND)
         left = iter(outcomes)
-        for (stream, session, item), result in zip(work, results, strict=True):
-            booking = _booking_of(result)
-            outcome = CommitOutcome.COMMITTED if booking is None else next(left)
-            self.stale += outcome is CommitOutcome.STALE
-            if isinstance(item, OpenStream):
-                actions = session.opened(result, outcome)
+        for work in works:
+            outcome = CommitOutcome.COMMITTED if work.booking is None else next(left)
+            if isinstance(work.item, OpenStream):
+                actions = work.session.opened(work.result, outcome)
             else:
-                assert isinstance(result, Booking)
-                actions = session.booked(result, outcome)
+                assert isinstance(work.result, Booking)
+                actions = work.session.booked(work.result, outcome)
             self.maybe_crash("before acknowledgement")
             for action in actions:
-                again = self._do(stream, session, action, now)
+                again = self._do(work.stream, work.session, action, now)
                 if again is not None:
-                    self._execute([(stream, session, again)], now)
+                    self._commit([Work(work.stream, work.session, again, self._compute(again))], now)
+
+    def _note(self, booking: Booking, outcome: CommitOutcome) -> None:
+        """Remember the rows as committed, as the writer does; they may be old, but then the store says so."""
+        name = booking.host_after.host
+        if outcome is not CommitOutcome.COMMITTED:
+            self.stale += outcome is CommitOutcome.STALE
+            self.known.pop(name, None)
+            return
+        _, cursors = self.known.get(name, (None, {}))
+        cursors[booking.cursor_after.epoch] = booking.cursor_after
+        self.known[name] = booking.host_after, cursors
 
     def _compute(self, item: OpenStream | Book) -> Booking | Refused:
+        self.maybe_crash("before load")
         store = self.store
         if isinstance(item, OpenStream):
             hello = item.hello
@@ -113,7 +150,10 @@ class CollectorProcess:
                 collector=self.name,
                 peer_channels={peer.epoch: store.load_channels(hello.host, peer.epoch) for peer in peers},
             )
-        host, cursor = store.load_host(item.host), store.load_cursor(item.host, item.epoch)
+        host, cursors = self.known.get(item.host, (None, {}))
+        cursor = cursors.get(item.epoch)
+        if host is None or cursor is None:
+            host, cursor = store.load_host(item.host), store.load_cursor(item.host, item.epoch)
         assert host is not None
         assert cursor is not None
         return book(
@@ -148,7 +188,3 @@ class CollectorProcess:
         else:
             self.fleet.on_live(action.host, action.live, now / SECOND)
         return None
-
-
-def _booking_of(result: Booking | Refused) -> Booking | None:
-    return result if isinstance(result, Booking) else result.booking
