@@ -64,7 +64,7 @@ class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """path: the SQLite database."""
 
-    path: str = "/var/lib/wattledger/ledger.sqlite"
+    path: str = "/var/lib/wattledger-collector/ledger.sqlite"
 
 
 class Silence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
