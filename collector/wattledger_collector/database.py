@@ -92,7 +92,8 @@ def open_database(path: Path, *, create: bool, interval_seconds: int) -> sqlite3
         connection = connect(path, create=create)
         try:
             if exists:
-                check_integrity(connection, path)
+                # A collector, which may make its database, has the time; a report reads on, and stops at what is damaged.
+                check_integrity(connection, path, whole=create)
             _migrate(connection, path, interval_seconds)
         except BaseException:
             connection.close()
@@ -143,9 +144,9 @@ def explain(error: BaseException, path: Path) -> StoreError:
     return StoreError(f"the database {path} cannot be used ({error}); restart the collector, and report this if it stays")
 
 
-def check_integrity(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises StoreError if the file is damaged; a large file is read in part only."""
-    if path.stat().st_size <= QUICK_CHECK_BYTES_MAX:
+def check_integrity(connection: sqlite3.Connection, path: Path, *, whole: bool = True) -> None:
+    """Raises StoreError if the file is damaged; a large file is read in part only, as is one not asked for as a whole."""
+    if whole and path.stat().st_size <= QUICK_CHECK_BYTES_MAX:
         checks = ["PRAGMA quick_check(1)"]
     else:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE name IN ('database_info', 'host', 'epoch_cursor')")

@@ -77,9 +77,6 @@ def tune_interpreter() -> None:
     sys.setswitchinterval(0.0005)
 
 
-quieten_garbage_collection = tune_interpreter
-
-
 class TelemetryServer:
     """Serves agents on one address until it is stopped.
 

@@ -640,7 +640,7 @@ def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
     content[40_960:81_920] = b"\x5a" * 40_960
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"damaged .*restore the latest backup"):
-        open_store(path, create=False)
+        open_store(path, create=True)
 
 
 def test_another_programs_database_is_refused(tmp_path: Path) -> None:
