@@ -9,7 +9,6 @@ import gc
 import logging
 import sys
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final, cast
 
@@ -213,14 +212,13 @@ class _Stream:
             _log.debug("an agent left while it was told to", exc_info=True)
 
     async def _perform(self, actions: Iterable[Action]) -> None:
-        todo = deque(actions)
-        while todo:
-            action = todo.popleft()
-            if isinstance(action, Send):
+        for action in actions:
+            if isinstance(action, (Book, OpenStream)):
+                # What follows from a commit may be another attempt; the session bounds their number.
+                await self._perform(await self._commit(action))
+            elif isinstance(action, Send):
                 async with self._sending:
                     await self._context.write(action.message)
-            elif isinstance(action, Book | OpenStream):
-                todo.extendleft(reversed(await self._commit(action)))
             elif isinstance(action, ShowLive):
                 if self._on_live is not None:
                     self._on_live(action.host, action.live, self._now_nanoseconds() / 1e9)
