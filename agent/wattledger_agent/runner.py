@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wattledger_agent import __version__
+from wattledger_agent.channels import MeterStateError
 from wattledger_agent.clock import HostClock, dmi_uuid, machine_id
 from wattledger_agent.config import AgentConfig, ReplayConfig
 from wattledger_agent.counters import Instant
@@ -68,6 +69,11 @@ def host_id(config: AgentConfig) -> str:
         if not path.exists():
             _write_whole(path, f"host-{uuid.uuid4().hex[:12]}\n")
         made = path.read_text().strip()
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RunError(
+            f"cannot keep the host's id in {path}: a file is in the folder's place. Move it away, or set `state_dir` to "
+            "another folder."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise RunError(
@@ -156,6 +162,11 @@ def replay(config: AgentConfig, recording: ReplayConfig, stopping: threading.Eve
     last = LastInstant(opening)
     # A folder of its own: in this host's own account recorded energy would pass for metered.
     spool = _open_spool(config, opening, machine_id(), "", folder="recorded")
+    try:
+        meter = Meter(state=spool.last_state, integral_gap_seconds_max=0.0)
+    except MeterStateError as error:
+        spool.close()
+        raise RunError(f"{config.state_dir}/recorded: {error}") from error
     # The host name of whoever replays is none of the recorded machine's.
     identity = Identity(config.host, __version__, machine_id(), opening.boot_id, config.labels, pb.TIME_SOURCE_RECORDED)
     shipper = Shipper(spool, identity, config.collector, lambda: last.now)
@@ -166,13 +177,12 @@ def replay(config: AgentConfig, recording: ReplayConfig, stopping: threading.Eve
         stopping.set()
 
     shipper.on_new_epoch = give_up
-    meter = Meter(state=spool.last_state, integral_gap_seconds_max=0.0)
     meter.offer(specs, opening)
     shipper.start()
     try:
         rows, paused = 0, 0.0
-        for now, readings in _unplayed_rows(source, meter, last):
-            pause = _pause_seconds(last.now, now, recording.speed)
+        for now, readings in unplayed_rows(source, meter, last):
+            pause = pause_seconds(last.now, now, recording.speed)
             if rows >= REPLAY_ROWS_PER_RECORD or paused + pause >= REPLAY_SECONDS_PER_RECORD:
                 _spool_replayed(meter, spool, shipper, last.now, stopping)
                 rows, paused = 0, 0.0
@@ -198,7 +208,7 @@ def replay(config: AgentConfig, recording: ReplayConfig, stopping: threading.Eve
         log.info("%s is in the ledger up to %s", recording.path, _recorded_time(last.now))
 
 
-def _unplayed_rows(source: "ReplaySource", meter: Meter, last: "LastInstant") -> Iterator[tuple[Instant, list[Reading]]]:
+def unplayed_rows(source: "ReplaySource", meter: Meter, last: "LastInstant") -> Iterator[tuple[Instant, list[Reading]]]:
     """The rows after those that the spool has from before a restart, or from an earlier recording of the device."""
     played = 0
     for now, readings in source.rows():
@@ -214,7 +224,7 @@ def _unplayed_rows(source: "ReplaySource", meter: Meter, last: "LastInstant") ->
         log.info("nothing is new: all %d rows up to %s were metered before", played, _recorded_time(last.now))
 
 
-def _pause_seconds(before: Instant, now: Instant, speed: float) -> float:
+def pause_seconds(before: Instant, now: Instant, speed: float) -> float:
     """How long to wait for a row; 0 at speed 0, which is as fast as possible."""
     recorded = (now.boottime_nanoseconds - before.boottime_nanoseconds) / NANOSECONDS_PER_SECOND
     return recorded / speed if speed else 0.0
