@@ -7,7 +7,7 @@ others: site totals are behind a lock, hosts are replaced as a whole.
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -45,6 +45,9 @@ COVERAGE_SECONDS = 3600
 
 # Hosts that no rule assigns book often; their rows are looked for no more than six times a minute.
 _PLAN_READ_SECONDS_MIN = 10.0
+
+# When a whole fleet comes over from another collector, the roll-ups are read again no more often than this.
+_TOTALS_READ_SECONDS_MIN = 5.0
 
 # No reader sees a roll-up later than this; the year 2262 is the end of 64-bit nanoseconds.
 _END_OF_TIME_SECONDS = 2**63 // NANOSECONDS_PER_SECOND
@@ -115,6 +118,8 @@ class FleetView:
         self._gaps: deque[RecentGap] = deque(maxlen=RECENT_GAPS_MAX)
         self._store: Store | None = None
         self._plan_read_seconds = 0.0
+        self._totals_read_seconds = 0.0
+        self._is_behind = False
         self._lock = threading.Lock()
 
     # What feeds it.
@@ -133,14 +138,7 @@ class FleetView:
         for record in store.hosts():
             rows = [(c, store.load_channels(c.host, c.epoch).values()) for c in cursors.get(record.host, ())]
             self._entry(record, now_seconds).update(record, rows, self.collector)
-        bases = list(store.emission_bases())
-        with self._lock:
-            self._emissions = {
-                is_modelled: EmissionCounters(finder, bases, interval_seconds=self.interval_seconds)
-                for is_modelled in (False, True)
-            }
-            self._totals.load(self._emitting(store.rollups(0, _END_OF_TIME_SECONDS)), now_seconds)
-            self._keep_bases()
+        self._load_totals(store, now_seconds)
 
     def set_plan(self, sites: Iterable[SiteRow], assignments: Iterable[AssignmentRow]) -> None:
         """Take over all dated rows of sites and hosts as they stand in the store."""
@@ -158,6 +156,11 @@ class FleetView:
             for gap in booking.gaps:
                 channel = entry.channel(booking.cursor_after.epoch, gap.channel)
                 self._gaps.append(RecentGap(entry.host, site, channel, gap))
+        if any(self._came_from_another(booking) for booking in bookings):
+            self._is_behind = True
+        if self._is_behind and not 0 <= now_seconds - self._totals_read_seconds < _TOTALS_READ_SECONDS_MIN:
+            assert self._store is not None
+            self._load_totals(self._store, now_seconds)
         with self._lock:
             self._totals.prune(now_seconds)
             self._keep_bases()
@@ -246,7 +249,7 @@ class FleetView:
                 slack[series] = slack.get(series, 0) + microjoules
         with self._lock:
             counters = self._totals.counters(slack)
-        return [(series, microjoules) for series, microjoules in counters if series.site not in withheld]
+        return [(series, microjoules) for series, microjoules in counters if self._is_whole(series.site, withheld)]
 
     def emission_counters(self) -> list[EmissionTotal]:
         """Lifetime grams of each site; sites with a withheld host are left out."""
@@ -259,7 +262,11 @@ class FleetView:
                     mark = max(grams, self._emission_marks.get((site, kind, is_modelled), grams))
                     self._emission_marks[site, kind, is_modelled] = mark
                     totals.append(EmissionTotal(site, kind, is_modelled, mark))
-        return [total for total in totals if total.site not in withheld]
+        return [total for total in totals if self._is_whole(total.site, withheld)]
+
+    def _is_whole(self, site: str, withheld: Mapping[str, int]) -> bool:
+        """Whether a site's totals hold all that the ledger has of it, and the ledger all that it once had."""
+        return site not in withheld and not self._is_behind
 
     def coverage(self, now_seconds: float) -> dict[str, Coverage]:
         """By site, over the last hour in whole intervals. Drained and retired hosts count while they report."""
@@ -321,6 +328,24 @@ class FleetView:
             entry = HostEntry(record, self.plan.site_of(record.host, now_seconds))
             self._hosts[record.host] = entry
         return entry
+
+    def _load_totals(self, store: Store, now_seconds: float) -> None:
+        """Take over the sites' energy as it stands in the ledger, whoever booked it."""
+        bases = list(store.emission_bases())
+        with self._lock:
+            self._emissions = {
+                is_modelled: EmissionCounters(self._finder, bases, interval_seconds=self.interval_seconds)
+                for is_modelled in (False, True)
+            }
+            self._totals.load(self._emitting(store.rollups(0, _END_OF_TIME_SECONDS)), now_seconds)
+            self._keep_bases()
+        self._is_behind = False
+        self._totals_read_seconds = now_seconds
+
+    def _came_from_another(self, booking: Booking) -> bool:
+        """Whether another collector has booked for the host since we last did: our totals lack what it booked."""
+        before = booking.cursor_before
+        return self._store is not None and before is not None and before.collector != self.collector
 
     def _refresh_plan(self, bookings: Sequence[Booking], now_seconds: float) -> None:
         """Read the dated rows again where a host is new or has no site, which a row added just now may give it."""
