@@ -8,7 +8,7 @@ GRPC_PORT ?= 9791
 # Further arguments, such as ARGS="--demo" for `make run` or ARGS="-k rapl" for `make test`.
 ARGS ?=
 
-.PHONY: run test check bench bench-small soak soak-slice protos dashboards packages clean
+.PHONY: run test check bench bench-small soak spoil protos dashboards packages clean
 
 run: $(VENV)/.run
 	@$(BIN)/wattledger-collector quickstart $(if $(ZONE),--zone $(ZONE)) --state-dir $(STATE_DIR) \
@@ -34,6 +34,10 @@ SEEDS ?= 2000
 SOAK_FIRST ?= 0
 soak: $(VENV)/.dev
 	@$(BIN)/python -m tests.sim.soak --first $(SOAK_FIRST) --seeds $(SEEDS)
+
+# Takes each rule of delivery away in a copy of the code; the simulation must notice.
+spoil: $(VENV)/.dev
+	@$(BIN)/python -m tests.sim.spoil
 
 protos: $(VENV)/.dev
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --grpc_python_out=protos \
