@@ -1,6 +1,7 @@
 """agent.toml: what is wrong is named, with its value and the remedy."""
 
 import pytest
+
 from wattledger_agent.config import AgentConfig, ConfigError, parse_config
 
 
