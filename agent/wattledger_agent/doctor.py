@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from wattledger_agent.clock import ClockError, HostClock, machine_id
 from wattledger_agent.config import AgentConfig, CollectorConfig, is_loopback, split_address
@@ -38,7 +38,14 @@ class Finding:
     remedy: str = ""
 
 
-def examine(config: AgentConfig, roots: Roots) -> list[Finding]:
+class Connect(Protocol):
+    """Opens a connection to (host, port), as socket.create_connection does."""
+
+    def __call__(self, address: tuple[str, int], timeout: float) -> socket.socket:
+        """Raises OSError."""
+
+
+def examine(config: AgentConfig, roots: Roots, connect: Connect = socket.create_connection) -> list[Finding]:
     """Look at everything; never raises for what it finds."""
     inventory = find_sources(config.sources, roots)
     try:
@@ -49,7 +56,7 @@ def examine(config: AgentConfig, roots: Roots) -> list[Finding]:
             *_identity(config),
             *_state_folder(config),
             *_certificates(config),
-            *_collector(config),
+            *_collector(config, connect),
         ]
     finally:
         close_all(inventory)
@@ -241,11 +248,11 @@ def _no_password() -> str:
     raise ValueError("the key has a password")
 
 
-def _collector(config: AgentConfig) -> Iterator[Finding]:
+def _collector(config: AgentConfig, connect: Connect) -> Iterator[Finding]:
     collector = config.collector
     host, port = split_address(collector.address, "configuration")
     try:
-        with socket.create_connection((host, port), timeout=CONNECT_SECONDS_MAX) as connection:
+        with connect((host, port), timeout=CONNECT_SECONDS_MAX) as connection:
             if collector.uses_tls:
                 with contextlib.suppress(TlsProblemError):  # Told above.
                     _greet(_tls(collector), connection, collector.server_name or host)
@@ -259,12 +266,20 @@ def _collector(config: AgentConfig) -> Iterator[Finding]:
         )
 
 
+class RejectedError(OSError):
+    """The collector ended the connection when it had seen our certificate."""
+
+
 def _greet(context: ssl.SSLContext, connection: socket.socket, name: str) -> None:
     """Shake hands as a stream does. Raises OSError."""
     with context.wrap_socket(connection, server_hostname=name) as wrapped:
-        # With TLS 1.3 a refused certificate is told after the handshake, in place of the server's first words.
-        if not wrapped.recv(1):
-            raise ConnectionResetError(errno.ECONNRESET, "it ended the connection")
+        # With TLS 1.3 a certificate is refused after the handshake, in place of the server's first words.
+        try:
+            is_welcome = bool(wrapped.recv(1))
+        except (ssl.SSLError, ConnectionError):
+            is_welcome = False
+    if not is_welcome:
+        raise RejectedError(errno.ECONNRESET, "it does not accept this agent's certificate")
 
 
 def _reason(error: OSError) -> str:
@@ -278,8 +293,10 @@ def _reason(error: OSError) -> str:
 def _collector_remedy(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return "Give the authority that signed it as `ca_file`, and the name in it as `server_name`."
+    if isinstance(error, RejectedError):
+        return "Have the authority that the collector trusts sign this agent's certificate, and look at its dates."
     if isinstance(error, ssl.SSLError):
-        return "Let the collector's authority sign this agent's certificate, and use TLS on both sides."
+        return "Use TLS on both sides, and the collector's gRPC port in `collector.address`."
     if isinstance(error, socket.gaierror):
         return "Correct the name in `collector.address`, or this host's DNS."
     if isinstance(error, ConnectionRefusedError):

@@ -363,6 +363,8 @@ def _unusable(directory: Path, error: OSError) -> SpoolError:
     remedy = "Check the disk and the system's log."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         remedy = "Let the agent's user write to it, or set `state_dir` to a folder that it can write to."
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+        remedy = "Move away the file that is in the folder's place, or set `state_dir` to another folder."
     elif error.errno in FULL:
         remedy = "Free disk space."
     return SpoolError(f"{directory}: the spool can't be used: {error}. {remedy}")

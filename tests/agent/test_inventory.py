@@ -1,0 +1,121 @@
+"""Which sources a host is read with: measured before modelled, and whatever is missing says what to do."""
+
+from pathlib import Path
+
+import pytest
+from tests.agent.machines import FIXTURES
+
+from wattledger_agent.config import (
+    CpuConfig,
+    EstimateConfig,
+    FakeConfig,
+    NvidiaConfig,
+    RaplConfig,
+    ReplayConfig,
+    SourcesConfig,
+)
+from wattledger_agent.inventory import Inventory, Roots, close_all, find_sources, replay_source, without_name
+from wattledger_agent.readings import Component
+
+CPUINFO = "".join(
+    f"processor\t: {number}\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Xeon(R) Platinum 8480+\n"
+    f"physical id\t: 0\ncore id\t: {number}\ncpu cores\t: 4\nflags\t\t: fpu\n\n"
+    for number in range(4)
+)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Roots:
+    """A host of four CPUs without any sensor."""
+    proc = tmp_path / "proc"
+    proc.mkdir()
+    (proc / "cpuinfo").write_text(CPUINFO)
+    (proc / "meminfo").write_text("MemTotal:       16384000 kB\nMemAvailable:    8192000 kB\n")
+    (proc / "stat").write_text("cpu  100 0 100 1000 0 0 0 0 0 0\n" + "cpu0 25 0 25 250 0 0 0 0 0 0\n" * 4)
+    (tmp_path / "sys").mkdir()
+    return Roots(tmp_path / "sys", proc)
+
+
+@pytest.fixture
+def metered() -> Roots:
+    """A server of two sockets with RAPL."""
+    machine = FIXTURES / "xeon_two_sockets"
+    return Roots(machine / "sys", machine / "proc")
+
+
+def names(inventory: Inventory) -> list[str]:
+    """Of the sources that were opened."""
+    return [source.source.name for source in inventory.opened]
+
+
+def test_without_a_sensor_the_host_is_estimated(bare: Roots) -> None:
+    """And each source that is missing says why, and the remedy."""
+    inventory = find_sources(SourcesConfig(), bare)
+
+    assert names(inventory) == ["cpu", "estimate"]
+    assert inventory.is_modelled
+    assert [missing.source for missing in inventory.missing] == ["rapl", "nvidia"]
+    assert all(missing.reason and missing.remedy for missing in inventory.missing)
+    close_all(inventory)
+
+
+def test_measured_cpus_are_not_estimated_as_well(metered: Roots) -> None:
+    """The same watts must never stand in the account twice."""
+    inventory = find_sources(SourcesConfig(nvidia=NvidiaConfig(enabled=False), cpu=CpuConfig(enabled=False)), metered)
+
+    assert names(inventory) == ["rapl"]
+    assert not inventory.is_modelled
+    close_all(inventory)
+
+
+def test_what_is_off_is_not_opened(metered: Roots) -> None:
+    """Not read, and not missing either."""
+    nothing = SourcesConfig(
+        rapl=RaplConfig(enabled=False),
+        nvidia=NvidiaConfig(enabled=False),
+        cpu=CpuConfig(enabled=False),
+        estimate=EstimateConfig(enabled=False),
+    )
+
+    assert find_sources(nothing, metered) == Inventory([], [])
+
+
+def test_simulated_counters_stand_alone(metered: Roots) -> None:
+    """Beside real ones they would pass for this host's energy."""
+    inventory = find_sources(SourcesConfig(fake=FakeConfig(packages=1, gpus=1, node_meter=True)), metered)
+
+    assert names(inventory) == ["fake"]
+    assert [spec.component for spec in inventory.specs] == [
+        Component.CPU,
+        Component.MEMORY,
+        Component.GPU,
+        Component.OTHER,
+    ]
+    close_all(inventory)
+
+
+def test_a_source_without_a_host_is_missing(tmp_path: Path) -> None:
+    """Where procfs is not mounted nothing can be read, and nothing raises."""
+    inventory = find_sources(SourcesConfig(), Roots(tmp_path / "sys", tmp_path / "proc"))
+
+    assert names(inventory) == []
+    assert [missing.source for missing in inventory.missing] == ["rapl", "nvidia", "cpu", "estimate"]
+
+
+def test_a_recording_is_made_with_what_is_configured(tmp_path: Path) -> None:
+    """Names of columns and of the device go to the source."""
+    path = tmp_path / "recording.csv"
+    path.write_text("at,watts\n2024-01-01T00:00:00Z,5\n2024-01-01T01:00:00Z,7\n")
+    source = replay_source(
+        ReplayConfig(path=str(path), time_column="at", power_column="watts", device="gpu/0", component="gpu")
+    )
+
+    (spec,) = source.open()
+    assert (spec.key.device, spec.component) == ("gpu/0", Component.GPU)
+    source.close()
+
+
+def test_a_sources_name_is_said_once() -> None:
+    """Sentences begin with it, for logs; beside a name they don't."""
+    assert without_name("rapl", "rapl: no folder.") == "no folder."
+    assert without_name("cpu", "rapl: no folder.") == "rapl: no folder."

@@ -1,0 +1,251 @@
+"""The loop between sources, meter, spool and shipper: nothing metered is lost to a flush, a restart or a full disk."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from tests.agent.metering import SECOND, at, counter, spec
+from tests.agent.scripted import Clock, ScriptedSource, opened
+
+from wattledger_agent.counters import Instant
+from wattledger_agent.meter import Cut
+from wattledger_agent.readings import CounterReading, Reading
+from wattledger_agent.sampler import Cadence, Sampler
+from wattledger_agent.session import Settings
+from wattledger_agent.spool import Spool, SpoolError
+from wattledger_protos.v1 import telemetry_pb2 as pb
+
+PACKAGE = spec()
+CADENCE = Cadence(period_seconds=1.0, flush_seconds=10.0, live_seconds=2.0)
+
+
+class Delivered:
+    """A shipper that only takes note."""
+
+    def __init__(self) -> None:
+        self.appends = 0
+        self.lives: list[pb.Live] = []
+
+    def appended(self) -> None:
+        """Count it."""
+        self.appends += 1
+
+    def live(self, live: pb.Live) -> None:
+        """Keep it."""
+        self.lives.append(live)
+
+
+class FragileSpool(Spool):
+    """A spool whose disk fails for as long as a test says."""
+
+    broken = False
+
+    def append(self, cut: Cut) -> int:
+        """As a spool, or the error of a full disk."""
+        if self.broken:
+            raise SpoolError("the disk is full. Free space.")
+        return super().append(cut)
+
+    def renew(self, opening: Instant) -> None:
+        """As a spool, or the error."""
+        if self.broken:
+            raise SpoolError("the folder can't be written. Mend it.")
+        super().renew(opening)
+
+
+MakeSpool = Callable[[], FragileSpool]
+
+
+@pytest.fixture
+def make_spool(tmp_path: Path) -> Iterator[MakeSpool]:
+    """Opens the one spool of the test, again after a close."""
+    made: list[Spool] = []
+    epochs = iter(range(1, 100))
+
+    def make() -> FragileSpool:
+        spool = FragileSpool.open(
+            tmp_path / "spool",
+            machine_id="m",
+            dmi_uuid="",
+            opening=at(99),
+            new_epoch=lambda: next(epochs).to_bytes(16, "big"),
+        )
+        made.append(spool)
+        assert isinstance(spool, FragileSpool)
+        return spool
+
+    yield make
+    for spool in made:
+        spool.close()
+
+
+def rising(watts: int = 60) -> ScriptedSource:
+    """A counter of so many watts since boot."""
+    return ScriptedSource("rapl", lambda now: [counter(PACKAGE, watts * now // 1000)], [PACKAGE])
+
+
+def make(
+    spool: Spool, clock: Clock, *sources: ScriptedSource, cadence: Cadence = CADENCE, stopping: threading.Event | None = None
+) -> tuple[Sampler, Delivered]:
+    """A sampler and what it delivers."""
+    delivered = Delivered()
+    return Sampler(opened(*sources).opened, spool, delivered, clock, cadence, stopping=stopping), delivered
+
+
+def tick(sampler: Sampler, clock: Clock, seconds: int) -> None:
+    """One tick a second."""
+    for _ in range(seconds):
+        sampler.step()
+        clock.seconds += 1.0
+
+
+def energy(spool: Spool) -> int:
+    """Cumulative microjoules of the newest record's one channel."""
+    record = spool.find(spool.next_sequence - 1)
+    assert record is not None
+    (column,) = pb.Payload.FromString(record.payload).columns
+    return column.first_energy_microjoules + sum(column.energy_delta_microjoules)
+
+
+def test_samples_are_flushed_each_cadence(make_spool: MakeSpool) -> None:
+    """The first at once, then one record for ten samples; the shipper is told of each."""
+    spool, clock = make_spool(), Clock()
+    sampler, delivered = make(spool, clock, rising())
+
+    tick(sampler, clock, 21)
+
+    assert (spool.next_sequence - 1, delivered.appends) == (3, 3)
+    assert energy(spool) == 20 * 60_000_000
+
+
+def test_an_agent_that_starts_again_goes_on_with_the_account(make_spool: MakeSpool) -> None:
+    """The spool is the state: what the counter counted between two agents is booked by the second."""
+    clock = Clock()
+    first = make_spool()
+    sampler, _ = make(first, clock, rising())
+    tick(sampler, clock, 1)
+    first.close()
+    clock.seconds += 30.0
+    second = make_spool()
+    sampler, _ = make(second, clock, rising())
+    tick(sampler, clock, 1)
+
+    assert second.epoch == first.epoch
+    assert energy(second) == 31 * 60_000_000
+
+
+def test_a_spool_that_went_back_in_time_begins_a_new_epoch(make_spool: MakeSpool) -> None:
+    """Told by the shipper's thread, done at the next tick; a disk that fails then is asked again, and nothing is lost."""
+    spool, clock = make_spool(), Clock()
+    sampler, _ = make(spool, clock, rising())
+    tick(sampler, clock, 2)
+    before = spool.epoch
+    sampler.renew()
+    spool.broken = True
+    tick(sampler, clock, 1)
+    assert spool.epoch == before
+    spool.broken = False
+    tick(sampler, clock, 11)
+
+    assert spool.epoch != before
+    # A new account: it begins at the first sample of the new epoch.
+    assert energy(spool) % 60_000_000 == 0
+    assert energy(spool) < 12 * 60_000_000
+
+
+def test_a_state_that_cannot_be_read_begins_a_new_epoch(make_spool: MakeSpool, caplog: pytest.LogCaptureFixture) -> None:
+    """Better a gap than an agent that never starts again."""
+    spool, clock = make_spool(), Clock()
+    spool.append(Cut(payload=b"", state=b"nonsense", catalog=b"", catalog_hash=1, samples=1))
+    before = spool.epoch
+    with caplog.at_level(logging.ERROR):
+        sampler, _ = make(spool, clock, rising())
+    tick(sampler, clock, 1)
+
+    assert spool.epoch != before
+    assert "a new epoch begins" in caplog.text
+
+
+def test_a_full_disk_is_told_once_and_loses_no_energy(make_spool: MakeSpool, caplog: pytest.LogCaptureFixture) -> None:
+    """What could not be flushed is part of the next record that could."""
+    spool, clock = make_spool(), Clock()
+    sampler, delivered = make(spool, clock, rising(), cadence=Cadence(1.0, 1.0, 100.0))
+    tick(sampler, clock, 1)
+    spool.broken = True
+    with caplog.at_level(logging.ERROR):
+        tick(sampler, clock, 5)
+    spool.broken = False
+    tick(sampler, clock, 1)
+
+    assert energy(spool) == 6 * 60_000_000
+    assert delivered.appends == 2
+    assert [record.message for record in caplog.records] == ["the disk is full. Free space."]
+
+
+def test_a_hung_source_leaves_the_others_alone(make_spool: MakeSpool) -> None:
+    """The tick goes on without it, and Live says so."""
+    spool, clock, release = make_spool(), Clock(), threading.Event()
+    gpu = spec("gpu/GPU-1", source="nvidia", domain="board")
+
+    def hang(now: int) -> Sequence[Reading]:
+        release.wait(30.0)
+        return [CounterReading(gpu.key, 1)]
+
+    hung = ScriptedSource("nvidia", hang, [gpu], may_block=True)
+    sampler, delivered = make(spool, clock, hung, rising(), cadence=Cadence(0.1, 0.1, 0.1))
+    tick(sampler, clock, 3)
+    release.set()
+
+    health = {source.source: source for source in delivered.lives[-1].sources}
+    assert (health["rapl"].reads, health["nvidia"].deadline_misses) == (3, 1)
+    assert "has not returned within" in health["nvidia"].last_error
+    assert [power.power_milliwatts for power in delivered.lives[-1].powers] == [60_000]
+
+
+def test_live_says_what_is_now(make_spool: MakeSpool) -> None:
+    """Power, clock, health of the sources and what waits in the spool, each two seconds."""
+    spool, clock = make_spool(), Clock()
+    sampler, delivered = make(spool, clock, rising())
+    tick(sampler, clock, 5)
+
+    assert len(delivered.lives) == 3
+    live = delivered.lives[-1]
+    assert live.clock.boottime_nanoseconds == 104 * SECOND
+    assert [(power.device, power.power_milliwatts) for power in live.powers] == [("cpu/0", 60_000)]
+    assert live.spool_unacknowledged_records == 1
+    assert live.agent_memory_bytes == 0
+
+
+def test_the_collectors_settings_are_followed_and_forgotten(make_spool: MakeSpool) -> None:
+    """A flush period of the collector's replaces the agent's own for as long as it is set, but is no shorter than a tick."""
+    spool, clock = make_spool(), Clock()
+    sampler, _ = make(spool, clock, rising())
+    tick(sampler, clock, 1)
+    sampler.apply(Settings(flush_seconds=0.1))
+    tick(sampler, clock, 10)
+    often = spool.next_sequence
+    tick(sampler, clock, 5)
+    assert spool.next_sequence == often + 5
+    sampler.apply(Settings())
+    tick(sampler, clock, 20)
+    assert spool.next_sequence <= often + 8
+
+
+def test_what_is_left_at_the_end_is_flushed(make_spool: MakeSpool) -> None:
+    """In real time: ticks come, and a stop writes what no flush has."""
+    spool, clock, stopping = make_spool(), Clock(), threading.Event()
+
+    def count(now: int) -> Sequence[Reading]:
+        clock.seconds += 0.02
+        if len(source.reads) == 5:
+            stopping.set()
+        return [counter(PACKAGE, 60 * now // 1000)]
+
+    source = ScriptedSource("rapl", count, [PACKAGE])
+    sampler, delivered = make(spool, clock, source, cadence=Cadence(0.02, 10.0, 10.0), stopping=stopping)
+    sampler.run()
+
+    assert (len(source.reads), delivered.appends) == (5, 2)
+    assert source.closed
