@@ -48,6 +48,8 @@ SERVER_OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MILLISECONDS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_INTERVAL_MILLISECONDS_MIN),
+    # A ping after each message, to find how much a link can carry, would wake every agent once more; messages are small.
+    ("grpc.http2.bdp_probe", 0),
 )
 
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["Telemetry"].full_name

@@ -14,6 +14,7 @@ from typing import cast
 
 import grpc
 
+from wattledger_collector.server import SERVER_OPTIONS
 from wattledger_protos.v1 import telemetry_pb2 as pb
 from wattledger_protos.v1 import telemetry_pb2_grpc as rpc
 
@@ -61,9 +62,9 @@ class Acknowledger:
 
 
 def main() -> None:
-    """Serve until standard input ends."""
+    """Serve until standard input ends, with the real collector's transport settings: they decide how often it pings."""
     servicer = Servicer()
-    server = grpc.server(futures.ThreadPoolExecutor(4))
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=SERVER_OPTIONS)
     rpc.add_TelemetryServicer_to_server(servicer, server)
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     server.start()
