@@ -7,6 +7,7 @@ import os
 import sqlite3
 import time
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -89,6 +90,8 @@ def open_database(path: Path, *, create: bool, interval_seconds: int) -> sqlite3
     if not exists and not path.parent.is_dir():
         raise StoreError(f"no folder {path.parent} for the database: make it, owned by the collector's user")
     try:
+        if exists:
+            _refuse_others(path)
         connection = connect(path, create=create)
         try:
             if exists:
@@ -154,7 +157,14 @@ def check_integrity(connection: sqlite3.Connection, path: Path, *, whole: bool =
     for check in checks:
         (result,) = connection.execute(check).fetchone()
         if result != "ok":
-            raise StoreError(f"the database {path} is damaged ({result}): move it away and restore the latest backup")
+            what = " ".join(result.split())
+            raise StoreError(f"the database {path} is damaged ({what}): move it away and restore the latest backup")
+
+
+def _refuse_others(path: Path) -> None:
+    """Raises StoreError for another program's or a later release's database, before any setting of ours is written to it."""
+    with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=BUSY_SECONDS_MAX)) as look:
+        _revision(look, path)
 
 
 def _make_durable(connection: sqlite3.Connection, path: Path) -> None:
@@ -176,21 +186,26 @@ def check_durability(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _migrate(connection: sqlite3.Connection, path: Path, interval_seconds: int) -> None:
+def _revision(connection: sqlite3.Connection, path: Path) -> str:
+    """The schema's revision; empty for a new database. Raises StoreError for one that this release can't use."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    revision = ""
-    if "alembic_version" in tables:
-        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        revision = row[0] if row else ""
-    elif tables:
-        raise StoreError(f"{path} is a database of another program: give Wattledger a file of its own")
-    if revision == schema.REVISION:
-        return
-    if revision and revision > schema.REVISION:
+    if "alembic_version" not in tables:
+        if tables:
+            raise StoreError(f"{path} is a database of another program: give Wattledger a file of its own")
+        return ""
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    revision = str(row[0]) if row else ""
+    if revision > schema.REVISION:
         raise StoreError(
             f"the database {path} was written by a newer Wattledger (schema {revision}, this one knows {schema.REVISION}): "
             "install that version, or restore a backup made before the upgrade"
         )
+    return revision
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, interval_seconds: int) -> None:
+    if _revision(connection, path) == schema.REVISION:
+        return
     _upgrade(path, interval_seconds)
 
 

@@ -75,6 +75,7 @@ class Service:
         self._store: SqliteStore | None = None
         self._writer: Writer | None = None
         self._server: TelemetryServer | None = None
+        self._listener: socket.socket | None = None
         self._http: uvicorn.Server | None = None
         self._http_thread: threading.Thread | None = None
 
@@ -82,7 +83,7 @@ class Service:
         """Open the ledger and listen. Raises ServiceError, StoreError, ServerError or TlsError."""
         configuration = self._configuration
         # The port is taken first: a second collector by mistake must not touch the ledger.
-        listener = _listen(configuration.http)
+        listener = self._listener = _listen(configuration.http)
         store = self._store = _open(configuration)
         name = configuration.server.name or socket.gethostname()
         apply_configuration(configuration, store, int(time.time()), assumed=self._assumed)
@@ -114,6 +115,8 @@ class Service:
         if self._http is not None and self._http_thread is not None:
             self._http.should_exit = True
             await asyncio.to_thread(self._http_thread.join, 5.0)
+        if self._listener is not None:
+            self._listener.close()
         if self._store is not None:
             self._store.close()
 
