@@ -21,13 +21,16 @@ PATIENCE_SECONDS = 30.0
 
 
 class Program:
-    """A command in a process of its own; what it says goes to a file. Ended by force at the end of a `with`."""
+    """A command in a process of its own; what it says goes to a file. Ended by force at the end of a `with`.
 
-    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
+    prefix: a command that runs it, such as a tracer; it has to leave the process its id.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str], log: Path, *, prefix: Sequence[str] = ()) -> None:
         self.log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [*prefix, sys.executable, "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
