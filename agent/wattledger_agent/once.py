@@ -76,13 +76,15 @@ def look(inventory: Inventory, instant: Callable[[], Instant], sleep: Callable[[
             meter.observe(readings, now)
             if remaining:
                 sleep(PAUSE_SECONDS)
+        # What a source finds while it is open: closed, it would miss everything.
+        notes = _notes(inventory)
     finally:
         for reader in readers:
             reader.close()
     return Snapshot(
         _lines(meter, readers, readings),
         [reading for reading in readings if isinstance(reading, UtilizationReading)],
-        [*((name, without_name(name, note)) for name, note in _notes(inventory)), *_refusals(meter)],
+        [*((name, without_name(name, note)) for name, note in notes), *_refusals(meter)],
         [(missing.source, without_name(missing.source, missing.reason), missing.remedy) for missing in inventory.missing],
     )
 

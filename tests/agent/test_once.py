@@ -132,3 +132,19 @@ def test_json_has_the_same_facts() -> None:
     assert tree["booked_power_watts"] == 60.0
     assert tree["notes"] == [{"source": "rapl", "note": "one domain is folded."}]
     assert tree["missing"] == [{"source": "nvidia", "reason": "no driver.", "remedy": "Install it."}]
+
+
+class Forgetful(ScriptedSource):
+    """Takes everything for missing once it is closed, as a source may."""
+
+    def notes(self) -> Sequence[str]:
+        """What it has to say now."""
+        return ["rapl: all is missing"] if self.closed else ["rapl: a note"]
+
+
+def test_notes_are_those_of_an_open_source() -> None:
+    """What a closed source would say of itself is not told."""
+    package = spec()
+    source = Forgetful("rapl", lambda now: [counter(package, 60 * now // 1000)], [package])
+
+    assert look(opened(source)).notes == [("rapl", "a note")]
