@@ -3,6 +3,7 @@
 Starts nothing; tests/system/ runs promtool, Prometheus, systemd-analyze and openssl.
 """
 
+import argparse
 import configparser
 import re
 import tomllib
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.promql import DEPLOY
+from tests.promql import DEPLOY, exported
 
 from wattledger_agent.config import AgentConfig, parse_config
+from wattledger_collector.commands import add_commands
 from wattledger_collector.config import Configuration, check_zones, parse_configuration
 from wattledger_collector.factor_files import load_catalog
 
@@ -217,6 +219,19 @@ def test_the_runbook_has_no_section_of_an_alert_that_is_gone() -> None:
     """Sections and alerts are the same, and links between sections lead somewhere."""
     assert set(sections()) == {name.lower() for name in alerts()}
     assert set(re.findall(r"\]\(#([^)]+)\)", RUNBOOK)) <= set(sections())
+
+
+def test_the_runbook_names_what_there_is() -> None:
+    """Metrics that it names are exported, and commands that it tells to run are taken."""
+    named = set(re.findall(r"wattledger_\w+", RUNBOOK))
+    assert named
+    assert named <= set(exported())
+    actions = set(re.findall(r"(?:`|wattledger-collector )host (\w+)", RUNBOOK))
+    assert {"list", "drain", "retire", "activate"} <= actions
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_commands(parser.add_subparsers(required=True))
+    for action in actions:
+        parser.parse_args(["host", action, *(["HOST"] if action != "list" else [])])
 
 
 def test_the_readme_names_what_is_there() -> None:
