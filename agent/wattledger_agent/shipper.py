@@ -46,8 +46,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # A ping after each message, to find how much a link can carry: both sides' pings are a third of all wake-ups, and a
-    # window of 64 kB carries two minutes of samples a round trip. The collector does the same.
+    # A ping after each message, to find how much a link can carry: both sides' pings are half of all wake-ups, and the
+    # first window of 64 kB holds minutes of samples. The collector does the same.
     ("grpc.http2.bdp_probe", 0),
     # The session decides on retries; a second one below it would send twice.
     ("grpc.enable_retries", 0),
@@ -299,7 +299,9 @@ class Shipper:
             self._timer.cancel()
         if reason != self._error and not self._stopping:
             level = logging.INFO if self._session.is_draining else logging.WARNING
-            log.log(level, "no stream to the collector at %s: %s", self._collector.address, reason)
+            # A refusal has its remedy; what gRPC says has none.
+            remedy = "" if self._session.reason else "; the spool keeps everything, and `wattledger-agent doctor` says more"
+            log.log(level, "no stream to the collector at %s: %s%s", self._collector.address, reason, remedy)
         self._error = reason
         self._session.disconnected(time.monotonic())
         if self._session.wants_new_epoch:
