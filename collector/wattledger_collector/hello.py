@@ -101,7 +101,7 @@ def _opened_host(hello: CheckedHello, host: Host | None, cursor: Cursor, now_utc
             spans=(),
             epochs=(hello.epoch,),
             withheld=False,
-            withheld_until={},
+            withheld_until=_withheld_until(hello, None, cursor),
             conflict="",
         )
     return msgspec.structs.replace(
@@ -116,16 +116,18 @@ def _opened_host(hello: CheckedHello, host: Host | None, cursor: Cursor, now_utc
     )
 
 
-def _withheld_until(hello: CheckedHello, host: Host, cursor: Cursor) -> dict[bytes, int]:
+def _withheld_until(hello: CheckedHello, host: Host | None, cursor: Cursor) -> dict[bytes, int]:
     """By epoch, what an agent must reach before the host's counters are shown again after a restore.
 
-    The agent's next sequence at its first Hello is beyond all that it ever had acknowledged. A wholly new epoch means that
-    the spool is gone: what an older epoch lacks will never come, and waiting for it would hide the host for ever.
+    An agent that had more acknowledged than is committed tells of a restore too, also where the copy is so old that it lacks
+    the host. The agent's next sequence at its first Hello is beyond all that it ever had acknowledged. A wholly new epoch
+    means that the spool is gone: what an older epoch lacks will never come, and waiting would hide the host for ever.
     """
     target = hello.next_sequence - 1
-    if host.withheld:
+    is_behind = hello.acknowledged_sequence > cursor.committed_sequence and not hello.recorded
+    if is_behind or (host is not None and host.withheld):
         return {hello.epoch: target} if cursor.committed_sequence < target else {}
-    return host.withheld_until if hello.epoch in host.epochs else {}
+    return host.withheld_until if host is not None and hello.epoch in host.epochs else {}
 
 
 def _second_machine(hello: CheckedHello, host: Host, cursor: Cursor | None, after: Cursor) -> Refused:

@@ -206,6 +206,16 @@ def test_first_hello_after_a_restore_sets_the_target() -> None:
     assert again.host_after.withheld_until == {EPOCH: 19}
 
 
+def test_an_agent_that_had_more_acknowledged_tells_of_a_restore() -> None:
+    """Also where nobody marked the copy, or the copy is so old that it lacks the host: counters wait for the rewind."""
+    fresh = opened(hello(acknowledged=12, next_sequence=20))
+    assert fresh.host_after.withheld_until == {EPOCH: 19}
+    host, cursor = fresh.host_after, fresh.cursor_after
+    known = msgspec.structs.replace(host, withheld_until={})
+    assert opened(hello(acknowledged=1, next_sequence=20), known, cursor).host_after.withheld_until == {EPOCH: 19}
+    assert opened(hello(acknowledged=0, next_sequence=20), known, cursor).host_after.withheld_until == {}
+
+
 def test_restore_that_lost_nothing_withholds_nothing() -> None:
     """An agent without anything beyond the restored cursor is shown at once."""
     first = opened()
