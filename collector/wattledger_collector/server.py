@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from wattledger_collector.ledger import Refused
@@ -153,7 +154,7 @@ class TelemetryServer:
         # The generated servicer is typed for generators alone; a coroutine may also be told to send by another task.
         stream = grpc.stream_stream_rpc_method_handler(
             cast("Any", self._serve),
-            request_deserializer=pb.AgentMessage.FromString,
+            request_deserializer=_decoded,
             response_serializer=pb.CollectorMessage.SerializeToString,
         )
         return grpc.method_handlers_generic_handler(_SERVICE, {"Stream": stream})
@@ -175,6 +176,18 @@ class TelemetryServer:
             self._streams.discard(stream)
             if not self._streams:
                 self._empty.set()
+
+
+def _decoded(data: bytes) -> "pb.AgentMessage | _Noise":
+    try:
+        return pb.AgentMessage.FromString(data)
+    except DecodeError:
+        # Raised here, gRPC would write a traceback into the log for whatever a peer sends.
+        return _Noise()
+
+
+class _Noise:
+    """What came is no message."""
 
 
 class _Stream:
@@ -199,12 +212,18 @@ class _Stream:
 
     async def run(self) -> None:
         read = self._context.read
-        message = await asyncio.wait_for(read(), HELLO_SECONDS_MAX)
+        try:
+            message = await asyncio.wait_for(read(), HELLO_SECONDS_MAX)
+        except TimeoutError:
+            _log.info("a stream ends: no Hello came within %.0f s", HELLO_SECONDS_MAX)
+            return
         while isinstance(message, pb.AgentMessage):
             await self._perform(self._session.received(message, self._now_nanoseconds()))
             if not self._open:
                 return
             message = await read()
+        if isinstance(message, _Noise):
+            await self._perform(self._session.undecodable())
 
     async def drain(self) -> None:
         """Send what the session says when the collector stops; an agent that is gone already does not mind."""

@@ -157,6 +157,15 @@ class CollectorSession:
             return self._refuse(error.refusal, error.reason)
         return [ShowLive(self._opened.hello.host, message.live)]
 
+    def undecodable(self) -> list[Action]:
+        """What came is no AgentMessage."""
+        if self.state is State.CLOSED:
+            return []
+        return self._refuse(
+            pb.REFUSAL_REASON_MALFORMED,
+            "what came is no message of Wattledger's: connect agents to this port, and nothing else",
+        )
+
     def opened(self, result: Booking | Refused, outcome: CommitOutcome) -> list[Action]:
         """OpenStream was done. outcome: that of the booking (COMMITTED for a Refused without one)."""
         if self.state is not State.OPENING:

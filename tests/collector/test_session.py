@@ -153,6 +153,14 @@ def test_an_agent_may_leave_its_name_to_its_certificate() -> None:
         assert "names no host" in refusal(Stream(peer_hosts=peer_hosts).say(hello=unnamed)).message
 
 
+def test_what_is_no_message_ends_the_stream_with_a_reason() -> None:
+    """Some other program's bytes, once: a closed stream has nothing more to say."""
+    stream = Stream().open()
+
+    assert "no message of Wattledger's" in refusal(stream.session.undecodable()).message
+    assert stream.session.undecodable() == []
+
+
 def test_refused_hello_ends_the_stream() -> None:
     """What the ledger refuses, the agent is told."""
     stream = Stream()

@@ -166,6 +166,7 @@ def test_killed_fifty_times_the_ledger_equals_the_truth(tmp_path: Path) -> None:
     finally:
         for program in pair.programs.values():
             program.kill()
+    assert not any("Traceback" in program.said for program in pair.programs.values())
     cursor, channels, sums = read_ledger(pair)
     lines = pair.truth_lines()
     truth = FakeTruth(MACHINE_SEED, packages=PACKAGES, gpus=GPUS)
