@@ -317,3 +317,5 @@ def test_every_folder_of_tests_is_on_the_map() -> None:
     text = (ROOT / "tests/README.md").read_text()
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and not path.name.startswith("__")}
     assert folders == set(re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE))
+    for path in (ROOT / "tests").glob("*.py"):
+        assert f"`{path.name}`" in text, path.name
