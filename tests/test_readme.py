@@ -20,11 +20,16 @@ from tests.readme_tables import ROOT, TABLES, UNWRITTEN
 
 from wattledger_agent.config import AgentConfig, parse_config
 from wattledger_agent.curves import read_table
+from wattledger_agent.estimates import BAND_OUTSIDE
+from wattledger_agent.sampler import INTEGRAL_GAP_SECONDS_MIN
+from wattledger_agent.simulate import REGRESSION_AFTER_SECONDS, REGRESSION_HOST
 from wattledger_agent.sources import SOURCES
-from wattledger_collector.config import check_zones, parse_configuration
+from wattledger_agent.sources.nvidia import LOST_READS_MAX
+from wattledger_collector.config import Configuration, check_zones, parse_configuration
 from wattledger_collector.factor_files import load_catalog
 from wattledger_collector.factors import parse_factors
 from wattledger_collector.metrics import FAMILIES
+from wattledger_collector.quickstart import DEMO_HOSTS
 from wattledger_collector.records import INTERVAL_SECONDS_DEFAULT, MICROJOULES_PER_KWH, GapReason, Quality
 from wattledger_collector.tally import BRIDGED_SPAN_NANOSECONDS
 
@@ -288,6 +293,14 @@ def test_quoted_numbers_are_those_of_the_code() -> None:
     assert f"{len(curves)} published results" in README
     assert f"{len({curve.server.cpu for curve in curves})} CPU models" in README
     assert f"{AgentConfig().spool_quota_mebibytes} MiB are weeks" in README
+    band = BAND_OUTSIDE
+    assert f"(−{band.lower_ratio:.0%} to +{band.upper_ratio:.0%}".replace("%", " %") in README
+    assert f"silent for {Configuration().silence.staleness_seconds} s" in README
+    assert f"away for longer than {INTEGRAL_GAP_SECONDS_MIN:.0f} s" in README
+    assert f"closed after {WORDS[LOST_READS_MAX]} reads" in README
+    assert f"{DEMO_HOSTS} simulated hosts" in README
+    assert f"`simulated-{REGRESSION_HOST:02d}`, needs more power" in README
+    assert f"after {WORDS[REGRESSION_AFTER_SECONDS // 60]} minutes" in README
     machines = [path for path in (ROOT / "tests/fixtures").iterdir() if (path / "proc").is_dir()]
     assert f"{WORDS[len(machines)]} fixture machines" in README
 
@@ -307,9 +320,9 @@ def test_every_module_is_on_the_map(folder: str, package: str) -> None:
     root = ROOT / folder / package
     modules = {str(path.relative_to(root)) for path in root.rglob("*.py") if path.name != "__init__.py"}
     modules = {name for name in modules if not name.startswith("migrations/") and "_pb2" not in name}
-    assert modules - named == set()
+    assert modules - named == set(), f"name these in the map of {folder}/README.md"
     made_up = {name for name in named - modules if not list((ROOT / folder).rglob(name)) and not (ROOT / name).exists()}
-    assert made_up == set()
+    assert made_up == set(), f"the map of {folder}/README.md names modules that are not there"
 
 
 def test_every_folder_of_tests_is_on_the_map() -> None:
