@@ -84,7 +84,8 @@ def called(trace: Path) -> set[str]:
 
 def ended(trace: Path, pid: int) -> bool:
     """Whether strace has written the end of a process."""
-    return f"{pid} +++ exited" in trace.read_text()
+    # Process ids are padded to a column.
+    return re.search(rf"^{pid} +\+\+\+ exited", trace.read_text(), re.MULTILINE) is not None
 
 
 def test_filters_admit_what_the_programs_call(analyze: str, require_program: RequireProgram, tmp_path: Path) -> None:
