@@ -4,7 +4,8 @@ Reads no sensor's value. The estimate of the whole server is used only where no 
 and measured energy never stand for the same watts.
 """
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ from wattledger_agent.sources import SOURCES
 
 if TYPE_CHECKING:
     from wattledger_agent.sources.replay import ReplaySource
+
+# A driver that is well answers in a second or two, eight GPUs without persistence mode in ten.
+OPEN_SECONDS_MAX = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +68,12 @@ def find_sources(config: SourcesConfig, roots: Roots) -> Inventory:
     """Open every enabled source. Never raises: what can't be opened is missing."""
     inventory = Inventory([], [])
     if config.fake is not None:
-        _open(_fake(config.fake), inventory)
+        open_source(_fake(config.fake), inventory)
         return inventory
     for source in _sensors(config, roots):
-        _open(source, inventory)
+        open_source(source, inventory)
     if config.estimate.enabled and not _measures_cpus(inventory.specs):
-        _open(SOURCES["estimate"](roots.procfs, cpu_model=config.estimate.cpu_model), inventory)
+        open_source(SOURCES["estimate"](roots.procfs, cpu_model=config.estimate.cpu_model), inventory)
     return inventory
 
 
@@ -124,13 +128,33 @@ def _fake(config: FakeConfig) -> Source:
     )
 
 
-def _open(source: Source, inventory: Inventory) -> None:
-    try:
-        specs = source.open()
-    except SourceUnavailableError as error:
-        inventory.missing.append(Missing(source.name, error.reason, error.remedy))
+def open_source(source: Source, inventory: Inventory, seconds_max: float = OPEN_SECONDS_MAX) -> None:
+    """Open a source, one that may block with a deadline: a hung driver must not keep the agent from the other sensors."""
+    outcome: list[Sequence[ChannelSpec] | Missing] = []
+    if source.may_block:
+        opener = threading.Thread(target=lambda: outcome.append(_try_open(source)), name=f"open-{source.name}", daemon=True)
+        opener.start()
+        opener.join(seconds_max)
     else:
-        inventory.opened.append(OpenSource(source, specs))
+        outcome.append(_try_open(source))
+    if not outcome:
+        reason = f"{source.name}: it has not opened within {seconds_max:.0f} s; the other sources go on."
+        inventory.missing.append(Missing(source.name, reason, "Look for a hung driver (dmesg), then restart the agent."))
+    elif isinstance(outcome[0], Missing):
+        inventory.missing.append(outcome[0])
+    else:
+        inventory.opened.append(OpenSource(source, outcome[0]))
+
+
+def _try_open(source: Source) -> Sequence[ChannelSpec] | Missing:
+    try:
+        return source.open()
+    except SourceUnavailableError as error:
+        return Missing(source.name, error.reason, error.remedy)
+    except Exception as error:
+        # Whatever a driver's binding raises, the other sensors are metered.
+        reason = f"{source.name}: it can't be opened: {type(error).__name__}: {error}."
+        return Missing(source.name, reason, "Mend its driver or library, or switch the source off in the configuration.")
 
 
 def _measures_cpus(specs: Iterable[ChannelSpec]) -> bool:

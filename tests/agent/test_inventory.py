@@ -1,9 +1,12 @@
 """Which sources a host is read with: measured before modelled, and whatever is missing says what to do."""
 
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from tests.agent.machines import FIXTURES
+from tests.agent.scripted import ScriptedSource
 
 from wattledger_agent.config import (
     CpuConfig,
@@ -14,8 +17,8 @@ from wattledger_agent.config import (
     ReplayConfig,
     SourcesConfig,
 )
-from wattledger_agent.inventory import Inventory, Roots, close_all, find_sources, replay_source, without_name
-from wattledger_agent.readings import Component
+from wattledger_agent.inventory import Inventory, Roots, close_all, find_sources, open_source, replay_source, without_name
+from wattledger_agent.readings import ChannelSpec, Component
 
 CPUINFO = "".join(
     f"processor\t: {number}\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Xeon(R) Platinum 8480+\n"
@@ -119,3 +122,38 @@ def test_a_sources_name_is_said_once() -> None:
     """Sentences begin with it, for logs; beside a name they don't."""
     assert without_name("rapl", "rapl: no folder.") == "no folder."
     assert without_name("cpu", "rapl: no folder.") == "rapl: no folder."
+
+
+class BrokenSource(ScriptedSource):
+    """A source whose opening raises what no source should, or hangs."""
+
+    def __init__(self, opening: Callable[[], object]) -> None:
+        super().__init__("broken", lambda now: (), may_block=True)
+        self._opening = opening
+
+    def open(self) -> Sequence[ChannelSpec]:
+        self._opening()
+        return ()
+
+
+def test_a_source_that_fails_to_open_in_any_way_is_missing() -> None:
+    """A broken binding costs its own sensors alone, and what it said is told."""
+
+    def fail() -> None:
+        raise ImportError("libnvidia-ml.so.1: file too short")
+
+    inventory = Inventory([], [])
+    open_source(BrokenSource(fail), inventory)
+    (missing,) = inventory.missing
+    assert "file too short" in missing.reason
+    assert missing.remedy
+
+
+def test_a_source_that_hangs_while_opening_is_missing() -> None:
+    """A driver that never answers keeps the agent from its other sensors for the deadline, not for ever."""
+    release = threading.Event()
+    inventory = Inventory([], [])
+    open_source(BrokenSource(release.wait), inventory, seconds_max=0.05)
+    release.set()
+    (missing,) = inventory.missing
+    assert "has not opened within" in missing.reason
