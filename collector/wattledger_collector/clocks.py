@@ -58,8 +58,3 @@ def boots_after_batch(boots: tuple[Boot, ...], boot_id: bytes, clock: Clock) -> 
         return boots, boot
     boot = Boot(boot_id, offset, True)
     return (*boots[:index], boot, *boots[index + 1 :]), boot
-
-
-def clock_disagreement_nanoseconds(hello: CheckedHello, now_utc_nanoseconds: int) -> int:
-    """How far the agent's realtime clock is ahead of the collector's; for an alarm, whatever the kernel says of it."""
-    return hello.clock.realtime_nanoseconds - now_utc_nanoseconds

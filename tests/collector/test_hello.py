@@ -15,7 +15,6 @@ from tests.collector.batches import (
     opened,
 )
 
-from wattledger_collector.clocks import clock_disagreement_nanoseconds
 from wattledger_collector.hello import Refused, open_stream
 from wattledger_collector.records import (
     BOOTS_MAX,
@@ -133,11 +132,6 @@ def test_trust_is_not_lost_to_an_unsynchronised_hello() -> None:
 
     assert kept.boots == (Boot(BOOT, UTC, True),)
     assert renewed.boots == (Boot(BOOT, UTC + 9, True),)
-
-
-def test_disagreement_of_clocks_is_told() -> None:
-    """How far an agent's clock is ahead, whether or not it is trusted."""
-    assert clock_disagreement_nanoseconds(check_hello(hello(now=0)), UTC - 7) == 7
 
 
 # The gap before a new epoch

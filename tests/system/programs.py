@@ -71,7 +71,11 @@ class Program:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        started = children(self.pid) if self.is_running else []
         self.kill()
+        # Where a test failed, what the program started is not left behind.
+        for child in filter(is_alive, started):
+            os.kill(child, signal.SIGKILL)
 
 
 def run(module: str, *arguments: str, seconds: float = PATIENCE_SECONDS) -> tuple[int, str, str]:

@@ -151,7 +151,11 @@ def test_an_agent_does_not_outlive_a_killed_collector(tmp_path: Path) -> None:
         first.program.kill()
     second = quickstart.start()
     with second.program:
-        wait_until(lambda: not is_alive(agent), "the first agent's end", END_SECONDS_MAX)
+        try:
+            wait_until(lambda: not is_alive(agent), "the first agent's end", END_SECONDS_MAX)
+        except AssertionError:
+            os.kill(agent, signal.SIGKILL)
+            raise
         assert second.wait_for_energy() >= before
         assert second.program.stop() == 0, second.program.said
     assert committed_sequences(quickstart.state) == [spooled_sequence(quickstart.state)]
