@@ -220,6 +220,14 @@ def test_make_commands_in_the_text_exist(page: Path) -> None:
         check_make([word for word in shlex.split(command)[1:] if word != "..."])
 
 
+def test_modules_to_run_exist(page: Path) -> None:
+    """`python -m something` names a module of this repository."""
+    for module in re.findall(r"python -m ([\w.]+)", page.read_text()):
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), f"{page.name}: {module}"
+    for script in re.findall(r"python ([\w/]+\.py)", page.read_text()):
+        assert (ROOT / script).is_file(), f"{page.name}: {script}"
+
+
 def test_examples_of_configuration_are_accepted(page: Path) -> None:
     """Each TOML example says of which file it is, and the real parser takes it."""
     for text in fenced(page.read_text(), "toml"):
