@@ -24,7 +24,7 @@ from wattledger_collector.session import Book, OpenStream
 COMMIT_BOOKINGS_MAX: Final = 512
 
 # How long a group gathers before it is committed: the wait for the disk and a transaction's own work are shared by more.
-GATHER_SECONDS: Final = 0.01
+GATHER_SECONDS: Final = 0.02
 
 # A batch larger than this, of a backlog that was thinned or merged, is computed in the thread: 64 KiB take about 10 ms, and
 # the event loop has others to serve.
