@@ -40,6 +40,9 @@ CERTIFICATE_CHECK_SECONDS = 60.0
 
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.AgentMessage, pb.CollectorMessage]"
 
+# What gRPC raises where a call has ended before what is asked of it; BaseError where it fell between two of its own steps.
+_OVER = (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+
 _OPTIONS: tuple[tuple[str, int], ...] = (
     # The collector's shortest allowed interval is half of this, so that a late clock is no offence.
     ("grpc.keepalive_time_ms", 60_000),
@@ -214,11 +217,13 @@ class Shipper:
             self._step(lambda now: self._session.connected(now, clock_pair(self._clock())))
             reader = asyncio.create_task(self._read(call))
             others = [asyncio.create_task(self._write(call)), asyncio.create_task(self._check_certificates())]
-            if not self._stopping:
-                await self._changed.wait()
-            if not reader.done():
-                await self._finish(call, reader)
-            await _cancel([reader, *others])
+            try:
+                if not self._stopping:
+                    await self._changed.wait()
+                if not reader.done():
+                    await self._finish(call, reader)
+            finally:
+                await _cancel([reader, *others])
             status = f"{(await call.code()).name}: {await call.details()}"
         finally:
             await channel.close()
@@ -236,7 +241,7 @@ class Shipper:
 
     async def _write(self, call: _Call) -> None:
         """Write all that is to be sent, in order, as fast as the stream takes it."""
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # Then the reader ends as well.
+        with contextlib.suppress(*_OVER):  # Then the reader ends as well.
             while True:
                 while self._outgoing:
                     await call.write(self._outgoing.popleft())
@@ -245,7 +250,7 @@ class Shipper:
 
     async def _finish(self, call: _Call, reader: "asyncio.Task[None]") -> None:
         """End a stream in good order if the collector does so too, else cut it."""
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+        with contextlib.suppress(*_OVER, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS_MAX):
                 await call.done_writing()
                 await asyncio.wait([reader])
