@@ -7,8 +7,9 @@ in schema.py, operators' changes of hosts in hosts.py.
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,8 +76,13 @@ class SqliteStore:
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
+        # Where the statements between BEGIN and COMMIT are run; a writer lends its event loop.
+        self.run_statements: Callable[[Callable[[], None]], None] = run_at_once
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = connection
+        # Reads have a connection of their own, so that nobody waits for a commit to learn what was committed.
+        self._reader_lock = threading.Lock()
+        self._reader: sqlite3.Connection | None = None
         self._hot = HotWrites()
         self._engine = make_engine(path)
         row = connection.execute(
@@ -284,6 +290,10 @@ class SqliteStore:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+        with self._reader_lock:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -314,7 +324,7 @@ class SqliteStore:
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                self._hot.write(connection, items)
+                self.run_statements(partial(self._hot.write, connection, items))
             except StaleBookings:
                 # The write lock is taken again at once, and under it the answer of the check can't change any more.
                 connection.execute("ROLLBACK")
@@ -380,10 +390,15 @@ class SqliteStore:
             connection.close()
 
     def _read(self, sql: str, values: tuple[str | bytes, ...]) -> list[tuple[bytes, ...]]:
-        with self._lock:
+        with self._reader_lock:
             try:
-                return self._usable().execute(sql, values).fetchall()
+                if self._reader is None:
+                    self._reader = connect(self.path)
+                return self._reader.execute(sql, values).fetchall()
             except sqlite3.Error as error:
+                if self._reader is not None:
+                    self._reader.close()
+                    self._reader = None
                 raise explain(error, self.path) from error
 
     def rows(self, query: Executable, values: Mapping[str, int | str | None] | None = None) -> Iterator[Row[Any]]:
@@ -399,6 +414,11 @@ class SqliteStore:
 
     def _explained(self, error: DBAPIError) -> StoreError:
         return explain(error.orig or error, self.path)
+
+
+def run_at_once(statements: Callable[[], None]) -> None:
+    """Run them here and now."""
+    statements()
 
 
 def insert_assignments(connection: Connection, rows: Iterable[AssignmentRow]) -> None:

@@ -3,8 +3,9 @@
 Decides nothing about energy or protocol: ledger.py computes bookings, the store decides whether they hold, session.py says
 what an agent is told. An answer is given after the commit has returned, never before.
 
-Batches are computed in the event loop as they come, from the rows that were committed last: two threads that compute would
-only take the interpreter's lock from each other. The thread waits for the disk, and reads what is not known.
+Batches are computed in the event loop as they come, from the rows that were committed last, and a commit's statements are
+run there as well: two threads that compute would only take the interpreter's lock from each other. The thread waits for the
+disk and for other writers, and reads what is not known.
 """
 
 import asyncio
@@ -13,18 +14,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from wattledger_collector.ledger import Refused, book, open_stream
 from wattledger_collector.records import Booking, ChannelInfo, CommitOutcome, Cursor, Host, Store, StoreError
 from wattledger_collector.session import Book, OpenStream
+from wattledger_collector.store import run_at_once
 
 # One group. At 0.1 ms a booking it is ready in 50 ms, and a wait for the disk is shared by as many agents as gain from it.
 COMMIT_BOOKINGS_MAX: Final = 512
 
-# How long a group gathers before it is committed: the wait for the disk and a transaction's own work are shared by more.
-GATHER_SECONDS: Final = 0.02
+# How long a small group gathers before it is committed: the wait for the disk and a transaction's own work are shared by
+# more. A group that is large already is not held up.
+GATHER_SECONDS: Final = 0.01
+GATHER_BOOKINGS_MAX: Final = 32
 
 # A batch larger than this, of a backlog that was thinned or merged, is computed in the thread: 64 KiB take about 10 ms, and
 # the event loop has others to serve.
@@ -62,6 +67,13 @@ class Failed:
 
 
 Answer = Done | Failed
+
+
+@runtime_checkable
+class _RunsStatements(Protocol):
+    """A store that lets others run its statements; see SqliteStore."""
+
+    run_statements: Callable[[Callable[[], None]], None]
 
 
 @dataclass(slots=True)
@@ -143,6 +155,8 @@ class Writer:
     def start(self) -> None:
         """Start the thread; answers go to the running event loop."""
         self._loop = asyncio.get_running_loop()
+        if isinstance(self._store, _RunsStatements):
+            self._store.run_statements = self._run_in_loop
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
@@ -177,6 +191,8 @@ class Writer:
             self._wake.notify()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
+        if isinstance(self._store, _RunsStatements):
+            self._store.run_statements = run_at_once
         # The last answers were given to the event loop before the thread ended.
         await asyncio.sleep(0)
 
@@ -185,7 +201,7 @@ class Writer:
             with self._wake:
                 while not self._works and not self._stopping:
                     self._wake.wait()
-            if not self._stopping and len(self._works) < COMMIT_BOOKINGS_MAX:
+            if not self._stopping and len(self._works) < GATHER_BOOKINGS_MAX:
                 time.sleep(self._gather_seconds)
             group = self._take()
             if not group:
@@ -246,6 +262,25 @@ class Writer:
                     committed.append(pending.booking)
         self._answer(answers)
         self._tell(committed)
+
+    def _run_in_loop(self, statements: Callable[[], None]) -> None:
+        """Between the thread's BEGIN and COMMIT; waits until it is done, and raises what it raised."""
+        if threading.current_thread() is not self._thread:
+            statements()
+            return
+        done: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                statements()
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(run)
+        done.result()
 
     def _compute(self, work: Work) -> Booking | Refused:
         """What could not be computed from known rows."""
