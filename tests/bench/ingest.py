@@ -257,7 +257,8 @@ async def run_round(role: str, folder: Path, agents: int, seconds: float, profil
     """Start a server, load it for some seconds, and stop it."""
     database = folder / f"{time.monotonic_ns()}.sqlite"
     server = Server(role, database, profile)
-    script = Script.make(int(seconds * 8000 / agents) + 20, time.time_ns())
+    # More than the echo can answer: an agent that has nothing left to send would make it look slower.
+    script = Script.make(int(seconds * 16_000 / agents) + 20, time.time_ns())
     channels, all_agents = await connect(server.port, agents, agents, script)
     before, cpu_before, begun = sum(agent.acknowledged for agent in all_agents), server.cpu_seconds(), time.perf_counter()
     await asyncio.gather(*(agent.send_until(begun + seconds) for agent in all_agents))
