@@ -234,6 +234,8 @@ def test_prometheus_finds_its_targets(site: Site) -> None:
         ("/api/v1/energy?from=2026-06-02&to=2026-06-01", 400, "from has to lie before to"),
         ("/api/v1/energy?from=1970-01-01", 400, "more than a year apart"),
         ("/api/v1/gaps?from=1e300", 400, "out of range"),
+        ("/api/v1/gaps?from=2270-01-01&to=2270-01-02", 400, "choose a time from 1970 to 2199"),
+        ("/api/v1/energy?from=253402300000&to=253402300799", 400, "choose a time from 1970 to 2199"),
         ("/api/v1/factors?zone=DEE", 404, "DEE"),
         ("/api/v1/prometheus/targets?shards=9999", 400, "from 1 to 1024"),
         ("/metrics?shard=2&of=2", 400, "is no shard"),

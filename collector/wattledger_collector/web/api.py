@@ -25,7 +25,8 @@ GAPS_MAX = 1000
 # A year and a day of intervals of every site; more is a report's work.
 SPAN_SECONDS_MAX = 367 * 86_400
 
-DAY_SECONDS = 86_400
+# The beginning of the year 2200. Nanoseconds of later times pass 64 bits from 2262 on, and datetime ends with 9999.
+TIME_SECONDS_END = 7_258_118_400
 
 
 class BadRequestError(ValueError):
@@ -77,9 +78,8 @@ class Question:
                     f"{name}={text} is no time: write 2026-01-31, 2026-01-31T12:00:00Z or seconds since 1970"
                 ) from None
             value = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        # Beyond the year 9999 a time can't be written back.
-        if not (math.isfinite(value) and 0 <= value < 253_402_300_800):
-            raise BadRequestError(f"{name}={text} is out of range: choose a time from 1970 to 9999")
+        if not (math.isfinite(value) and 0 <= value < TIME_SECONDS_END):
+            raise BadRequestError(f"{name}={text} is out of range: choose a time from 1970 to 2199")
         return value
 
 
