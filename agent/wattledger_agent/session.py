@@ -62,6 +62,10 @@ class Stored(Protocol):
     def catalog_hash(self) -> int:
         """Names the catalog of its channels."""
 
+    @property
+    def is_thinned(self) -> bool:
+        """Whether its payload may have fewer samples than when it was first sent."""
+
 
 class Outbox(Protocol):
     """What the session needs of the spool; see spool.Spool."""
@@ -298,12 +302,12 @@ class AgentSession:
     def _is_forked(self, committed: int, checksum: int) -> bool:
         """Whether the spool was copied back from an older disk and has since gone on by itself past what is committed.
 
-        A record under several sequences was thinned after it was sent, so that its checksum says nothing.
+        The checksum of a record that was thinned after it was sent says nothing.
         """
         if not committed or not checksum:
             return False
         record = self._outbox.find(committed)
-        if record is None or not record.first_sequence == record.last_sequence == committed:
+        if record is None or record.is_thinned or not record.first_sequence == record.last_sequence == committed:
             return False
         return zlib.crc32(record.payload) != checksum
 

@@ -19,7 +19,7 @@ from wattledger_agent import spool_format as fmt
 from wattledger_agent.counters import Instant
 from wattledger_agent.spool_files import Files, OsFiles
 from wattledger_agent.spool_room import FULL, Freed, Kept, Room
-from wattledger_agent.spool_segments import Segments
+from wattledger_agent.spool_segments import Segment, Segments
 
 if TYPE_CHECKING:
     from wattledger_agent.meter import Cut
@@ -50,12 +50,16 @@ class SpoolLockedError(SpoolError):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One spooled payload, under the sequences from first to last (one, unless it was thinned)."""
+    """One spooled payload, under the sequences from first to last (one, unless it was thinned).
+
+    is_thinned: it may have fewer samples than when it was first written, and so other bytes.
+    """
 
     first_sequence: int
     last_sequence: int
     payload: bytes
     catalog_hash: int
+    is_thinned: bool = False
 
 
 class Spool:
@@ -221,7 +225,7 @@ class Spool:
                 for entry in entries[bisect_left(entries, sequence, key=lambda entry: entry.last_sequence) :]:
                     contents = self._segments.read(segment, entry)
                     if contents is not None:
-                        return Record(entry.first_sequence, entry.last_sequence, contents[0], entry.catalog_hash)
+                        return _record(entry, contents[0], segment)
             return newest
 
     def catalog(self, catalog_hash: int) -> bytes | None:
@@ -272,7 +276,7 @@ class Spool:
         contents = self._segments.read(segment, newest)
         if contents is None:
             raise OSError(errno.EIO, f"{segment.name} changed while it was read")
-        self._newest = Record(newest.first_sequence, newest.last_sequence, contents[0], newest.catalog_hash)
+        self._newest = _record(newest, contents[0], segment)
         self._before_newest = newest.first_sequence - 1
         self.last_state = contents[1]
         self.recovered_sequence = newest.last_sequence
@@ -320,6 +324,10 @@ class Spool:
                     records += len(waiting)
                     size += sum(entry.length for entry in waiting)
             return records, size
+
+
+def _record(entry: fmt.Entry, payload: bytes, segment: Segment) -> Record:
+    return Record(entry.first_sequence, entry.last_sequence, payload, entry.catalog_hash, segment.thinned)
 
 
 _LOCK = "lock"

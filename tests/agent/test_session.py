@@ -237,11 +237,12 @@ def test_a_fork_that_went_on_past_the_committed_sequence_is_found_by_its_checksu
         sent = session.received(message, 0.0)
         assert session.wants_new_epoch is is_fork
         assert bool(sent) is not is_fork
-    spool.held[2] = Record(2, 3, b"thinned", 1)
-    session = session_of(spool)
-    session.connected(0.0, CLOCK)
-    session.received(pb.CollectorMessage(welcome=pb.Welcome(committed_sequence=3, committed_checksum=same)), 0.0)
-    assert not session.wants_new_epoch
+    for thinned in (Record(2, 3, b"thinned", 1), Record(3, 3, b"thinned", 1, is_thinned=True)):
+        spool.held[2] = thinned
+        session = session_of(spool)
+        session.connected(0.0, CLOCK)
+        session.received(pb.CollectorMessage(welcome=pb.Welcome(committed_sequence=3, committed_checksum=same)), 0.0)
+        assert not session.wants_new_epoch
 
 
 def test_what_was_sent_may_be_committed_without_an_ack() -> None:

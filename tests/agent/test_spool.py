@@ -394,6 +394,24 @@ def test_a_full_quota_thins_before_it_drops() -> None:
     assert max(energies) == 5000 * SECOND
 
 
+def test_a_record_that_was_thinned_alone_says_so() -> None:
+    """Its sequence is what it was and its bytes are not: no sign of another history."""
+    disk = FakeDisk()
+    spool = open_spool(disk, quota=RESERVE_BYTES + 60_000, segment=6000)
+    for number in range(1, 61):
+        spool.append(cut(number, rows=1000))
+    for _ in range(2):
+        first, newest = spool.find(1), spool.find(60)
+        assert first is not None
+        assert newest is not None
+        assert (first.first_sequence, first.last_sequence) == (1, 1)
+        assert first.payload != cut(1, rows=1000).payload
+        assert first.is_thinned
+        assert not newest.is_thinned
+        disk.kill()
+        spool = open_spool(disk, quota=RESERVE_BYTES + 60_000, segment=6000)
+
+
 def test_a_quota_too_small_for_thinned_records_drops_the_oldest() -> None:
     """The newest record always stays, and with it the state to go on from."""
     spool = open_spool(FakeDisk(), quota=RESERVE_BYTES + 5000, segment=10**6)
