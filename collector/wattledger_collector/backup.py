@@ -54,7 +54,7 @@ def restore(backup_path: Path, url_or_path: str | Path, *, force: bool = False) 
     force: replace a database that exists. One in use is never replaced. StoreError.
     """
     target = database_path(url_or_path)
-    if not backup_path.exists():
+    if not backup_path.is_file():
         raise StoreError(f"no backup at {backup_path}: give the path of a file made by `backup`")
     if target.exists() and target.samefile(backup_path):
         raise StoreError(f"{target} is the backup itself: name the place of the collector's database")
@@ -105,11 +105,11 @@ def _copy(source: Path, target: Path) -> None:
 def _withhold_all(connection: sqlite3.Connection, backup_path: Path) -> int:
     try:
         rows = connection.execute("SELECT id, packed FROM host").fetchall()
-    except sqlite3.OperationalError as error:
+        hosts = [(key, msgspec.msgpack.decode(packed, type=Host)) for key, packed in rows]
+    except (sqlite3.OperationalError, msgspec.DecodeError, TypeError) as error:
         raise StoreError(f"{backup_path} is no backup of a Wattledger database ({error}): give the right file") from error
     with connection:
-        for key, packed in rows:
-            host = msgspec.msgpack.decode(packed, type=Host)
+        for key, host in hosts:
             withheld = msgspec.structs.replace(host, version=host.version + 1, withheld=True, withheld_until={})
             connection.execute("UPDATE host SET packed = ? WHERE id = ?", (msgspec.msgpack.encode(withheld), key))
     return len(rows)

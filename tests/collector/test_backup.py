@@ -138,6 +138,8 @@ def test_what_is_no_backup_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "new.db"
     with pytest.raises(StoreError, match="no backup at"):
         restore(tmp_path / "missing.db", target)
+    with pytest.raises(StoreError, match="no backup at"):
+        restore(tmp_path, target)
     noise = tmp_path / "noise.db"
     noise.write_bytes(b"noise" * 5000)
     with pytest.raises(StoreError, match="damaged"):
@@ -145,9 +147,16 @@ def test_what_is_no_backup_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "other.db"
     connection = sqlite3.connect(other)
     connection.execute("CREATE TABLE songs (title)")
-    connection.close()
     with pytest.raises(StoreError, match="no backup of a Wattledger database"):
         restore(other, target)
+    connection.execute("CREATE TABLE host (id, packed)")
+    for packed in (b"\0", "text", None):
+        connection.execute("DELETE FROM host")
+        connection.execute("INSERT INTO host VALUES (1, ?)", (packed,))
+        connection.commit()
+        with pytest.raises(StoreError, match="no backup of a Wattledger database"):
+            restore(other, target)
+    connection.close()
     with pytest.raises(StoreError, match="is the backup itself"):
         restore(other, other, force=True)
     assert not target.exists()
