@@ -1,7 +1,8 @@
 """Reads one source with a deadline, so that a hung driver or management controller can't stop the others.
 
 A source that may block is read in a thread of its own; a read that misses its deadline leaves the source out until it
-returns, and what it then returns is dropped: counters tell the same energy at the next read.
+returns, and what it then returns is dropped: counters tell the same energy at the next read. Only what is said once, that a
+part is gone, is passed on late.
 """
 
 import threading
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from wattledger_agent.readings import Reading, Source, TryAgain
+from wattledger_agent.readings import Gone, Reading, Source, TryAgain
 
 ERROR_CHARACTERS_MAX = 512  # As many as the wire carries for a source's last error.
 
@@ -73,6 +74,7 @@ class ThreadedReader:
         self._stopping = False
         self._now_nanoseconds = 0
         self._readings: Sequence[Reading] = ()
+        self._late: list[Reading] = []
         self._thread = threading.Thread(target=self._run, name=f"source-{source.name}", daemon=True)
         self._thread.start()
 
@@ -81,6 +83,8 @@ class ThreadedReader:
         self._begun = not self._busy or self._done.acquire(blocking=False)
         if not self._begun:
             return
+        if self._busy:
+            self._late.extend(reading for reading in self._readings if isinstance(reading, Gone))
         self._busy = True
         self._now_nanoseconds = now_nanoseconds
         self._wanted.release()
@@ -101,7 +105,8 @@ class ThreadedReader:
             )
             return ()
         self._busy = False
-        return self._readings
+        late, self._late = self._late, []
+        return [*late, *self._readings] if late else self._readings
 
     def close(self) -> None:
         """Let the thread end after the read under way; it closes the source then."""

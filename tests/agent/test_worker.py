@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 
-from wattledger_agent.readings import ChannelKey, ChannelSpec, CounterReading, Reading, TryAgain
+from wattledger_agent.readings import ChannelKey, ChannelSpec, CounterReading, Gone, Reading, TryAgain
 from wattledger_agent.worker import InlineReader, ThreadedReader, reader_for
 
 KEY = ChannelKey("cpu/0", "package", "scripted")
@@ -97,3 +97,32 @@ def test_a_hung_source_is_waited_for_once_and_comes_back() -> None:
     assert readings == [CounterReading(KEY, now - 1)]
     reader.close()
     assert source.closed.wait(5.0)
+
+
+def test_a_part_that_went_during_a_late_read_is_gone_all_the_same() -> None:
+    """A source says it once; kept open, the channel would keep its meter's residual from being reckoned for ever."""
+    release, returned = threading.Event(), threading.Event()
+    gone = Gone(ChannelKey("gpu/GPU-1", "board", "scripted"), "it fell off the bus")
+
+    def hang(now: int) -> Sequence[Reading]:
+        if now > 1:
+            return [CounterReading(KEY, now)]
+        release.wait()
+        returned.set()
+        return [CounterReading(KEY, now), gone]
+
+    reader = ThreadedReader(ScriptedSource(hang, may_block=True))
+    reader.begin(1)
+    assert reader.finish(0.01) == ()
+    release.set()
+    returned.wait()
+    readings: Sequence[Reading] = ()
+    now = 2
+    while not readings:
+        reader.begin(now)
+        readings = reader.finish(5.0)
+        now += 1
+    assert readings == [gone, CounterReading(KEY, now - 1)]
+    reader.begin(now)
+    assert reader.finish(5.0) == [CounterReading(KEY, now)]
+    reader.close()
