@@ -13,7 +13,7 @@ from typing import Protocol
 
 from wattledger_agent.channels import MeterStateError
 from wattledger_agent.counters import Instant
-from wattledger_agent.meter import Meter
+from wattledger_agent.meter import Cut, Meter
 from wattledger_agent.readings import ChannelSpec, Reading, Source
 from wattledger_agent.session import Settings
 from wattledger_agent.spool import Spool, SpoolError
@@ -113,6 +113,7 @@ class Sampler:
         self._next_flush_nanoseconds = 0
         self._next_live_nanoseconds = 0
         self._spool_error = ""
+        self._unspooled: Cut | None = None
         self._meter = self._resume()
 
     def run(self) -> None:
@@ -154,18 +155,21 @@ class Sampler:
             self._delivery.live(self._live(now))
 
     def flush(self, now: Instant) -> None:
-        """Make what was metered since the last flush durable, and let the shipper know."""
-        cut = self._meter.cut(now)
-        if cut is None:
-            return
-        try:
-            self._spool.append(cut)
-        except SpoolError as error:
-            # The next record that can be written holds this one's energy too; the agent is a guest and goes on.
-            self._tell_spool_error(str(error))
-            return
-        self._spool_error = ""
-        self._delivery.appended()
+        """Make what was metered since the last flush durable, and let the shipper know.
+
+        A record that can't be written is tried again at the next flush, before any other: the next one would hold its
+        energy too, but for that of a channel that has closed since. Meanwhile the meter keeps its rows, within its bounds.
+        """
+        while (cut := self._unspooled or self._meter.cut(now)) is not None:
+            try:
+                self._spool.append(cut)
+            except SpoolError as error:
+                self._unspooled = cut
+                self._tell_spool_error(str(error))
+                return
+            self._unspooled = None
+            self._spool_error = ""
+            self._delivery.appended()
 
     def _read_all(self, now: Instant) -> list[Reading]:
         for reader in self._readers:
@@ -185,6 +189,7 @@ class Sampler:
             return
         self._renewal_wanted.clear()
         log.warning("the spool is older than what the collector has committed: a new epoch begins")
+        self._unspooled = None
         self._meter = self._make_meter(None)
 
     def _make_meter(self, state: bytes | None) -> Meter:

@@ -11,7 +11,7 @@ from tests.agent.scripted import Clock, ScriptedSource, opened
 
 from wattledger_agent.counters import Instant
 from wattledger_agent.meter import Cut
-from wattledger_agent.readings import CounterReading, Reading
+from wattledger_agent.readings import CounterReading, Gone, Reading
 from wattledger_agent.sampler import Cadence, Sampler
 from wattledger_agent.session import Settings
 from wattledger_agent.spool import Spool, SpoolError
@@ -169,7 +169,7 @@ def test_a_state_that_cannot_be_read_begins_a_new_epoch(make_spool: MakeSpool, c
 
 
 def test_a_full_disk_is_told_once_and_loses_no_energy(make_spool: MakeSpool, caplog: pytest.LogCaptureFixture) -> None:
-    """What could not be flushed is part of the next record that could."""
+    """What could not be flushed is written as soon as it can be."""
     spool, clock = make_spool(), Clock()
     sampler, delivered = make(spool, clock, rising(), cadence=Cadence(1.0, 1.0, 100.0))
     tick(sampler, clock, 1)
@@ -180,8 +180,33 @@ def test_a_full_disk_is_told_once_and_loses_no_energy(make_spool: MakeSpool, cap
     tick(sampler, clock, 1)
 
     assert energy(spool) == 6 * 60_000_000
-    assert delivered.appends == 2
+    assert delivered.appends == 3
     assert [record.message for record in caplog.records] == ["the disk is full. Free space."]
+
+
+def test_a_full_disk_keeps_the_last_energy_of_a_part_that_goes(make_spool: MakeSpool) -> None:
+    """Its channel has no further value that could tell what the record that failed had told."""
+    spool, clock = make_spool(), Clock()
+    gpu = spec("gpu/GPU-1", source="nvidia", domain="board")
+
+    def fall_off(now: int) -> Sequence[Reading]:
+        return [counter(gpu, 500 * now // 1000)] if now < 104 * SECOND else [Gone(gpu.key, "it fell off the bus")]
+
+    sampler, _ = make(spool, clock, ScriptedSource("nvidia", fall_off, [gpu]), rising(), cadence=Cadence(1.0, 1.0, 100.0))
+    tick(sampler, clock, 1)
+    spool.broken = True
+    tick(sampler, clock, 8)
+    spool.broken = False
+    tick(sampler, clock, 1)
+
+    told = 0
+    for sequence in range(1, spool.next_sequence):
+        record = spool.find(sequence)
+        assert record is not None
+        for column in pb.Payload.FromString(record.payload).columns:
+            if column.channel == 1:
+                told = column.first_energy_microjoules + sum(column.energy_delta_microjoules)
+    assert told == 3 * 500_000_000
 
 
 def test_a_hung_source_leaves_the_others_alone(make_spool: MakeSpool) -> None:
