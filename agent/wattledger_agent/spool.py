@@ -6,6 +6,7 @@ records, whose energy the next ones bridge; an epoch's newest record is never gi
 promises.
 """
 
+import contextlib
 import errno
 import logging
 import threading
@@ -255,9 +256,10 @@ class Spool:
                 self._files.sync_directory(self._directory)
             except OSError as error:
                 raise _unusable(self._directory, error) from error
-            self._header = fmt.Header(self._new_epoch(), opening, old.machine_id, old.dmi_uuid)
             self._newest, self._before_newest, self._newest_catalog = None, 0, (0, b"")
             self._acknowledged, self.last_state, self.recovered_sequence = 0, None, 0
+            # Last: the shipper's thread waits for another epoch, and then takes its numbers.
+            self._header = fmt.Header(self._new_epoch(), opening, old.machine_id, old.dmi_uuid)
 
     def close(self) -> None:
         """Let go of files and lock; all that was appended is durable already."""
@@ -310,19 +312,23 @@ class Spool:
         return Kept(self._header, self._acknowledged, self.next_sequence - 1)
 
     def _waiting(self) -> tuple[int, int]:
-        """Records and bytes that are not acknowledged."""
+        """Records and bytes that are not acknowledged; all of a segment's where the disk doesn't tell which."""
         with self._lock:
             records = size = 0
             acknowledged = self._acknowledged
             for segment in self._segments.all:
-                if segment.first > acknowledged:
-                    records += segment.records
-                    size += segment.size
-                elif segment.last > acknowledged:
-                    entries = self._segments.entries(segment)
-                    waiting = entries[bisect_left(entries, acknowledged + 1, key=lambda entry: entry.last_sequence) :]
-                    records += len(waiting)
-                    size += sum(entry.length for entry in waiting)
+                if segment.last <= acknowledged:
+                    continue
+                if segment.first <= acknowledged:
+                    # These figures are for people: a disk that fails must not end the sampler, which asks for them.
+                    with contextlib.suppress(OSError):
+                        entries = self._segments.entries(segment)
+                        waiting = entries[bisect_left(entries, acknowledged + 1, key=lambda entry: entry.last_sequence) :]
+                        records += len(waiting)
+                        size += sum(entry.length for entry in waiting)
+                        continue
+                records += segment.records
+                size += segment.size
             return records, size
 
 

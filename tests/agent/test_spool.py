@@ -348,6 +348,53 @@ def test_renewal_begins_an_epoch_that_survives() -> None:
     assert sequences(again) == [1]
 
 
+def test_whoever_sees_a_new_epoch_sees_its_numbers() -> None:
+    """The shipper's thread may look at any moment of a renewal: no Hello of the new epoch with the old one's sequences."""
+    opened: list[Spool] = []
+    seen: list[tuple[int, int, int]] = []
+
+    def epoch() -> bytes:
+        seen.extend((spool.next_sequence, spool.acknowledged_sequence, spool.recovered_sequence) for spool in opened)
+        return bytes([len(seen)]) * 16
+
+    disk = FakeDisk()
+    opened.append(Spool.open(FOLDER, machine_id="m", dmi_uuid="", opening=OPENING, new_epoch=epoch, files=disk))
+    for number in range(1, 4):
+        opened[0].append(cut(number))
+    opened[0].acknowledge(2)
+    before = opened[0].epoch
+    opened[0].renew(OPENING)
+    assert opened[0].epoch != before
+    assert seen == [(1, 0, 0)]
+
+
+class ClosedDisk(FakeDisk):
+    """A disk that may open no more files."""
+
+    closed = False
+
+    def open(self, path: Path) -> int:
+        """As a disk, or the error."""
+        if self.closed:
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return super().open(path)
+
+
+def test_what_waits_is_told_even_where_the_disk_fails() -> None:
+    """Counted in whole segments then: the sampler asks for it at each Live, and must not end of it."""
+    disk = ClosedDisk()
+    spool = open_spool(disk)
+    for number in range(1, 101):
+        spool.append(cut(number))
+    spool.acknowledge(3)
+    exact = spool.unacknowledged_records, spool.unacknowledged_bytes
+    assert exact[0] == 97
+    spool.find(50)  # The segment that was read last is another one now.
+    disk.closed = True
+    assert spool.unacknowledged_records == 100
+    assert spool.unacknowledged_bytes > exact[1]
+
+
 def test_the_quota_takes_acknowledged_records_first() -> None:
     """While there are any, nothing is thinned or dropped, and the spool stays within its quota."""
     spool = open_spool(FakeDisk(), quota=RESERVE_BYTES + 40_000, segment=4096)
