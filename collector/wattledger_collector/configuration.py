@@ -4,6 +4,7 @@ What the file may say is in `config.py`. Rows are only added, never changed: a b
 Source of truth: the store; the configuration says what shall hold from now on.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -97,32 +98,60 @@ def apply_configuration(configuration: Configuration, store: Store, now_seconds:
 def apply_sites(sites: Sequence[Site], store: Store, now_seconds: int, *, assumed: bool = False) -> list[SiteRow]:
     """Add the site rows that differ; returns them."""
     stored: dict[str, list[SiteRow]] = {}
-    for row in sorted(store.sites(), key=lambda row: (row.valid_from_seconds, row.recorded_at_seconds)):
+    for row in store.sites():
         stored.setdefault(row.site, []).append(row)
+    change = _next_interval(now_seconds, store.interval_seconds)
+    stated: dict[str, dict[int, SiteRow]] = {}
+    # Dated ones last: one that holds from the beginning leaves no time to the undated one.
+    for site in sorted(sites, key=lambda site: site.valid_from is not None):
+        start = _start_of(site)
+        row = SiteRow(site.name, start, site.zone or None, f"{site.pue:f}", assumed, now_seconds)
+        stated.setdefault(site.name, {})[start] = row
+    dated = {(site.name, valid_from_seconds(site)) for site in sites}
     new: list[SiteRow] = []
-    dated = {site.name for site in sites if site.valid_from is not None}
-    for site in sorted(sites, key=lambda site: valid_from_seconds(site) or ALL_TIME_SECONDS):
-        rows = stored.setdefault(site.name, [])
-        start = valid_from_seconds(site)
-        if start is None and site.name in dated:
-            # Beside dated ones the undated one is the first of them, and says nothing of the present.
-            start = ALL_TIME_SECONDS
-        row = SiteRow(
-            site=site.name,
-            valid_from_seconds=start if start is not None else _change_instant(rows, now_seconds, store.interval_seconds),
-            zone=site.zone or None,
-            pue=f"{site.pue:f}",
-            assumed=assumed,
-            recorded_at_seconds=now_seconds,
-        )
-        # With a stated instant the row that holds there counts, else the one that holds last.
-        before = [other for other in rows if start is None or other.valid_from_seconds == start]
-        if not before or (before[-1].zone, before[-1].pue, before[-1].assumed) != (row.zone, row.pue, row.assumed):
-            rows.append(row)
-            new.append(row)
+    for name, timeline in stated.items():
+        asked = [row for start, row in timeline.items() if (name, start) in dated or name not in stored]
+        new += _site_changes(stored.get(name, []), timeline, asked, change)
     if new:
         store.add_sites(new)
     return new
+
+
+def _site_changes(
+    rows: Sequence[SiteRow], stated: Mapping[int, SiteRow], asked: Iterable[SiteRow], change_seconds: int
+) -> list[SiteRow]:
+    """The rows that one site's stored rows lack.
+
+    stated: what the configuration says, by the instant from which it holds; asked: those whose instant it names. After
+    such an instant that is new, and in any case from change_seconds on, all is as stated, also where other rows were stored
+    for a later time. What lies before stays as it is.
+    """
+    new = [row for row in asked if not _says(_row_at(rows, row.valid_from_seconds), row, row.valid_from_seconds)]
+    since = min([change_seconds, *(row.valid_from_seconds for row in new)])
+    instants = {change_seconds, *stated, *(row.valid_from_seconds for row in rows)}
+    for instant in sorted(instant for instant in instants if instant >= since):
+        wanted, held = _row_at(list(stated.values()), instant), _row_at([*rows, *new], instant)
+        if wanted is not None and not _says(held, wanted):
+            new.append(dataclasses.replace(wanted, valid_from_seconds=instant))
+    return new
+
+
+def _row_at(rows: Sequence[SiteRow], seconds: int) -> SiteRow | None:
+    """The row that holds at an instant: of those valid from one instant, the one that was recorded last."""
+    valid = [row for row in rows if row.valid_from_seconds <= seconds]
+    return max(reversed(valid), key=lambda row: row.valid_from_seconds, default=None)
+
+
+def _says(row: SiteRow | None, other: SiteRow, start: int | None = None) -> bool:
+    """Whether a row says what another does; if `start` is given, also from there."""
+    if row is None or (start is not None and row.valid_from_seconds != start):
+        return False
+    return (row.zone, row.pue, row.assumed) == (other.zone, other.pue, other.assumed)
+
+
+def _start_of(site: Site) -> int:
+    start = valid_from_seconds(site)
+    return ALL_TIME_SECONDS if start is None else start
 
 
 def assign_hosts(
@@ -173,4 +202,9 @@ def _change_instant(rows: Sequence[object], now_seconds: int, interval_seconds: 
     """From when a new row holds: for all time if it is the first, else from the next interval."""
     if not rows:
         return ALL_TIME_SECONDS
+    return _next_interval(now_seconds, interval_seconds)
+
+
+def _next_interval(now_seconds: int, interval_seconds: int) -> int:
+    """When the first interval begins of which nothing is booked yet."""
     return (now_seconds // interval_seconds + 1) * interval_seconds

@@ -9,6 +9,7 @@ import pytest
 from tests.collector.bookings import make_host
 from tests.collector.fake_store import FakeStore
 
+from wattledger_collector.accounting import BasisFinder
 from wattledger_collector.config import (
     Configuration,
     ConfigurationError,
@@ -18,6 +19,7 @@ from wattledger_collector.config import (
 )
 from wattledger_collector.configuration import HostPlacer, apply_configuration, assign_hosts, load_configuration
 from wattledger_collector.factor_files import load_catalog
+from wattledger_collector.factors import FactorCatalog
 from wattledger_collector.records import SITE_UNASSIGNED, AssignmentRow
 
 CATALOG = load_catalog()
@@ -240,6 +242,43 @@ def test_a_stated_instant_dates_the_row() -> None:
         (1_704_067_200, "1.2"),
         (1_704_067_200, "1.4"),
     ]
+
+
+UNDATED, CHANGED, DATED, DATED_LATER = (
+    "[[site]]\nname = 'a'\npue = 1.3\n",
+    "[[site]]\nname = 'a'\npue = 1.4\n",
+    "[[site]]\nname = 'a'\npue = 1.5\nvalid_from = 2022-01-01\n",
+    "[[site]]\nname = 'a'\npue = 1.2\nvalid_from = 2030-01-01\n",
+)
+DAY_2022, DAY_2030 = 1_640_995_200, 1_893_456_000
+
+
+@pytest.mark.parametrize(
+    ("texts", "pues"),
+    [
+        # A dated row beside the undated one takes nothing from what held before.
+        ((UNDATED, CHANGED, CHANGED + DATED_LATER), {0: "1.3", NOW: "1.3", NOW + 900: "1.4", DAY_2030: "1.2"}),
+        # What is no longer planned does not come.
+        ((UNDATED + DATED_LATER, UNDATED), {0: "1.3", NOW + 900: "1.3", DAY_2030: "1.3"}),
+        # What is stated for the past holds from there on, whatever was said meanwhile.
+        ((UNDATED, CHANGED, CHANGED + DATED), {0: "1.3", DAY_2022: "1.5", NOW + 900: "1.5", DAY_2030: "1.5"}),
+        # Beside a planned row the undated one is that of the present.
+        ((UNDATED + DATED_LATER, CHANGED + DATED_LATER), {0: "1.3", NOW: "1.3", NOW + 900: "1.4", DAY_2030: "1.2"}),
+        # Beside one that holds, it is that of the past, which stays as it was booked.
+        ((UNDATED + DATED, CHANGED + DATED), {0: "1.3", DAY_2022: "1.5", NOW + 900: "1.5"}),
+    ],
+)
+def test_stored_rows_follow_the_configuration_and_keep_the_past(texts: tuple[str, ...], pues: dict[int, str]) -> None:
+    """After any change the PUE at each instant is the one stated for it; starting again adds nothing."""
+    store = FakeStore()
+    for text in texts:
+        apply_configuration(parse_configuration(text), store, NOW)
+    rows = len(store.sites())
+    apply_configuration(parse_configuration(texts[-1]), store, NOW + 900)
+
+    finder = BasisFinder(store.sites(), FactorCatalog([]))
+    assert {at: str(finder.find("a", at).pue) for at in pues} == pues
+    assert len(store.sites()) == rows
 
 
 def test_a_new_host_is_assigned_before_its_first_energy() -> None:
