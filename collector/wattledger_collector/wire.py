@@ -4,6 +4,7 @@ No clock, no sockets, no store. The source of truth for fields and units is prot
 """
 
 import hashlib
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Final
@@ -173,10 +174,15 @@ def check_batch(message: pb.Batch) -> CheckedBatch:
 
 
 def check_live(message: pb.Live) -> None:
-    """Check that present values are few enough to be kept. Raises WireError."""
+    """Check that present values are few enough to be kept, and take out powers whose band is none. Raises WireError."""
     values = len(message.powers) + len(message.utilizations) + len(message.sources)
     if values > LIVE_VALUES_MAX:
         raise WireError(f"Live has {values} values, more than {LIVE_VALUES_MAX}: meter fewer parts")
+    # One NaN would make the band of the whole fleet one, and no stream is closed for a gauge.
+    for index in range(len(message.powers) - 1, -1, -1):
+        power = message.powers[index]
+        if not (_is_ratio(power.uncertainty_lower_ratio) and _is_ratio(power.uncertainty_upper_ratio)):
+            del message.powers[index]
 
 
 def _checked_payload(data: bytes, checksum: int) -> tuple[pb.Payload, int, int]:
@@ -258,7 +264,7 @@ def _checked_channel(channel: pb.Channel) -> ChannelInfo:
     if channel.power_bound_milliwatts >= NANOSECONDS_LIMIT:
         raise WireError(f"{where} has a power bound of {channel.power_bound_milliwatts} mW, which can't be")
     for ratio in (channel.uncertainty_lower_ratio, channel.uncertainty_upper_ratio):
-        if not 0 <= ratio < float("inf"):
+        if not _is_ratio(ratio):
             raise WireError(f"{where} has an uncertainty of {ratio}: it must be 0 or more")
     try:
         component, method, role = Component(channel.component), Method(channel.method), Role(channel.role)
@@ -283,6 +289,11 @@ def _checked_channel(channel: pb.Channel) -> ChannelInfo:
         uncertainty_upper_ratio=channel.uncertainty_upper_ratio,
         model=channel.model,
     )
+
+
+def _is_ratio(value: float) -> bool:
+    """Whether an uncertainty can be one; false for NaN as well."""
+    return 0 <= value < math.inf
 
 
 def _checked_clock(where: str, clock: pb.ClockPair) -> Clock:

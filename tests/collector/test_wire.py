@@ -1,5 +1,6 @@
 """What a peer sends is checked once, and every refusal says what is wrong."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -224,3 +225,12 @@ def test_live_is_bounded() -> None:
     check_live(pb.Live(powers=[pb.LivePower()]))
     with pytest.raises(WireError, match="more than"):
         check_live(pb.Live(powers=[pb.LivePower()] * (LIVE_VALUES_MAX + 1)))
+
+
+@pytest.mark.parametrize("ratio", [math.nan, math.inf, -0.1])
+def test_a_live_power_without_a_sound_band_is_not_shown(ratio: float) -> None:
+    """One agent's NaN must not become the band of the fleet; its other values stay."""
+    sound = pb.LivePower(device="gpu/0", uncertainty_lower_ratio=0.1)
+    live = pb.Live(powers=[pb.LivePower(uncertainty_lower_ratio=ratio), sound, pb.LivePower(uncertainty_upper_ratio=ratio)])
+    check_live(live)
+    assert list(live.powers) == [sound]
