@@ -3,8 +3,9 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 import httpx
@@ -26,6 +27,7 @@ from tests.collector.fleets import (
 
 from wattledger_collector.factor_files import load_catalog
 from wattledger_collector.fleet import FleetView
+from wattledger_collector.fleet_sites import Amount, RecentKey
 from wattledger_collector.records import (
     MICROJOULES_PER_KWH,
     NANOSECONDS_PER_SECOND,
@@ -36,6 +38,7 @@ from wattledger_collector.records import (
     Quality,
     RollupRow,
 )
+from wattledger_collector.web import figures
 from wattledger_collector.web.api import ENDPOINTS
 from wattledger_collector.web.app import make_app
 
@@ -142,6 +145,46 @@ def test_the_fleets_figures(site: Site) -> None:
     assert unassigned["missing"] == "no rule assigns these hosts to a site"
     assert fleet["agents"] == {"reporting": 3, "recorded": 1}
     assert fleet["quality"]["coverage_ratio"] == 1.0
+
+
+class CountedList(list[tuple[int, RecentKey, Amount]]):
+    """A list that counts how many of its items were looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[tuple[int, RecentKey, Amount]]:
+        for item in super().__iter__():
+            self.looks += 1
+            yield item
+
+
+class CountingView(FleetView):
+    """A view that keeps what it tells of recent energy."""
+
+    def __init__(self) -> None:
+        super().__init__(collector=COLLECTOR, interval_seconds=900)
+        self.told: list[CountedList] = []
+
+    def recent_energy(self, from_seconds: float) -> CountedList:
+        """The same, counted."""
+        self.told.append(CountedList(super().recent_energy(from_seconds)))
+        return self.told[-1]
+
+
+def test_many_sites_are_summed_in_one_pass() -> None:
+    """The work grows with the energy rows, not with their number times that of the sites."""
+    store = FakeStore()
+    names = [f"hall-{number}" for number in range(8)]
+    for name in names:
+        store.add_sites(site_rows(name))
+    store.rollup_rows = [RollupRow(name, T - 900, Component.CPU, Quality.COUNTER, False, 7, 1) for name in names]
+    view = CountingView()
+    load(view, store, T)
+
+    sites = figures.fleet(view, T, UTC)["sites"]
+
+    assert [(each["site"], each["today"]["energy_microjoules"]) for each in sites] == [(name, "7") for name in names]
+    assert view.told[0].looks == len(names)
 
 
 def test_an_unknown_power_is_null(site: Site) -> None:

@@ -40,7 +40,10 @@ def day_start_seconds(now_seconds: float, zone: tzinfo) -> float:
 def fleet(view: FleetView, now_seconds: float, zone: tzinfo) -> Tree:
     """The page's figures for the whole fleet."""
     start = day_start_seconds(now_seconds, zone)
-    recent = view.recent_energy(start)
+    lines = account(_rollups(view.recent_energy(start)), view.finder)
+    lines_by_site: dict[str, list[Line]] = {}
+    for line in lines:
+        lines_by_site.setdefault(line.basis.site, []).append(line)
     by_site = view.power_by_site(now_seconds)
     lower, upper = view.model_band()
     agents: dict[str, int] = {}
@@ -53,9 +56,16 @@ def fleet(view: FleetView, now_seconds: float, zone: tzinfo) -> Tree:
         "today": {
             "from": iso(start, zone),
             "model_band": {"lower_ratio": lower, "upper_ratio": upper},
-            **energy(account(_rollups(recent), view.finder)),
+            **energy(lines),
         },
-        "sites": [_site(view, site, recent, by_site.get(site, PowerSum()), now_seconds) for site in view.sites()],
+        "sites": [
+            {
+                **basis(view.basis(site, now_seconds)),
+                "power": power(by_site.get(site, PowerSum())),
+                "today": energy(lines_by_site.get(site, [])),
+            }
+            for site in view.sites()
+        ],
         "agents": agents,
         "simulated_hosts": sum(entry.is_simulated for entry in view.hosts()),
         "quality": _quality(view, now_seconds, start),
@@ -165,17 +175,6 @@ def basis(value: SiteBasis) -> Tree:
         "provisional": value.provisional,
         "missing": value.missing,
         "factor": None if value.factor is None else factor(value.factor),
-    }
-
-
-def _site(
-    view: FleetView, site: str, recent: Iterable[tuple[int, RecentKey, Amount]], present: PowerSum, now_seconds: float
-) -> Tree:
-    rows = _rollups(item for item in recent if item[1].site == site)
-    return {
-        **basis(view.basis(site, now_seconds)),
-        "power": power(present),
-        "today": energy(account(rows, view.finder)),
     }
 
 
