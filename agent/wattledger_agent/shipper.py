@@ -289,6 +289,9 @@ class Shipper:
             self._outgoing.extend(act(time.monotonic()))
         except OSError as error:
             self._session.abort(f"the spool can't be read: {error}")
+        except Exception as error:  # A bug: the stream ends, and with a delay the next one begins where this one was.
+            log.exception("delivery failed")
+            self._session.abort(f"{type(error).__name__}: {error}")
         if self._outgoing:
             self._writable.set()
         if self._timer is not None:

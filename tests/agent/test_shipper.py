@@ -16,7 +16,7 @@ from wattledger_agent.counters import Instant
 from wattledger_agent.meter import Cut
 from wattledger_agent.session import Identity, Settings
 from wattledger_agent.shipper import Shipper, ShipperError
-from wattledger_agent.spool import Spool
+from wattledger_agent.spool import Record, Spool
 from wattledger_protos.v1 import telemetry_pb2 as pb
 from wattledger_protos.v1 import telemetry_pb2_grpc as rpc
 
@@ -257,6 +257,41 @@ def test_a_refusal_is_shown_and_metering_goes_on(spool: Spool, made: Callable[..
     spool.append(cut(1))
     shipper.appended()
     server.stop(None).wait()
+
+
+class FaultySpool(Spool):
+    """A spool with a bug that shows once."""
+
+    faults = 1
+
+    def find(self, sequence: int) -> Record | None:
+        """As a spool, or what nobody expects."""
+        if self.faults:
+            self.faults -= 1
+            raise ValueError("nobody thought of this")
+        return super().find(sequence)
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_bug_ends_the_stream_and_not_delivery(
+    tmp_path: Path, made: Callable[..., Shipper], caplog: pytest.LogCaptureFixture, waiting: int
+) -> None:
+    """Whether it shows at a message of the collector's or at a new record: it is told, and the next stream goes on."""
+    spool = FaultySpool.open(tmp_path / "spool", machine_id="m", dmi_uuid="d", opening=NOW, new_epoch=lambda: b"1" * 16)
+    for number in range(waiting):
+        spool.append(cut(number))
+    collector = Collector()
+    server, port = serve(collector)
+    shipper = made(spool, plain(port))
+    shipper.start()
+    wait_for(lambda: collector.began > 0)
+    spool.append(cut(9))
+    shipper.appended()
+    wait_for(lambda: collector.committed == waiting + 1)
+    assert "nobody thought of this" in caplog.text
+    shipper.stop()
+    server.stop(None).wait()
+    spool.close()
 
 
 def test_an_address_beyond_loopback_demands_certificates(spool: Spool) -> None:
