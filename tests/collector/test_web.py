@@ -9,6 +9,7 @@ from datetime import UTC
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics import parser
@@ -215,6 +216,19 @@ def test_hosts_are_listed_by_power(site: Site) -> None:
     assert (part["total"], [host["host"] for host in part["hosts"]]) == (4, ["vm-1"])
     assert [host["host"] for host in tree(site, "/api/v1/hosts?search=GPU")["hosts"]] == ["gpu-1"]
     assert [host["host"] for host in tree(site, "/api/v1/hosts?site=unassigned")["hosts"]] == ["lost", "old"]
+
+
+def test_a_host_is_shown_by_the_name_that_an_operator_gave(site: Site) -> None:
+    """And found by it; before it is renamed, by its machine's name."""
+    assert tree(site, "/api/v1/hosts/gpu-1")["name"] == "gpu-1.example"
+    renamed = site.fleet.hosts[0]
+    assert renamed.host is not None
+    renamed.host = msgspec.structs.replace(renamed.host, name="Rack 7")
+    site.fleet.step(NOON + 5)
+
+    assert [(host["host"], host["name"]) for host in tree(site, "/api/v1/hosts?search=rack")["hosts"]] == [
+        ("gpu-1", "Rack 7")
+    ]
 
 
 def test_one_host_has_its_channels(site: Site) -> None:

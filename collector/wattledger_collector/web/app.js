@@ -387,7 +387,7 @@ function renderHosts({ total, hosts }) {
   rows($("hosts"), hosts, (host) => host.host, ["", "number", "bar-cell", "", "number", "number", "number", "", "number"], (row, cells, host) => {
     const [name, state, power, bar, made, cpu, gpu, energy, site, last] = cells;
     row.classList.toggle("quiet", host.state !== "reporting");
-    set(name, host.hostname || host.host); explain(name, host.hostname && host.hostname !== host.host ? [`Host id: ${host.host}`] : []);
+    set(name, host.name || host.host); explain(name, host.name && host.name !== host.host ? [`Host id: ${host.host}`] : []);
     set(site, host.site);
     const errors = host.errors.length ? [[`${count(host.errors.length, "sensor fails", "sensors fail")}`, "warn"]] : [];
     tags(state, [[host.state], host.withheld ? ["catching up", "warn"] : null, ...errors]);
