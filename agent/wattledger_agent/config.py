@@ -12,7 +12,7 @@ import msgspec
 
 Seconds = Annotated[float, msgspec.Meta(ge=0.02, le=3600.0)]
 
-LABELS_MAX = 32  # As many as the wire carries; labels describe a host, they don't hold data.
+LABELS_MAX = 32  # As many as the wire carries, `hostname` included; labels describe a host, they don't hold data.
 LABEL_CHARACTERS_MAX = 256
 
 
@@ -200,8 +200,9 @@ def _check(config: AgentConfig, origin: str) -> None:
             f"{origin}: `flush_seconds` {config.flush_seconds} is below `period_seconds` {config.period_seconds}; "
             "a record holds at least one sample, so make it as long or longer."
         )
-    if len(config.labels) > LABELS_MAX:
-        raise ConfigError(f"{origin}: {len(config.labels)} labels are too many; keep at most {LABELS_MAX}.")
+    labels = {*config.labels, "hostname"}
+    if len(labels) > LABELS_MAX:
+        raise ConfigError(f"{origin}: {len(labels)} labels, `hostname` included, are too many; keep at most {LABELS_MAX}.")
     if config.sources.replay is not None and not config.host and not collector.uses_tls:
         raise ConfigError(
             f"{origin}: `sources.replay` needs `host`: the id under which the recorded machine stands in the ledger. "
@@ -210,6 +211,8 @@ def _check(config: AgentConfig, origin: str) -> None:
     for key, value in config.labels.items():
         if max(len(key), len(value)) > LABEL_CHARACTERS_MAX:
             raise ConfigError(f"{origin}: label `{key[:40]}` is longer than {LABEL_CHARACTERS_MAX} characters; shorten it.")
+        if not (key + value).isprintable():
+            raise ConfigError(f"{origin}: label {key[:40]!r} has control characters; write one line of plain text.")
 
 
 def split_address(address: str, origin: str) -> tuple[str, int]:
