@@ -185,7 +185,8 @@ class Exposition:
 
     def _render_host(self, entry: HostEntry, now_seconds: float, lines: dict[str, list[str]]) -> None:
         # A retired host is history: its energy stays in the site's totals, its own series would only pile up.
-        if entry.state is HostState.RETIRED:
+        # One that another collector serves is shown there.
+        if entry.state is HostState.RETIRED or not self._view.is_shown(entry, now_seconds):
             return
         text = self._text(entry)
         lines["wattledger_host_info"].append(text.label_info(entry.record.state, entry.labels.get("hostname", "")))
@@ -253,6 +254,16 @@ class Exposition:
         def add(family: str, value: float, **labels: str) -> None:
             lines[family].append(f"{family}{label_text(labels)} {value}")
 
+        if view.is_site_exposer(now_seconds):
+            self._render_totals(now_seconds, add)
+            self._render_sites(view.sites(), now_seconds, add)
+        for (site, state), hosts in sorted(view.agents(now_seconds).items()):
+            add("wattledger_agents", hosts, site=site, state=state)
+        add("wattledger_insecure_transport", int(self._insecure_transport))
+        add("wattledger_collector_info", 1, collector=view.collector, version=self._version)
+
+    def _render_totals(self, now_seconds: float, add: Callable[..., None]) -> None:
+        view = self._view
         for series, microjoules in view.site_counters():
             labels = {"component": series.component.name.lower(), "method": series.method.name.lower()}
             add("wattledger_site_energy_joules_total", microjoules / MICROJOULES_PER_JOULE, site=series.site, **labels)
@@ -268,16 +279,11 @@ class Exposition:
                 basis=total.kind.basis,
                 metering="modelled" if total.is_modelled else "measured",
             )
-        self._render_sites(view.sites(), now_seconds, add)
         for site, coverage in view.coverage(now_seconds).items():
             add("wattledger_covered_seconds", coverage.covered_seconds, site=site)
             add("wattledger_expected_seconds", coverage.expected_seconds, site=site)
             if coverage.ratio is not None:
                 add("wattledger_coverage_ratio", coverage.ratio, site=site)
-        for (site, state), hosts in sorted(view.agents(now_seconds).items()):
-            add("wattledger_agents", hosts, site=site, state=state)
-        add("wattledger_insecure_transport", int(self._insecure_transport))
-        add("wattledger_collector_info", 1, collector=view.collector, version=self._version)
 
     def _render_sites(self, sites: Iterable[str], now_seconds: float, add: Callable[..., None]) -> None:
         withheld = self._view.withheld()

@@ -7,7 +7,8 @@ others: site totals are behind a lock, hosts are replaced as a whole.
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -17,6 +18,7 @@ from wattledger_collector.factors import FactorCatalog, FactorKind
 from wattledger_collector.fleet_host import HostEntry
 from wattledger_collector.fleet_live import PowerHistory, PowerPoint, PowerSum, read_live
 from wattledger_collector.fleet_sites import Amount, RecentKey, SitePlan, SiteSeries, SiteTotals
+from wattledger_collector.lease import Snapshot, Standing
 from wattledger_collector.records import (
     NANOSECONDS_PER_SECOND,
     SITE_UNASSIGNED,
@@ -92,7 +94,7 @@ class FleetView:
     """What `/metrics`, the API and the page show.
 
     collector: id of this collector; it exposes the hosts whose newest cursor names it. staleness_seconds: how long a
-    host's gauges outlive its last message.
+    host's gauges outlive its last message. Without a standing among others it is the only collector.
     """
 
     def __init__(
@@ -120,6 +122,11 @@ class FleetView:
         self._plan_read_seconds = 0.0
         self._totals_read_seconds = 0.0
         self._is_behind = False
+        self._standing: Standing | None = None
+        # By host: the version up to which the totals that were read have its bookings.
+        self._counted_versions: dict[str, int] = {}
+        # Held by whoever changes hosts or totals; readers need only the second.
+        self._feeding = threading.Lock()
         self._lock = threading.Lock()
 
     # What feeds it.
@@ -132,13 +139,10 @@ class FleetView:
         self._store = store
         self._finder = finder
         self.set_plan(store.sites(), store.assignments())
-        cursors: dict[str, list[Cursor]] = {}
-        for cursor in store.cursors():
-            cursors.setdefault(cursor.host, []).append(cursor)
+        cursors = _by_host(store.cursors())
         for record in store.hosts():
-            rows = [(c, store.load_channels(c.host, c.epoch).values()) for c in cursors.get(record.host, ())]
-            self._entry(record, now_seconds).update(record, rows, self.collector)
-        self._load_totals(store, now_seconds)
+            self._read_entry(store, record, cursors.get(record.host, ()), now_seconds)
+        self._load_totals(store, store.rollups(0, _END_OF_TIME_SECONDS), now_seconds)
 
     def set_plan(self, sites: Iterable[SiteRow], assignments: Iterable[AssignmentRow]) -> None:
         """Take over all dated rows of sites and hosts as they stand in the store."""
@@ -146,12 +150,44 @@ class FleetView:
 
     def on_committed(self, bookings: Sequence[Booking], now_seconds: float) -> None:
         """Bookings were committed, in this order. Called by the writer's thread."""
+        with self._feeding:
+            self._take(bookings, now_seconds)
+
+    def set_standing(self, standing: Standing) -> None:
+        """What this collector is among those that share the database, until the next call."""
+        self._standing = standing
+
+    def refresh(self, read: Callable[[], AbstractContextManager[Snapshot]], now_seconds: float, *, whole: bool) -> None:
+        """Take over what other collectors did: which hosts they serve now and, if whole, all that they booked.
+
+        Called by any thread while bookings come. Without effect before `load`.
+        """
+        store = self._store
+        if store is None:
+            return
+        with self._feeding, read() as ledger:
+            # Within the lock a booking is either in the snapshot, or comes after it and has a later version.
+            if whole:
+                self.set_plan(store.sites(), store.assignments())
+            cursors = _by_host(ledger.cursors())
+            versions: dict[str, int] = {}
+            for record in ledger.hosts():
+                versions[record.host] = record.version
+                rows = cursors.get(record.host, [])
+                if self._has_changed(record, rows, whole=whole):
+                    self._read_entry(store, record, rows, now_seconds)
+            if whole:
+                self._load_totals(store, ledger.rollups(), now_seconds)
+                self._counted_versions = versions
+
+    def _take(self, bookings: Sequence[Booking], now_seconds: float) -> None:
         self._refresh_plan(bookings, now_seconds)
         for booking in bookings:
             entry = self._take_over(booking, now_seconds)
             site = self.plan.site_of(booking.host_after.host, now_seconds)
             entry.site = site
-            if not booking.cursor_after.recorded:
+            is_counted = booking.host_after.version <= self._counted_versions.get(entry.host, 0)
+            if not booking.cursor_after.recorded and not is_counted:
                 self._count(booking, entry)
             for gap in booking.gaps:
                 channel = entry.channel(booking.cursor_after.epoch, gap.channel)
@@ -160,7 +196,7 @@ class FleetView:
             self._is_behind = True
         if self._is_behind and not 0 <= now_seconds - self._totals_read_seconds < _TOTALS_READ_SECONDS_MIN:
             assert self._store is not None
-            self._load_totals(self._store, now_seconds)
+            self._load_totals(self._store, self._store.rollups(0, _END_OF_TIME_SECONDS), now_seconds)
         with self._lock:
             self._totals.prune(now_seconds)
             self._keep_bases()
@@ -186,6 +222,18 @@ class FleetView:
         """One host; None if it was never seen."""
         return self._hosts.get(host)
 
+    def is_site_exposer(self, now_seconds: float) -> bool:
+        """Whether this collector shows what is summed over hosts; at any time at most one does."""
+        standing = self._standing
+        return standing is None or (standing.is_site_exposer and now_seconds < standing.until_seconds)
+
+    def is_shown(self, entry: HostEntry, now_seconds: float) -> bool:
+        """Whether this collector shows a host: its own ones, and those of collectors that are gone if it shows the sites."""
+        standing = self._standing
+        if standing is None or entry.collector == self.collector:
+            return True
+        return entry.collector not in standing.collectors and self.is_site_exposer(now_seconds)
+
     @property
     def finder(self) -> BasisFinder:
         """Zones, PUE and factors as they were at the last load."""
@@ -203,7 +251,7 @@ class FleetView:
         sums: dict[str, PowerSum] = {}
         for entry in list(self._hosts.values()):
             live = entry.fresh_live(now_seconds, self.staleness_seconds)
-            if live is not None and live.keys and not entry.is_recorded:
+            if live is not None and live.keys and not entry.is_recorded and self.is_shown(entry, now_seconds):
                 sums.setdefault(entry.site, PowerSum()).add(live)
         return sums
 
@@ -292,11 +340,12 @@ class FleetView:
         }
 
     def agents(self, now_seconds: float) -> dict[tuple[str, str], int]:
-        """Hosts by (site, state); each host is counted once."""
+        """Hosts by (site, state); each host is counted once, and by one collector."""
         counts: dict[tuple[str, str], int] = {}
         for entry in list(self._hosts.values()):
-            key = (entry.site, self.state(entry, now_seconds))
-            counts[key] = counts.get(key, 0) + 1
+            if self.is_shown(entry, now_seconds):
+                key = (entry.site, self.state(entry, now_seconds))
+                counts[key] = counts.get(key, 0) + 1
         return counts
 
     def state(self, entry: HostEntry, now_seconds: float) -> str:
@@ -329,7 +378,21 @@ class FleetView:
             self._hosts[record.host] = entry
         return entry
 
-    def _load_totals(self, store: Store, now_seconds: float) -> None:
+    def _has_changed(self, record: Host, cursors: Sequence[Cursor], *, whole: bool) -> bool:
+        """Whether a host's rows say more than we know: if not whole, whether another collector serves it than we thought."""
+        entry = self._hosts.get(record.host)
+        if entry is None:
+            return whole
+        newest = record.epochs[-1] if record.epochs else None
+        collector = next((cursor.collector for cursor in cursors if cursor.epoch == newest), "")
+        return record.version > entry.record.version and (whole or collector != entry.collector)
+
+    def _read_entry(self, store: Store, record: Host, cursors: Iterable[Cursor], now_seconds: float) -> None:
+        entry = self._entry(record, now_seconds)
+        entry.update(record, [(c, store.load_channels(c.host, c.epoch).values()) for c in cursors], self.collector)
+        entry.site = self.plan.site_of(record.host, now_seconds)
+
+    def _load_totals(self, store: Store, rollups: Iterable[RollupRow], now_seconds: float) -> None:
         """Take over the sites' energy as it stands in the ledger, whoever booked it."""
         bases = list(store.emission_bases())
         with self._lock:
@@ -337,7 +400,7 @@ class FleetView:
                 is_modelled: EmissionCounters(self._finder, bases, interval_seconds=self.interval_seconds)
                 for is_modelled in (False, True)
             }
-            self._totals.load(self._emitting(store.rollups(0, _END_OF_TIME_SECONDS)), now_seconds)
+            self._totals.load(self._emitting(rollups), now_seconds)
             self._keep_bases()
         self._is_behind = False
         self._totals_read_seconds = now_seconds
@@ -362,11 +425,17 @@ class FleetView:
         after, cursor = booking.host_after, booking.cursor_after
         rows: list[tuple[Cursor, Iterable[ChannelInfo]]] = [(cursor, booking.channels)]
         known = self._hosts.get(after.host)
-        if known is None and self._store is not None:
+        if known is not None and known.record.version > after.version:
+            # It was read from the ledger since it was committed.
+            return known
+        is_strange = known is None or booking.cursor_before is None or self._came_from_another(booking)
+        if is_strange and self._store is not None:
             # Another collector may have served it until now.
             peers = self._store.load_peer_cursors(after.host, cursor.epoch)
             rows = [(peer, self._store.load_channels(peer.host, peer.epoch).values()) for peer in peers] + rows
-        if self._store is not None and not self._has_catalog(known, cursor, booking.channels):
+        if self._store is not None and (
+            self._came_from_another(booking) or not self._has_catalog(known, cursor, booking.channels)
+        ):
             rows[-1] = (cursor, self._store.load_channels(cursor.host, cursor.epoch).values())
         entry = self._entry(after, now_seconds)
         entry.update(after, rows, self.collector)
@@ -408,3 +477,10 @@ class FleetView:
         new = [basis for counters in self._emissions.values() for basis in counters.take_new_bases()]
         if new and self._store is not None:
             self._store.add_emission_bases(new)
+
+
+def _by_host(cursors: Iterable[Cursor]) -> dict[str, list[Cursor]]:
+    by_host: dict[str, list[Cursor]] = {}
+    for cursor in cursors:
+        by_host.setdefault(cursor.host, []).append(cursor)
+    return by_host

@@ -133,7 +133,7 @@ class HostEntry:
     energy: microjoules by component and method, over the accounted cut of all epochs but recorded ones, which are summed
     in recorded_microjoules. channel_totals: the same by flow; meter_totals, shown_totals: what is not booked, by flow.
     slack: by how much the residuals in energy stand above their present value. last_sample_utc_nanoseconds: 0 if nothing
-    was ever booked.
+    was ever booked. collector: the one that the newest epoch's cursor names.
     """
 
     __slots__ = (
@@ -142,6 +142,7 @@ class HostEntry:
         "_steady_channels",
         "_steady_since_utc_nanoseconds",
         "channel_totals",
+        "collector",
         "created_utc_nanoseconds",
         "energy",
         "host",
@@ -178,6 +179,7 @@ class HostEntry:
         self.is_recorded = False
         self.is_withheld = record.withheld
         self.is_exposed = False
+        self.collector = ""
         self._epochs: dict[bytes, _Epoch] = {}
         self._names: dict[tuple[str, ...], ChannelName] = {}
         self._steady_since_utc_nanoseconds = self._steady_channels = 0
@@ -299,8 +301,8 @@ class HostEntry:
         self.is_withheld = self.record.withheld or any(
             self._committed(epoch) < until for epoch, until in self.record.withheld_until.items()
         )
-        owned = newest is not None and newest.cursor.collector == collector
-        self.is_exposed = owned and not self.is_withheld
+        self.collector = "" if newest is None else newest.cursor.collector
+        self.is_exposed = newest is not None and self.collector == collector and not self.is_withheld
 
     def _committed(self, epoch: bytes) -> int:
         entry = self._epochs.get(epoch)

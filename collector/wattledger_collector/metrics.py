@@ -1,7 +1,7 @@
 """The table of all metrics of the fleet view: name, type, labels and what a sum over all labels means.
 
 Holds no value; `exposition.py` renders, and the documentation's metric table is tested against this one. Every metric is
-safe to sum over all its labels, or says in its help what to do instead.
+safe to sum over all its labels, and over all collectors, or says in its help what to do instead.
 """
 
 from typing import Literal, NamedTuple
@@ -24,13 +24,15 @@ FAMILIES: tuple[Family, ...] = (
         "wattledger_site_energy_joules_total",
         "counter",
         ("site", "component", "method"),
-        "Energy of all hosts of a site since its first booking, as committed. method: counter, integral or model.",
+        "Energy of all hosts of a site since its first booking, as committed; shown by one collector of those that share a "
+        "ledger, as are all metrics of sites. method: counter, integral or model.",
     ),
     Family(
         "wattledger_host_energy_joules_total",
         "counter",
         _FLOW,
-        "Energy of a host over the accounted cut (leaves and residuals), as committed to the ledger.",
+        "Energy of a host over the accounted cut (leaves and residuals), as committed to the ledger; shown by the collector "
+        "that serves the host.",
     ),
     Family(
         "wattledger_channel_energy_joules_total",
@@ -186,7 +188,8 @@ FAMILIES: tuple[Family, ...] = (
         "wattledger_agents",
         "gauge",
         ("site", "state"),
-        "Hosts by state: reporting, silent, drained, retired, conflict, recorded. A sum counts all hosts ever seen.",
+        "Hosts by state: reporting, silent, drained, retired, conflict, recorded; each by the collector that serves it. A sum "
+        "counts all hosts ever seen.",
     ),
     Family(
         "wattledger_hosts_withheld",

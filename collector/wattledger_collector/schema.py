@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 # The newest migration: what this program reads and writes.
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 
 # An SQLite addition that passes 2^63 turns into a floating point number without a word; this check makes it an error.
 _FITS_INT64 = "{} BETWEEN -9223372036854775807 AND 9223372036854775807"
@@ -200,5 +200,15 @@ emission_bases = Table(
     Column("factor_grams_per_kwh", String, nullable=False),
     Column("factor", String, nullable=False),
     Column("pue", String, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# name: what is held; collector: who holds it; until_seconds: when it ends unless it is renewed.
+leases = Table(
+    "lease",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("collector", String, nullable=False),
+    Column("until_seconds", Float, nullable=False),
     sqlite_with_rowid=False,
 )

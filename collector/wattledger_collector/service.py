@@ -22,6 +22,8 @@ from wattledger_collector.config import Configuration, Http
 from wattledger_collector.configuration import HostPlacer, apply_configuration
 from wattledger_collector.factors import FactorCatalog
 from wattledger_collector.fleet import FleetView
+from wattledger_collector.fleet_sharing import FleetSharing
+from wattledger_collector.lease import RENEWAL_SECONDS
 from wattledger_collector.records import StoreError
 from wattledger_collector.self_metrics import make_registry
 from wattledger_collector.server import TelemetryServer, tune_interpreter
@@ -75,6 +77,9 @@ class Service:
         self._store: SqliteStore | None = None
         self._writer: Writer | None = None
         self._server: TelemetryServer | None = None
+        self._sharing: FleetSharing | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
         self._listener: socket.socket | None = None
         self._http: uvicorn.Server | None = None
         self._http_thread: threading.Thread | None = None
@@ -92,6 +97,9 @@ class Service:
             interval_seconds=store.interval_seconds,
             staleness_seconds=configuration.silence.staleness_seconds,
         )
+        sharing = FleetSharing(view, store)
+        sharing.start(time.time())
+        self._sharing = sharing
         view.load(store, BasisFinder(store.sites(), self._catalog), time.time())
         self._writer = Writer(
             store, collector=name, listeners=[view.on_committed], place_hosts=HostPlacer(configuration, store)
@@ -102,6 +110,7 @@ class Service:
         )
         port = await self._server.start()
         tune_interpreter()
+        self._renewing = asyncio.create_task(self._renew(sharing))
         addresses = Addresses(_address(listener), f"{configuration.server.address}:{port}")
         self._serve_http(listener, view, addresses)
         return addresses
@@ -112,6 +121,7 @@ class Service:
             await self._server.stop()
         if self._writer is not None:
             await self._writer.stop()
+        await self._leave()
         if self._http is not None and self._http_thread is not None:
             self._http.should_exit = True
             await asyncio.to_thread(self._http_thread.join, 5.0)
@@ -119,6 +129,27 @@ class Service:
             self._listener.close()
         if self._store is not None:
             self._store.close()
+
+    async def _renew(self, sharing: FleetSharing) -> None:
+        """Until it stops; a store that can't be used is the writer's to tell of, here it only ends the lease."""
+        while not self._stopping.is_set():
+            try:
+                await asyncio.wait_for(self._stopping.wait(), RENEWAL_SECONDS)
+            except TimeoutError:
+                try:
+                    await asyncio.to_thread(sharing.renew, time.time())
+                except StoreError as error:
+                    log.warning("the lease on the sites' metrics was not renewed: %s", error)
+
+    async def _leave(self) -> None:
+        self._stopping.set()
+        if self._renewing is not None:
+            await self._renewing
+        if self._sharing is not None:
+            try:
+                await asyncio.to_thread(self._sharing.stop)
+            except StoreError as error:
+                log.warning("the lease on the sites' metrics was not given back, it ends by itself: %s", error)
 
     @property
     def streams(self) -> int:

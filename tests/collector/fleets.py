@@ -110,8 +110,9 @@ class SimulatedHost:
         """The booking of the stream's opening."""
         before = self.host
         epochs = (*(before.epochs if before else ()), self.epoch)
+        version = before.version + 1 if before else 1
         self.host = Host(
-            self.name, 1, "m", HostState.ACTIVE, {"hostname": f"{self.name}.example"}, (), (), epochs, False, {}, ""
+            self.name, version, "m", HostState.ACTIVE, {"hostname": f"{self.name}.example"}, (), (), epochs, False, {}, ""
         )
         self.cursor = Cursor(
             self.name, self.epoch, 0, self.started_seconds * NANOSECONDS_PER_SECOND, self.recorded, COLLECTOR, {}

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from tests.certificates import Authority
 
-from wattledger_collector.config import Configuration, Http, Server, StoreSettings, Tls
+from wattledger_collector.config import Configuration, Http, Server, Site, StoreSettings, Tls
 from wattledger_collector.factor_files import load_catalog
 from wattledger_collector.service import Addresses, Service
 
@@ -41,5 +41,35 @@ def test_with_an_authority_http_asks_for_a_certificate(tmp_path: Path) -> None:
                     await asyncio.to_thread(ask, addresses, pair)
         finally:
             await service.stop()
+
+    asyncio.run(scene())
+
+
+def test_of_two_services_on_one_store_one_shows_the_sites(tmp_path: Path) -> None:
+    """The first that starts; once it has stopped, the next that starts has them at once."""
+
+    def configuration(name: str) -> Configuration:
+        return Configuration(
+            server=Server(name=name, port=0),
+            http=Http(port=0),
+            store=StoreSettings(path=str(tmp_path / "ledger.sqlite")),
+            site=(Site("hall", "DE"),),
+        )
+
+    async def shows_sites(service: Service) -> bool:
+        addresses = await service.start()
+        async with httpx.AsyncClient() as client:
+            return "wattledger_site_info" in (await client.get(f"http://{addresses.http}/metrics")).text
+
+    async def scene() -> None:
+        services = [Service(configuration(name), load_catalog()) for name in ("one", "two", "three")]
+        try:
+            assert await shows_sites(services[0])
+            assert not await shows_sites(services[1])
+            await services[0].stop()
+            assert await shows_sites(services[2])
+        finally:
+            for service in services:
+                await service.stop()
 
     asyncio.run(scene())

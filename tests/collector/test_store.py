@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -663,6 +664,30 @@ def test_a_database_of_a_newer_program_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(StoreError, match=r"newer Wattledger \(schema 9999, this one knows .*install that version"):
         open_store(path, create=False)
+
+
+def test_a_database_of_the_first_schema_is_upgraded_in_place(tmp_path: Path) -> None:
+    """What an older program booked stays as it was, and the tables are those of a new database."""
+    path = tmp_path / "ledger.db"
+    store = open_store(path, create=True)
+    start = opening()
+    booked = following(start, [energy(5)])
+    store.commit([start])
+    store.commit([booked])
+    identity = store.database_id
+    store.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        # The second schema has one table more, and nothing else.
+        connection.execute("DROP TABLE lease")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    store = open_store(path, create=False)
+    assert (store.database_id, store.load_cursor("a", EPOCH), sum_of(store)) == (identity, booked.cursor_after, 5)
+    store.close()
+    engine = database.make_engine(path)
+    with engine.connect() as upgraded:
+        assert compare_metadata(MigrationContext.configure(upgraded), schema.metadata) == []
+        assert MigrationContext.configure(upgraded).get_current_revision() == schema.REVISION
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

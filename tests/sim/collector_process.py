@@ -11,7 +11,9 @@ from wattledger_collector.accounting import BasisFinder
 from wattledger_collector.exposition import Exposition
 from wattledger_collector.factors import FactorCatalog
 from wattledger_collector.fleet import FleetView
+from wattledger_collector.fleet_sharing import FleetSharing
 from wattledger_collector.hello import Refused
+from wattledger_collector.lease import RENEWAL_SECONDS
 from wattledger_collector.ledger import book, open_stream
 from wattledger_collector.records import Booking, CommitOutcome, Cursor, Host
 from wattledger_collector.session import Action, Book, Close, CollectorSession, OpenStream, Send
@@ -55,6 +57,10 @@ class CollectorProcess:
         self.maybe_crash = maybe_crash
         self.streams: list[tuple[Stream, CollectorSession]] = []
         self.fleet = FleetView(collector=name, interval_seconds=self.store.interval_seconds)
+        # No time passes while it reads.
+        self.sharing = FleetSharing(self.fleet, self.store, clock=lambda: 0.0)
+        self.sharing.start(now / SECOND)
+        self.next_renewal = now + round(RENEWAL_SECONDS * SECOND)
         self.fleet.load(self.store, BasisFinder(self.store.sites(), FactorCatalog(())), now / SECOND)
         self.exposition = Exposition(self.fleet, registry=CollectorRegistry(), insecure_transport=False, version="sim")
         self.epochs: dict[Stream, tuple[str, bytes]] = {}
@@ -72,6 +78,9 @@ class CollectorProcess:
 
         Between computing and committing another collector may have committed, as between the writer's threads.
         """
+        if now >= self.next_renewal:
+            self.next_renewal = now + round(RENEWAL_SECONDS * SECOND)
+            self.sharing.renew(now / SECOND)
         waiting, self.waiting = self.waiting, []
         self._commit(waiting, now)
         hosts: set[str] = set()

@@ -16,6 +16,7 @@ from tests.sim.hardware import CPU_RANGE_MICROJOULES, POWER_BOUND_WATTS, SECOND,
 from tests.sim.network import Pipe
 
 from wattledger_collector.backup import backup, restore
+from wattledger_collector.lease import RENEWAL_SECONDS
 
 START_NANOSECONDS = 1_790_000_000 * SECOND  # A date in 2026, so that intervals are ordinary ones.
 HOUR = 3600 * SECOND
@@ -24,6 +25,9 @@ DISK_BYTES = 64 * 1024 * 1024
 FAULT_SECONDS = 900  # Of virtual time in which faults strike.
 HEALING_SECONDS_MAX = 7200  # After which all must be at rest; back-off reaches two minutes, a refusal's retry longer.
 FLUSH_SECONDS = 10
+
+# How long two collectors may show one host: until the one that it left has looked, which steps of time delay.
+DOUBLED_SECONDS_MAX = RENEWAL_SECONDS + 5
 
 # Long enough that the counters may have wrapped unseen.
 AMBIGUOUS_SECONDS = CPU_RANGE_MICROJOULES / (POWER_BOUND_WATTS * 1_000_000)
@@ -59,6 +63,7 @@ class World:
         self.lives = 0
         self.crash_at: str | None = None
         self.exposed: dict[tuple[int, bytes], float] = {}
+        self.doubled_since: dict[str, int] = {}
         self.backups = 0
         self.hosts = [self._make_host(index) for index in range(self.rng.choice((1, 2, 3)))]
         self._start_collector()
@@ -93,12 +98,24 @@ class World:
             except CollectorCrashError:
                 self.faults["collector crash within a commit"] += 1
                 self._replace_collector(collector)
+        self.check_shared()
         if self.rng.random() < 0.05:
             self.check_exposed()
 
     def is_at_rest(self) -> bool:
         """Whether every agent that is served has nothing left to send."""
         return all(host.agent is not None and (host.agent.is_settled() or self._is_refused(host)) for host in self.hosts)
+
+    def check_shared(self) -> None:
+        """One collector at most shows the sites, and no host is shown twice for longer than a look at the store takes."""
+        exposers = [c.name for c in self.collectors if c.fleet.is_site_exposer(self.now / SECOND)]
+        assert len(exposers) <= 1, f"{exposers} show the sites"
+        shown = Counter(entry.host for c in self.collectors for entry in c.fleet.hosts() if entry.is_exposed)
+        doubled = {host for host, collectors in shown.items() if collectors > 1}
+        self.doubled_since = {host: self.doubled_since.get(host, self.now) for host in doubled}
+        for host, since in self.doubled_since.items():
+            self.faults["host shown twice for a moment"] += since == self.now
+            assert self.now - since <= DOUBLED_SECONDS_MAX * SECOND, f"{host} is shown twice since {since}"
 
     def check_exposed(self) -> None:
         """No counter on a collector's `/metrics` ever falls."""
