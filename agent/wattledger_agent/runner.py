@@ -3,6 +3,7 @@
 Decides nothing about energy or delivery. One function runs on a live host, one replays a recording.
 """
 
+import contextlib
 import logging
 import os
 import socket
@@ -245,7 +246,8 @@ class Notifier:
     """Tells systemd that the agent is ready and alive (man sd_notify(3)); silent without it."""
 
     def __init__(self) -> None:
-        self._address = os.environ.get("NOTIFY_SOCKET", "")
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
         self._told = 0.0
 
     def ready(self) -> None:
@@ -260,9 +262,9 @@ class Notifier:
 
     def _tell(self, state: bytes) -> None:
         if self._address:
-            address = self._address.replace("@", "\0", 1)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-                notify.sendto(state, address)
+            # A supervisor that does not listen is no reason not to meter; if it is there, its watchdog decides.
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+                notify.sendto(state, self._address)
 
 
 def _spool_replayed(meter: Meter, spool: Spool, shipper: Shipper, now: Instant, stopping: threading.Event) -> None:

@@ -191,6 +191,24 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             systemd.recv(64)
 
 
+def test_a_supervisor_that_does_not_listen_is_no_reason_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may name a socket that it does not show."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    notifier = Notifier()
+    notifier.ready()
+    notifier.alive()
+
+
+def test_only_a_leading_at_sign_means_an_abstract_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folders of a template unit have one within their names."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "user@1000"))
+        systemd.settimeout(5.0)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "user@1000"))
+        Notifier().ready()
+        assert systemd.recv(64) == b"READY=1"
+
+
 def test_a_replay_goes_on_at_once(tmp_path: Path) -> None:
     """After a restart the rows that are in the state are passed over without their pauses."""
     path = tmp_path / "r.csv"
