@@ -30,13 +30,13 @@ class SourceHealth:
         """Count a read that returned; a channel that it could not read is its last error, not a failure of the source."""
         self.reads += 1
         self.read_nanoseconds = read_nanoseconds
-        self.last_error = next((r.reason[:ERROR_CHARACTERS_MAX] for r in readings if isinstance(r, TryAgain)), "")
+        self.last_error = next((_line(r.reason) for r in readings if isinstance(r, TryAgain)), "")
 
     def failed(self, error: str) -> None:
         """Count a read that raised."""
         self.reads += 1
         self.failures += 1
-        self.last_error = error[:ERROR_CHARACTERS_MAX]
+        self.last_error = _line(error)
 
 
 class InlineReader:
@@ -131,6 +131,11 @@ Reader = InlineReader | ThreadedReader
 def reader_for(source: Source) -> Reader:
     """The reader that fits the source."""
     return ThreadedReader(source) if source.may_block else InlineReader(source)
+
+
+def _line(error: str) -> str:
+    """An error as the wire takes it: a path or a driver's text may hold bytes that are no text."""
+    return error[:ERROR_CHARACTERS_MAX].encode(errors="backslashreplace").decode()[:ERROR_CHARACTERS_MAX]
 
 
 def _read(source: Source, now_nanoseconds: int, health: SourceHealth, timer: Callable[[], int]) -> Sequence[Reading]:

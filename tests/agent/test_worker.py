@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from wattledger_agent.readings import ChannelKey, ChannelSpec, CounterReading, Gone, Reading, TryAgain
 from wattledger_agent.worker import InlineReader, ThreadedReader, reader_for
+from wattledger_protos.v1 import telemetry_pb2 as pb
 
 KEY = ChannelKey("cpu/0", "package", "scripted")
 
@@ -53,6 +54,15 @@ def test_a_source_that_raises_is_counted_and_yields_no_reading() -> None:
     assert reader.finish(1.0) == ()
     assert (reader.health.reads, reader.health.failures) == (1, 1)
     assert "Input/output error" in reader.health.last_error
+
+
+def test_an_error_that_is_no_text_can_be_sent() -> None:
+    """What a driver or a path says goes into Live, which takes nothing but text."""
+    reader = InlineReader(ScriptedSource(lambda now: [TryAgain(KEY, "no data in \udcff")]))
+    reader.begin(1)
+    reader.finish(1.0)
+    live = pb.LiveSource(last_error=reader.health.last_error)
+    assert live.last_error == "no data in \\udcff"
 
 
 def test_a_channel_that_could_not_be_read_is_the_last_error_until_it_can() -> None:
