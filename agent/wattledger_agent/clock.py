@@ -19,6 +19,8 @@ _SYNCHRONISED_SECONDS = 10
 # Both clocks take a microsecond together. A host that pauses this process in each of three looks is hardly awake.
 _TOGETHER_NANOSECONDS = 1_000_000
 _LOOKS_MAX = 3
+# What an image's machine-id says until its first boot: no id, and the same on every copy.
+_UNINITIALIZED = "uninitialized"
 
 
 class ClockError(Exception):
@@ -72,11 +74,12 @@ def _boottime_and_suspended() -> tuple[int, int]:
 
 
 def machine_id(root: Path = Path("/")) -> str:
-    """Contents of /etc/machine-id (man machine-id(5)); empty if there is none."""
+    """Contents of /etc/machine-id (man machine-id(5)); empty if there is none, or none yet."""
     try:
-        return (root / "etc/machine-id").read_text().strip()
-    except OSError:
+        text = (root / "etc/machine-id").read_text().strip()
+    except (OSError, UnicodeDecodeError):
         return ""
+    return "" if text == _UNINITIALIZED else text
 
 
 def dmi_uuid(sysfs_root: Path = Path("/sys")) -> str:

@@ -81,6 +81,14 @@ def test_the_machine_id_is_that_of_the_root(tmp_path: Path) -> None:
     assert machine_id(tmp_path) == "8d5fca2f33c14bd7b1c5a64d46f5a7a4"
 
 
+@pytest.mark.parametrize("content", [b"uninitialized\n", b"\xff\xfe\n", b""])
+def test_a_machine_id_that_is_none_is_empty(tmp_path: Path, content: bytes) -> None:
+    """An image that was never booted has a word in its place, and a damaged disk may have anything."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/machine-id").write_bytes(content)
+    assert machine_id(tmp_path) == ""
+
+
 def test_the_mainboards_uuid_is_that_of_sysfs(tmp_path: Path) -> None:
     """Empty where only root may read it, and where there is none."""
     assert dmi_uuid(tmp_path) == ""
