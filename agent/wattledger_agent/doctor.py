@@ -257,6 +257,13 @@ def _collector(config: AgentConfig, connect: Connect) -> Iterator[Finding]:
                 with contextlib.suppress(TlsProblemError):  # Told above.
                     _greet(_tls(collector), connection, collector.server_name or host)
             yield Finding("collector", "ok", f"{collector.address} answers")
+    except UnicodeError:
+        yield Finding(
+            "collector",
+            "failure",
+            f"{host!r} is no host name: a part of it is empty or too long",
+            "Correct the name in `collector.address`.",
+        )
     except OSError as error:
         yield Finding(
             "collector",

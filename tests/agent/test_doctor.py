@@ -114,6 +114,15 @@ def test_an_unencrypted_stream_is_a_warning(config: AgentConfig) -> None:
     assert "NOT ENCRYPTED" in finding.found
 
 
+def test_an_impossible_name_of_a_collector_is_a_finding(config: AgentConfig) -> None:
+    """It fails before anything is asked of the network, and not as an error of the system."""
+    wrong = CollectorConfig(address="collector..example:9791", insecure=True)
+    (finding,) = find(examine(_with(config, FAKE, collector=wrong), Roots()), "collector")
+
+    assert finding.verdict == "failure"
+    assert finding.remedy == "Correct the name in `collector.address`."
+
+
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
