@@ -191,7 +191,7 @@ def _factors_show(arguments: argparse.Namespace) -> int:
     for source, document, licence, attribution in sorted(
         {(factor.source, factor.document, factor.licence, factor.attribution) for factor in factors}
     ):
-        console.print(f"{source}: {document}; {licence}; {attribution}", markup=False, highlight=False)
+        console.print(f"{source}: {document}; {licence}; {attribution}", markup=False, highlight=False, soft_wrap=True)
     for kind, source in sorted(default):
         console.print(f"Figures of zone {arguments.zone} use: {kind}, {source}.", markup=False, highlight=False)
     return 0

@@ -65,7 +65,7 @@ def _print_site(report: Report, site: SiteReport, console: Console) -> None:
         console.print()
         console.print(_emission_table(report, site))
     _print_sentences(_emission_sentences(site.emissions), console)
-    _print_sentences(_site_sentences(site), console)
+    _print_sentences(_site_sentences(report.period, site), console)
     if site.gap_rows:
         console.print(_gap_table(report.period, site.gap_rows))
         hidden = len(site.gap_rows) - GAPS_SHOWN_MAX
@@ -151,15 +151,15 @@ def _emission_sentences(emissions: Mapping[FactorKind, Emissions]) -> Iterator[s
         yield f"Emissions: {mass_text(part.grams)} {kind.gas} (location based; {kind})."
 
 
-def _site_sentences(site: SiteReport) -> Iterator[str]:
+def _site_sentences(period: Period, site: SiteReport) -> Iterator[str]:
     for reason, microjoules in uncovered(site):
         yield f"Uncovered: {kwh_text(microjoules, site.energy_microjoules)} kWh have no emissions figure, as {reason}."
     if site.coverage is not None:
         covered, whole = site.covered_nanoseconds, site.covered_nanoseconds + site.missing_nanoseconds
         yield f"Coverage: {rounded(site.coverage * 100, 3)} % of channel time ({_hours(covered)} of {_hours(whole)} h)."
     for host in site.silent:
-        since = f"{host.missing_nanoseconds // NANOSECONDS_PER_SECOND} channel seconds"
-        yield f"Silent: host {host.host} has reported nothing for the last {since} of the period."
+        since = f"{period.show(host.since_seconds)}: {_hours(host.missing_nanoseconds)} h of channel time are missing"
+        yield f"Silent: host {host.host} has reported nothing since {since}."
     if site.gaps.count:
         lower, upper = site.energy_bounds_microjoules
         reasons = ", ".join(f"{count} {_words(reason)}" for reason, count in site.gaps.reasons.items())

@@ -150,6 +150,10 @@ def test_factors_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
     assert "Figures of zone CN use: average direct CO2, consumption, MEE-NBS." in out
     assert "CC BY 4.0" in out
     assert "530.6" in out
+    # The words in which a source asks to be named are not folded.
+    named = {line for line in out.splitlines() if line.startswith("OWID-Ember: ")}
+    assert all(line.endswith("with major processing by Our World in Data") for line in named)
+    assert named
 
 
 @pytest.mark.parametrize(
