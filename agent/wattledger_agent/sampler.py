@@ -14,7 +14,7 @@ from typing import Protocol
 from wattledger_agent.channels import MeterStateError
 from wattledger_agent.counters import Instant
 from wattledger_agent.meter import Cut, Meter
-from wattledger_agent.readings import ChannelSpec, Reading, Source
+from wattledger_agent.readings import ChannelKey, ChannelSpec, Reading, Source
 from wattledger_agent.session import Settings
 from wattledger_agent.spool import Spool, SpoolError
 from wattledger_agent.worker import Reader, reader_for
@@ -114,6 +114,7 @@ class Sampler:
         self._next_live_nanoseconds = 0
         self._spool_error = ""
         self._unspooled: Cut | None = None
+        self._refusals: dict[ChannelKey, str] = {}
         self._meter = self._resume()
 
     def run(self) -> None:
@@ -160,6 +161,7 @@ class Sampler:
         A record that can't be written is tried again at the next flush, before any other: the next one would hold its
         energy too, but for that of a channel that has closed since. Meanwhile the meter keeps its rows, within its bounds.
         """
+        self._tell_refusals()
         while (cut := self._unspooled or self._meter.cut(now)) is not None:
             try:
                 self._spool.append(cut)
@@ -204,6 +206,12 @@ class Sampler:
             log.error("%s; a new epoch begins", error)
             self._spool.renew(self._clock.instant())
             return self._make_meter(None)
+
+    def _tell_refusals(self) -> None:
+        for key, reason in self._meter.refused.items():
+            if self._refusals.get(key) != reason:
+                log.error("%s: %s %s is not metered: %s", key.source, key.device, key.domain, reason)
+                self._refusals[key] = reason
 
     def _tell_spool_error(self, error: str) -> None:
         if error != self._spool_error:

@@ -209,6 +209,19 @@ def test_a_full_disk_keeps_the_last_energy_of_a_part_that_goes(make_spool: MakeS
     assert told == 3 * 500_000_000
 
 
+def test_a_channel_that_is_not_metered_is_told_once(make_spool: MakeSpool, caplog: pytest.LogCaptureFixture) -> None:
+    """With the reason: what is silently left out would be missed by nobody until the bill comes."""
+    spool, clock = make_spool(), Clock()
+    endless = spec("gpu/GPU-1", source="nvidia", domain="board", bound=0.0)
+    source = ScriptedSource("nvidia", lambda now: [counter(endless, now)], [endless])
+    with caplog.at_level(logging.ERROR):
+        sampler, _ = make(spool, clock, source, rising(), cadence=Cadence(1.0, 1.0, 100.0))
+        tick(sampler, clock, 3)
+
+    (told,) = caplog.records
+    assert "nvidia: gpu/GPU-1 board is not metered: gpu/GPU-1: the power bound 0.0 W must be above 0" in told.message
+
+
 def test_a_hung_source_leaves_the_others_alone(make_spool: MakeSpool) -> None:
     """The tick goes on without it, and Live says so."""
     spool, clock, release = make_spool(), Clock(), threading.Event()
