@@ -140,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("once", help="read every source once and show the tree of channels")
     look = commands.add_parser("doctor", help="say what can be measured here, what can't, and the remedy")
     simulation = commands.add_parser("simulate", help="run simulated hosts, labelled so, for a look at a fleet")
+    # Each has a stream and a thread.
     simulation.add_argument("--hosts", type=int, default=40, choices=range(1, 201), metavar="1..200", help="how many")
     simulation.add_argument("--collector", default="127.0.0.1:9791", help="host:port on this machine")
     simulation.add_argument("--state-dir", type=Path, default=Path("simulated"), help="where their spools are kept")

@@ -58,11 +58,6 @@ class Inventory:
         """All channels, in the order of their sources."""
         return [spec for source in self.opened for spec in source.specs]
 
-    @property
-    def is_modelled(self) -> bool:
-        """Whether any figure of this host is an estimate."""
-        return any(spec.method is Method.MODEL for spec in self.specs)
-
 
 def find_sources(config: SourcesConfig, roots: Roots) -> Inventory:
     """Open every enabled source. Never raises: what can't be opened is missing."""

@@ -23,8 +23,6 @@ from wattledger_agent.shipper import Shipper
 from wattledger_agent.sources.fake import FakeSource
 from wattledger_agent.spool import Spool
 
-HOSTS_MAX = 200  # Each has a stream and a thread.
-
 # Samples less often than a real agent: forty hosts in one process must not load the machine that is looked at.
 CADENCE = Cadence(period_seconds=2.0, flush_seconds=10.0, live_seconds=2.0)
 

@@ -18,7 +18,7 @@ from wattledger_agent.config import (
     SourcesConfig,
 )
 from wattledger_agent.inventory import Inventory, Roots, close_all, find_sources, open_source, replay_source, without_name
-from wattledger_agent.readings import ChannelSpec, Component
+from wattledger_agent.readings import ChannelSpec, Component, Method
 
 CPUINFO = "".join(
     f"processor\t: {number}\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Xeon(R) Platinum 8480+\n"
@@ -56,7 +56,7 @@ def test_without_a_sensor_the_host_is_estimated(bare: Roots) -> None:
     inventory = find_sources(SourcesConfig(), bare)
 
     assert names(inventory) == ["cpu", "estimate"]
-    assert inventory.is_modelled
+    assert {spec.method for spec in inventory.specs} == {Method.MODEL}
     assert [missing.source for missing in inventory.missing] == ["rapl", "nvidia"]
     assert all(missing.reason and missing.remedy for missing in inventory.missing)
     close_all(inventory)
@@ -67,7 +67,7 @@ def test_measured_cpus_are_not_estimated_as_well(metered: Roots) -> None:
     inventory = find_sources(SourcesConfig(nvidia=NvidiaConfig(enabled=False), cpu=CpuConfig(enabled=False)), metered)
 
     assert names(inventory) == ["rapl"]
-    assert not inventory.is_modelled
+    assert Method.MODEL not in {spec.method for spec in inventory.specs}
     close_all(inventory)
 
 
