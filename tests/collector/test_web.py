@@ -38,6 +38,7 @@ from wattledger_collector.records import (
     HostGapRow,
     Quality,
     RollupRow,
+    StoreError,
 )
 from wattledger_collector.web import figures
 from wattledger_collector.web.api import ENDPOINTS
@@ -304,6 +305,26 @@ def test_a_bad_question_is_answered_with_the_remedy(site: Site, path: str, statu
     response = get(site, path)
     assert response.status_code == status
     assert message in response.json()["error"]
+
+
+class LockedStore(FakeStore):
+    """A store that can't be read."""
+
+    def rollups(self, from_seconds: int, to_seconds: int, site: str | None = None) -> Iterator[RollupRow]:
+        """No rows."""
+        raise StoreError("the database is locked: end the other program")
+
+
+def test_a_database_that_cannot_be_read_is_answered_with_the_remedy() -> None:
+    """As any other trouble: JSON, one sentence, and a status that says try again."""
+    view = FleetView(collector=COLLECTOR, interval_seconds=900)
+    load(view, FakeStore(), T)
+    app = make_app(view, store=LockedStore(), clock=Clock())
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://collector.example:9790")
+
+    response = asyncio.run(client.get("/api/v1/energy"))
+
+    assert (response.status_code, response.json()) == (503, {"error": "the database is locked: end the other program"})
 
 
 def test_health_and_readiness(site: Site) -> None:

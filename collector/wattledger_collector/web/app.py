@@ -25,7 +25,7 @@ from starlette.routing import Route
 from wattledger_collector.exposition import Exposition, Shard, negotiate
 from wattledger_collector.factors import FactorCatalog
 from wattledger_collector.fleet import FleetView
-from wattledger_collector.records import Store
+from wattledger_collector.records import Store, StoreError
 from wattledger_collector.web.api import ENDPOINTS, Api, BadRequestError, Endpoint, NotFoundError, Question
 
 # Below this an answer fits one packet anyway.
@@ -127,6 +127,8 @@ def _answer(endpoint: Endpoint, api: Api, clock: Callable[[], float]) -> Callabl
             return _problem(400, str(error))
         except NotFoundError as error:
             return _problem(404, str(error))
+        except StoreError as error:
+            return _problem(503, str(error))
         return _response(request, _encode(tree), "application/json")
 
     return handle
