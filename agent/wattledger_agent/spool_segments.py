@@ -140,7 +140,10 @@ class Segments:
         """The newest valid copy of a catalog; None if there is none. Raises OSError."""
         for segment in reversed(self.all):
             if catalog_hash in segment.catalogs:
-                opened = self._active if self._active is not None and self.is_active(segment) else self._reading(segment)
+                try:
+                    opened = self._active if self._active is not None and self.is_active(segment) else self._reading(segment)
+                except FileNotFoundError:
+                    continue  # Someone took it away; every segment has the catalogs of its own records.
                 for entry in self._scan(opened.handle).entries:
                     if entry.type == fmt.RecordType.CATALOG and entry.catalog_hash == catalog_hash:
                         contents = self.read(segment, entry)

@@ -395,6 +395,21 @@ def test_what_waits_is_told_even_where_the_disk_fails() -> None:
     assert spool.unacknowledged_bytes > exact[1]
 
 
+def test_a_segment_that_someone_took_away_costs_itself_alone() -> None:
+    """What the others hold is found, and so are their catalogs."""
+    disk = FakeDisk()
+    spool = open_spool(disk)
+    for number in range(1, 101):
+        spool.append(cut(number, catalog_hash=77 if number <= 40 else 78))
+    spool.find(1)
+    disk.remove(FOLDER / "000000000002.segment")  # The newest that has catalog 77.
+    taken = spool.find(22)
+    assert taken is not None
+    assert taken.last_sequence == 43
+    assert spool.catalog(77) == b"catalog 77"
+    assert spool.catalog(78) == b"catalog 78"
+
+
 def test_the_quota_takes_acknowledged_records_first() -> None:
     """While there are any, nothing is thinned or dropped, and the spool stays within its quota."""
     spool = open_spool(FakeDisk(), quota=RESERVE_BYTES + 40_000, segment=4096)
