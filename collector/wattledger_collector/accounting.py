@@ -16,6 +16,7 @@ from fractions import Fraction
 from wattledger_collector.factors import BEGINNING_SECONDS, Factor, FactorCatalog, FactorKind, UnknownZoneError
 from wattledger_collector.records import (
     MICROJOULES_PER_KWH,
+    NANOSECONDS_PER_SECOND,
     SITE_UNASSIGNED,
     Component,
     GapReason,
@@ -26,7 +27,6 @@ from wattledger_collector.records import (
 )
 
 PUE_MIN = Decimal(1)
-NANOSECONDS_PER_SECOND = 1_000_000_000
 
 
 class UnlikeEmissionsError(TypeError):
