@@ -33,6 +33,7 @@ SOUND_SECONDS = 30.0
 # A collector's word on delays is followed within these.
 RETRY_SECONDS_MIN = 1.0
 RETRY_SECONDS_MAX = 3600.0
+DRAIN_SECONDS_MIN = 1.0  # A collector that drains each stream at once would be called again and again without a pause.
 DRAIN_SECONDS_MAX = 600.0
 
 # Rewinds in a row without one batch accepted: more is a misunderstanding that a new stream and its delay may end.
@@ -218,7 +219,8 @@ class AgentSession:
         if kind == "settings":
             self._set(message.settings)
         elif kind == "drain":
-            self._drain(min(message.drain.reconnect_delay_milliseconds_max / 1000, DRAIN_SECONDS_MAX))
+            asked = message.drain.reconnect_delay_milliseconds_max / 1000
+            self._drain(min(max(asked, DRAIN_SECONDS_MIN), DRAIN_SECONDS_MAX))
         elif kind == "refusal":
             self._refused(message.refusal)
         return []

@@ -245,6 +245,14 @@ def test_a_fork_that_went_on_past_the_committed_sequence_is_found_by_its_checksu
         assert not session.wants_new_epoch
 
 
+def test_a_drain_without_a_delay_is_no_invitation_to_call_at_once() -> None:
+    """A collector that drains every stream as it comes would else be met by a storm."""
+    session, _ = greeted(spool_of(0), 0)
+    session.received(pb.CollectorMessage(drain=pb.Drain()), 5.0)
+    session.disconnected(5.0)
+    assert session.deadline() == 5.5
+
+
 def test_what_was_sent_may_be_committed_without_an_ack() -> None:
     """An Ack lost with its stream is made up for by the next Welcome."""
     spool = spool_of(3)
