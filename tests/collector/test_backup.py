@@ -127,7 +127,10 @@ def test_a_restore_over_a_damaged_database_works(store: SqliteStore, tmp_path: P
     backup(store.path, tmp_path / "backup.db")
     ruin = tmp_path / "ruin.db"
     ruin.write_bytes(b"no database at all" * 1000)
+    log = tmp_path / "ruin.db-wal"
+    log.write_bytes(b"what belonged to it")
     assert restore(tmp_path / "backup.db", ruin, force=True) == 1
+    assert not log.exists()
     again = open_store(ruin, create=False)
     assert again.load_cursor("a", EPOCH) == booked().cursor_after
     again.close()

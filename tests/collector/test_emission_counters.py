@@ -74,6 +74,20 @@ def test_energy_counts_the_same_at_once_and_after_a_restart() -> None:
     assert len(store.basis_rows) == 6
 
 
+def test_late_energy_of_the_new_year_has_the_new_years_factor() -> None:
+    """Intervals on both sides of the turn lie side by side, and each keeps its own factor, after a restart too."""
+    factors = catalog((2023, "100", "2024-01-01"), (2024, "40", "2025-01-01"))
+    store = FakeStore(
+        site_rows=[SiteRow("hall", 0, "XX", "1", False, 0)], rollup_rows=[rollup(START - 900, 1), rollup(START, 1)]
+    )
+    made = counters(store, factors)
+    made.add([rollup(START, 1), rollup(START - 900, 1)])
+    store.rollup_rows += [rollup(START, 1), rollup(START - 900, 1)]
+
+    assert total(made) == 2 * 100 + 2 * 40
+    assert counters(store, factors).grams() == made.grams()
+
+
 def test_energy_without_a_factor_is_uncovered_and_recordings_never_count() -> None:
     """No factor adds to uncovered energy; a recorded row adds nothing at all."""
     store = FakeStore(site_rows=[SiteRow("hall", 0, None, "1", False, 0)], rollup_rows=[rollup(START, 2)])

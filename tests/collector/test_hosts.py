@@ -108,6 +108,11 @@ def test_a_host_is_replaced(store: SqliteStore) -> None:
         host_replace(store, "a", "b", now_utc_nanoseconds=NOW)
 
 
+def test_the_successor_of_a_host_without_a_name_is_called_by_its_id(store: SqliteStore) -> None:
+    """A place in the hall keeps what people call it."""
+    assert host_replace(store, "a", "b", now_utc_nanoseconds=NOW).name == "a"
+
+
 def test_what_cannot_be_done_says_why(store: SqliteStore) -> None:
     """One sentence, and nothing is changed."""
     with pytest.raises(HostError, match=r"no host 'c': `host list` shows all"):

@@ -530,6 +530,20 @@ def test_what_another_epoch_booked_is_left_to_it() -> None:
     assert ledger.cursor.points[1].booked_microjoules == 6
 
 
+def test_what_lies_between_two_overlaps_is_no_gap() -> None:
+    """Each overlap has its own span and bounds."""
+    ledger = Book(info(1))
+    ledger.host = msgspec.structs.replace(ledger.host, spans=(other_span(12, 15), other_span(32, 35)))
+
+    booking = ledger.send(1, [10, 20, 30, 40], column(1, [1, 3, 6, 10]))
+
+    assert [each.energy_microjoules for each in booking.energy] == [4]
+    assert booking.gaps == (
+        GapRow(1, UTC + 10 * SECOND, UTC + 20 * SECOND, GapReason.OVERLAP, 0, 2),
+        GapRow(1, UTC + 30 * SECOND, UTC + 40 * SECOND, GapReason.OVERLAP, 0, 4),
+    )
+
+
 def test_epochs_that_follow_each_other_do_not_overlap() -> None:
     """A span that ends where the next begins takes nothing from it, and another boot's takes nothing at all."""
     ledger = Book(info(opening_boottime=10 * SECOND))

@@ -1,6 +1,7 @@
 """Reports: figures worked out by hand, bounds and coverage, times and intervals, and the three ways to show them."""
 
 import csv
+import dataclasses
 import io
 import json
 from datetime import date
@@ -26,6 +27,7 @@ from wattledger_collector.records import (
     HostGapRow,
     HostState,
     Quality,
+    Role,
     RollupRow,
     SiteRow,
 )
@@ -220,6 +222,30 @@ def test_a_host_that_fell_silent_lowers_the_coverage() -> None:
     out = io.StringIO()
     write_table(report, Console(file=out, width=150))
     assert "nothing since 2024-01-01T21:30:00+00:00: 5.000 h of channel time are missing.\n" in out.getvalue()
+
+
+def test_a_host_that_was_silent_before_the_period_is_missing_in_all_of_it() -> None:
+    """And not for longer: what lies before the period is another report's."""
+    store = ledger()
+    store.assignment_rows = [AssignmentRow("a", 0, "dark", 0)]
+    store.host_rows.append(make_host("a"))
+    points = {1: ChannelPoint(bytes(16), 0, (OLD_YEAR - 9_000) * NANOSECONDS_PER_SECOND, 1, 0, 0, 0, 1)}
+    store.cursor_rows.append(msgspec.structs.replace(make_cursor("a"), points=points))
+    store.channel_rows["a", EPOCH] = {1: channel_info(1)}
+
+    (silent,) = report_of(store).sites[0].silent
+
+    assert (silent.since_seconds, silent.missing_nanoseconds) == (OLD_YEAR, (END - OLD_YEAR) * NANOSECONDS_PER_SECOND)
+
+
+def test_gaps_of_what_is_shown_and_not_booked_are_not_listed() -> None:
+    """They leave nothing open in the sums."""
+    store = ledger()
+    (row,) = store.gap_rows
+    shown = dataclasses.replace(channel_info(), role=Role.SHOWN)
+    store.gap_rows.append(dataclasses.replace(row, channel=shown))
+
+    assert report_of(store).sites[1].gap_rows == (row,)
 
 
 def test_a_report_says_why_it_is_provisional() -> None:

@@ -257,6 +257,9 @@ def test_energy_of_a_span_comes_from_the_store(site: Site) -> None:
     assert energy["live"]["energy_microjoules"] == str(MICROJOULES_PER_KWH)
     assert [row["site"] for row in energy["sites"]] == ["hall"]
     assert tree(site, "/api/v1/energy?from=2026-06-02&to=2026-06-03")["live"]["energy_microjoules"] == "0"
+    # An interval that began before the span is not in it, and the answer says from where on it counts.
+    later = tree(site, f"/api/v1/energy?from={T - 599}&to={NOON}")
+    assert (later["live"]["energy_microjoules"], later["from"]) == ("0", "2026-06-01T13:45:00+02:00")
 
 
 def test_gaps_of_a_span_have_bounds(site: Site) -> None:
