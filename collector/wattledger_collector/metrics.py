@@ -188,8 +188,8 @@ FAMILIES: tuple[Family, ...] = (
         "wattledger_agents",
         "gauge",
         ("site", "state"),
-        "Hosts by state: reporting, silent, drained, retired, conflict, recorded; each by the collector that serves it. A sum "
-        "counts all hosts ever seen.",
+        "Hosts by state: reporting, silent, drained, retired, conflict, recorded; each by the collector that serves it. A "
+        "sum counts all hosts ever seen.",
     ),
     Family(
         "wattledger_hosts_withheld",
