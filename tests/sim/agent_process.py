@@ -10,7 +10,7 @@ from tests.sim.hardware import SECOND, Machine
 from tests.sim.network import Pipe
 from tests.sim.oracle import Oracle
 
-from wattledger_agent.meter import Meter
+from wattledger_agent.meter import Cut, Meter
 from wattledger_agent.session import AgentSession, Identity
 from wattledger_agent.spool import Spool, SpoolError
 from wattledger_protos.v1 import telemetry_pb2 as pb
@@ -75,31 +75,36 @@ class AgentProcess:
         self.stream: Stream | None = None
         self.oracle = self._recall()
         self.meter = self._make_meter(self.spool.last_state)
+        self.unspooled: tuple[Cut, Oracle] | None = None
         self.lost_records = 0
 
     def sample(self) -> None:
         """Read all sensors once."""
         readings, truth = self.machine.read()
-        generations = {part.spec.key: part.generation for part in self.machine.parts}
         now = self.machine.instant()
         self.meter.observe(readings, now)
-        self.oracle.observe(truth, generations, now)
+        self.oracle.observe(truth, now)
 
     def flush(self, now_seconds: float) -> None:
-        """Spool what was metered, and let the session send it."""
+        """Spool what was metered, and let the session send it. A record that can't be written is tried again first."""
+        while (pending := self.unspooled or self._cut()) is not None:
+            self.unspooled = pending
+            cut, oracle = pending
+            # Kept before the write: a crash within it may leave the record whole.
+            self.account.keep(self.spool.epoch, self.spool.next_sequence, cut.payload, oracle)
+            try:
+                self.spool.append(cut)
+            except SpoolError:
+                self.lost_records += 1
+                return
+            self.unspooled = None
+            stored = self.spool.stored_bytes
+            assert stored <= QUOTA_BYTES, f"the spool holds {stored} bytes, its quota is {QUOTA_BYTES}"
+            self._send(self.session.appended(now_seconds))
+
+    def _cut(self) -> tuple[Cut, Oracle] | None:
         cut = self.meter.cut(self.machine.instant())
-        if cut is None:
-            return
-        # Kept before the write: a crash within it may leave the record whole.
-        self.account.keep(self.spool.epoch, self.spool.next_sequence, cut.payload, self.oracle)
-        try:
-            self.spool.append(cut)
-        except SpoolError:
-            self.lost_records += 1  # Its energy is in the next record that can be written.
-            return
-        stored = self.spool.stored_bytes
-        assert stored <= QUOTA_BYTES, f"the spool holds {stored} bytes, its quota is {QUOTA_BYTES}"
-        self._send(self.session.appended(now_seconds))
+        return (cut, self.oracle.copy()) if cut is not None else None
 
     def step(self, now_seconds: float) -> None:
         """Receive what has arrived, and do what the session wants."""
@@ -117,6 +122,7 @@ class AgentProcess:
             self.spool.renew(self.machine.instant())
             self.oracle = Oracle(self.machine.specs)
             self.meter = self._make_meter(None)
+            self.unspooled = None
 
     def connect(self, stream: Stream, now_seconds: float) -> None:
         """A stream is open."""

@@ -25,6 +25,16 @@ CPU_RANGE_MICROJOULES = 24_000_000_000
 POWER_BOUND_WATTS = 200.0
 
 
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is true of a sensor at a read: its energy since the world began, its register, and how often it started anew."""
+
+    energy_microjoules: int
+    raw_microjoules: int
+    generation: int
+    resets: int
+
+
 @dataclass(slots=True)
 class Part:
     """One sensor. energy_microjoules: what it has counted since the world began. base: where its counter started anew."""
@@ -35,6 +45,7 @@ class Part:
     remainder: int = 0
     base_microjoules: int = 0
     generation: int = 0
+    resets: int = 0
     until_nanoseconds: int = 0
 
     def advance(self, to_nanoseconds: int, *, powered: bool) -> None:
@@ -131,11 +142,12 @@ class Machine:
         for part in self.parts:
             part.start_anew()
 
-    def reload_driver(self) -> None:
-        """The GPU's counter starts anew; the driver's generation tells it."""
+    def reload_driver(self, *, silently: bool) -> None:
+        """The GPU's counter starts anew; the driver's generation tells it, or its fall alone."""
         part = self.parts[2]
         part.start_anew()
-        part.generation += 1
+        part.resets += 1
+        part.generation += not silently
 
     def instant(self) -> Instant:
         """The host's clocks now."""
@@ -147,16 +159,16 @@ class Machine:
             suspended_nanoseconds=self.suspended_nanoseconds,
         )
 
-    def read(self) -> tuple[list[Reading], dict[ChannelKey, int]]:
+    def read(self) -> tuple[list[Reading], dict[ChannelKey, Truth]]:
         """One reading of every sensor, and the truth of those that worked."""
         readings: list[Reading] = []
-        truth: dict[ChannelKey, int] = {}
+        truth: dict[ChannelKey, Truth] = {}
         for part in self.parts:
             if self.rng.random() < self.read_failure_ratio:
                 readings.append(TryAgain(part.spec.key, "simulated failure"))
                 continue
             readings.append(CounterReading(part.spec.key, part.raw(), part.generation))
-            truth[part.spec.key] = part.energy_microjoules
+            truth[part.spec.key] = Truth(part.energy_microjoules, part.raw(), part.generation, part.resets)
         return readings, truth
 
     def _change_load(self) -> None:

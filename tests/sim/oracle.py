@@ -6,6 +6,8 @@ batches, spools, cursors or intervals.
 
 from dataclasses import dataclass, field, replace
 
+from tests.sim.hardware import Truth
+
 from wattledger_agent.counters import Instant
 from wattledger_agent.readings import ChannelKey, ChannelSpec, Role
 
@@ -19,9 +21,8 @@ class Account:
     counted_microjoules: int = 0
     missed_microjoules: int = 0
     gaps: int = 0
-    truth_microjoules: int = 0
+    truth: Truth = field(default_factory=lambda: Truth(0, 0, 0, 0))
     at: Instant | None = None
-    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,29 +48,31 @@ class Oracle:
         """A snapshot; accounts are immutable."""
         return replace(self, accounts=dict(self.accounts))
 
-    def observe(self, truth: dict[ChannelKey, int], generations: dict[ChannelKey, int], now: Instant) -> None:
-        """One sample: the true energy of each sensor that could be read."""
+    def observe(self, truth: dict[ChannelKey, Truth], now: Instant) -> None:
+        """One sample: the truth of each sensor that could be read."""
         if self.last_boottime[0] == now.boot_id and now.boottime_nanoseconds <= self.last_boottime[1]:
             return
         self.last_boottime = (now.boot_id, now.boottime_nanoseconds)
         for spec in self.specs:
             if spec.key in truth:
-                self._account(spec, truth[spec.key], generations[spec.key], now)
+                self._account(spec, truth[spec.key], now)
         meter = next((spec for spec in self.specs if spec.role is Role.METER), None)
         if meter is not None and len(truth) == len(self.specs):
             self._joint(meter)
 
-    def _account(self, spec: ChannelSpec, truth: int, generation: int, now: Instant) -> None:
+    def _account(self, spec: ChannelSpec, truth: Truth, now: Instant) -> None:
         before = self.accounts.get(spec.key)
         if before is None or before.at is None:
-            self.accounts[spec.key] = Account(truth_microjoules=truth, at=now, generation=generation)
+            self.accounts[spec.key] = Account(truth=truth, at=now)
             return
-        delta = truth - before.truth_microjoules
-        if _is_ambiguous(spec, before, generation, now):
+        delta = truth.energy_microjoules - before.truth.energy_microjoules
+        if _is_ambiguous(spec, before, truth, now):
             after = replace(before, missed_microjoules=before.missed_microjoules + delta, gaps=before.gaps + 1)
         else:
-            after = replace(before, counted_microjoules=before.counted_microjoules + delta)
-        self.accounts[spec.key] = replace(after, truth_microjoules=truth, at=now, generation=generation)
+            # A register that started anew unseen and has passed its old value: nobody can tell, its word is all there is.
+            told = delta if before.truth.resets == truth.resets else truth.raw_microjoules - before.truth.raw_microjoules
+            after = replace(before, counted_microjoules=before.counted_microjoules + told)
+        self.accounts[spec.key] = replace(after, truth=truth, at=now)
 
     def _joint(self, meter: ChannelSpec) -> None:
         account = self.accounts[meter.key]
@@ -90,10 +93,12 @@ class Oracle:
         return found
 
 
-def _is_ambiguous(spec: ChannelSpec, before: Account, generation: int, now: Instant) -> bool:
+def _is_ambiguous(spec: ChannelSpec, before: Account, truth: Truth, now: Instant) -> bool:
     at = before.at
     assert at is not None
-    if at.boot_id != now.boot_id or generation != before.generation:
+    if at.boot_id != now.boot_id or truth.generation != before.truth.generation:
+        return True
+    if before.truth.resets != truth.resets and truth.raw_microjoules < before.truth.raw_microjoules:
         return True
     if abs(now.suspended_nanoseconds - at.suspended_nanoseconds) > SECOND:
         return True

@@ -68,6 +68,14 @@ class World:
         self.hosts = [self._make_host(index) for index in range(self.rng.choice((1, 2, 3)))]
         self._start_collector()
 
+    def _copy_now_and_then(self) -> None:
+        """Old copies of disks and of the database, for the faults that put them back."""
+        for host in self.hosts:
+            if self.rng.random() < 0.02:
+                host.snapshot = host.disk.snapshot()
+        if self.rng.random() < 0.01:
+            backup(self.database, self.folder / "backup.sqlite")
+
     # Time.
 
     def run(self) -> None:
@@ -76,6 +84,7 @@ class World:
         faults = self._choose_faults()
         while self.now < end:
             self.step(self.rng.randrange(SECOND // 2, 2 * SECOND))
+            self._copy_now_and_then()
             if self.rng.random() < 0.06:
                 self._strike(self.rng.choice(faults))
         self._heal()
@@ -289,8 +298,7 @@ class World:
 
     def _roll_spool_back(self, host: SimulatedHost) -> None:
         """The disk is copied back from an older copy, as from a virtual machine's snapshot."""
-        if host.snapshot is None or self.rng.random() < 0.4:
-            host.snapshot = host.disk.snapshot()
+        if host.snapshot is None:
             return
         self.faults["spool rolled back to an older copy"] += 1
         self._lose_power(host, 0)
@@ -331,10 +339,12 @@ class World:
         self.now = host.machine.now
         for other in self.hosts:
             other.machine.advance(self.now)
+        self.doubled_since.clear()  # Time went on in one step, in which no collector could look at the store.
 
     def _reload_driver(self, host: SimulatedHost) -> None:
-        self.faults["counter reset by a driver reload"] += 1
-        host.machine.reload_driver()
+        silently = self.rng.random() < 0.5 and host.agent is not None
+        self.faults["counter reset " + ("silently" if silently else "by a driver reload")] += 1
+        host.machine.reload_driver(silently=silently)
 
     def _crash_collector(self, host: SimulatedHost) -> None:
         self.faults["collector killed"] += 1
@@ -346,8 +356,7 @@ class World:
     def _restore_store(self, host: SimulatedHost) -> None:
         """The database is replaced by an older copy of itself, while no collector runs."""
         copy = self.folder / "backup.sqlite"
-        if not copy.exists() or self.rng.random() < 0.4:
-            backup(self.database, copy)
+        if not copy.exists():
             return
         self.faults["store restored from an older copy"] += 1
         for collector in list(self.collectors):
@@ -362,7 +371,10 @@ class World:
             self.faults["second collector on one store"] += 1
             self._start_collector()
         if host.agent is not None and host.agent.stream is not None:
-            # The agent's side breaks at once, what it had sent arrives late at the collector that it left.
+            # The agent's side breaks at once, what it had just sent arrives late at the collector that it left.
+            host.next_flush = self.now
+            self._step_host(host)
+        if host.agent is not None and host.agent.stream is not None:
             self.faults["zombie stream"] += 1
             host.agent.stream.down.break_off()
             host.agent.stream.down.waiting.clear()
