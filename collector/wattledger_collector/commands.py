@@ -227,7 +227,10 @@ def _host_list(arguments: argparse.Namespace) -> int:
         for cursor in store.cursors():
             points = [point.utc_nanoseconds for point in cursor.points.values()]
             latest[cursor.host] = max([latest.get(cursor.host, 0), *points])
-        rows = [_host_tree(host, plan.site_of(host.host, now), latest.get(host.host, 0)) for host in store.hosts()]
+        rows = [
+            _host_tree(host, plan.site_of(host.host, now), latest.get(host.host, 0), hosts.host_events(store, host.host))
+            for host in store.hosts()
+        ]
     if arguments.json:
         _print_json(rows)
         return 0
@@ -242,17 +245,23 @@ def _host_list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _host_tree(host: Host, site: str, booked_until_nanoseconds: int) -> dict[str, object]:
-    until = datetime.fromtimestamp(booked_until_nanoseconds // NANOSECONDS_PER_SECOND, UTC).isoformat()
+def _host_tree(host: Host, site: str, booked_until_nanoseconds: int, events: Sequence[hosts.HostEvent]) -> dict[str, object]:
     return {
         "host": host.host,
-        "name": host.name or host.labels.get("hostname", ""),
+        "name": host.shown_name,
         "site": site,
         "state": host.state,
-        "booked_until": until if booked_until_nanoseconds else None,
+        "booked_until": _iso(booked_until_nanoseconds) if booked_until_nanoseconds else None,
         "conflict": host.conflict or None,
         "labels": host.labels,
+        "history": [
+            {"at": _iso(event.at_utc_nanoseconds), "event": event.event, "detail": event.detail} for event in events
+        ],
     }
+
+
+def _iso(utc_nanoseconds: int) -> str:
+    return datetime.fromtimestamp(utc_nanoseconds // NANOSECONDS_PER_SECOND, UTC).isoformat()
 
 
 def _host_change(arguments: argparse.Namespace) -> int:

@@ -189,7 +189,7 @@ class Exposition:
         if entry.state is HostState.RETIRED or not self._view.is_shown(entry, now_seconds):
             return
         text = self._text(entry)
-        lines["wattledger_host_info"].append(text.label_info(entry.record.state, entry.labels.get("hostname", "")))
+        lines["wattledger_host_info"].append(text.label_info(entry.record.state, entry.record.shown_name))
         if entry.last_sample_utc_nanoseconds:
             family = "wattledger_host_last_sample_timestamp_seconds"
             lines[family].append(f"{text.singles[family]}{entry.last_sample_utc_nanoseconds / NANOSECONDS_PER_SECOND}")

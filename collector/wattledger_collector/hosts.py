@@ -33,11 +33,6 @@ class HostEvent:
     detail: str
 
 
-def host_list(store: SqliteStore) -> list[Host]:
-    """All hosts, by id, retired ones included."""
-    return list(store.hosts())
-
-
 def host_events(store: SqliteStore, host: str) -> list[HostEvent]:
     """What was done with a host, oldest first."""
     table = schema.host_events.c

@@ -175,6 +175,11 @@ class Host(msgspec.Struct, array_like=True, frozen=True):
     conflict: str
     name: str = ""
 
+    @property
+    def shown_name(self) -> str:
+        """What people call the host: the operator's name, else the machine's own; empty if it has neither."""
+        return self.name or self.labels.get("hostname", "")
+
 
 BOOTS_MAX = 16  # A host that boots daily keeps two weeks of offsets; older boots are only met in a longer backlog.
 SPANS_MAX = 64  # 16 boots by 4 epochs.

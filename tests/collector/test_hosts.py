@@ -12,7 +12,6 @@ from wattledger_collector.hosts import (
     host_activate,
     host_drain,
     host_events,
-    host_list,
     host_rename,
     host_replace,
     host_retire,
@@ -62,7 +61,7 @@ def test_a_host_is_retired_drained_and_taken_back(store: SqliteStore) -> None:
         ("retire", 1),
         ("activate", 3),
     ]
-    assert [row.host for row in host_list(store)] == ["a", "b"]
+    assert [row.host for row in store.hosts()] == ["a", "b"]
 
 
 def test_a_change_that_changes_nothing_leaves_no_event(store: SqliteStore) -> None:

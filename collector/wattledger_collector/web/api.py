@@ -113,7 +113,7 @@ class Api:
         found = [
             entry
             for entry in self._view.hosts()
-            if (not wanted or wanted in entry.host.casefold() or wanted in host_figures.name_of(entry).casefold())
+            if (not wanted or wanted in entry.host.casefold() or wanted in entry.record.shown_name.casefold())
             and site in (None, entry.site)
         ]
         now = question.now_seconds

@@ -15,11 +15,6 @@ from wattledger_collector.web.figures import Tree, iso, power
 _UTILIZATION_KINDS = {1: "busy", 2: "memory", 3: "steal"}
 
 
-def name_of(entry: HostEntry) -> str:
-    """What people call a host: the name that an operator gave, else the machine's own; empty if it has neither."""
-    return entry.record.name or entry.labels.get("hostname", "")
-
-
 def host_row(view: FleetView, entry: HostEntry, now_seconds: float, zone: tzinfo) -> Tree:
     """One host in a list."""
     live = entry.fresh_live(now_seconds, view.staleness_seconds)
@@ -30,7 +25,7 @@ def host_row(view: FleetView, entry: HostEntry, now_seconds: float, zone: tzinfo
     methods: Mapping[Method, int] = _by_method(entry)
     return {
         "host": entry.host,
-        "name": name_of(entry),
+        "name": entry.record.shown_name,
         "hostname": entry.labels.get("hostname", ""),
         "labels": dict(entry.labels),
         "site": entry.site,
