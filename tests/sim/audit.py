@@ -67,7 +67,7 @@ def audit(world: World) -> Findings:
             channel.lower += gap.lower_microjoules
             channel.upper += gap.upper_microjoules or 0
             channel.unbounded += gap.upper_microjoules is None
-    if world.faults["spool rolled back to an older copy"]:
+    if world.faults["spool rolled back to an older copy"] and world.faults["store restored from an older copy"]:
         # Where spool and store both went back in time and the record between them is gone, the spool's account lies below
         # the ledger's. What the ledger has was counted too: it stays, and the difference is signed evidence.
         for host, epoch, number, amount in _fallen(world):

@@ -66,10 +66,12 @@ SPOILS = [
     Spoil("wraps: a fall of a counter that wraps", [(f"{AGENT}/counters.py", "delta %= wrap", "delta = max(delta, 0)")]),
     Spoil("wraps: too long to be told apart", [(f"{AGENT}/counters.py", "if possible >= wrap:", "if False:")]),
     Spoil(
-        "reset: a counter that falls and does not wrap",
-        [(f"{AGENT}/counters.py", "elif delta < 0:\n        return miss", "elif False:\n        return miss")],
+        "reset: a counter that falls, or whose driver was loaded anew",
+        [
+            (f"{AGENT}/counters.py", "elif delta < 0:\n        return miss", "elif False:\n        return miss"),
+            (f"{AGENT}/counters.py", "generation != state.generation", "False"),
+        ],
     ),
-    Spoil("reset: a driver that was loaded anew", [(f"{AGENT}/counters.py", "generation != state.generation", "False")]),
     Spoil(
         "remainder in splitting over intervals",
         [
