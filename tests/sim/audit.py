@@ -67,9 +67,11 @@ def audit(world: World) -> Findings:
             channel.lower += gap.lower_microjoules
             channel.upper += gap.upper_microjoules or 0
             channel.unbounded += gap.upper_microjoules is None
-    if world.faults["spool rolled back to an older copy"] and world.faults["store restored from an older copy"]:
-        # Where spool and store both went back in time and the record between them is gone, the spool's account lies below
-        # the ledger's. What the ledger has was counted too: it stays, and the difference is signed evidence.
+    gone = world.faults["store restored from an older copy"] + world.faults["disk full"]
+    if world.faults["spool rolled back to an older copy"] and gone:
+        # Where a spool went back in time, went on by itself and has lost the record that would tell (to a full disk, or
+        # because the store went back too), its account lies below the ledger's. What the ledger has was counted and stays;
+        # what it refuses is signed evidence, and a gap.
         for host, epoch, number, amount in _fallen(world):
             sums[host, epoch, number].fallen += amount
             findings.fallen += 1
