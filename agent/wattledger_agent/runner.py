@@ -132,7 +132,7 @@ def _meter(
     inventory: Inventory,
     stopping: threading.Event,
 ) -> None:
-    notifier = Notifier()
+    notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""))
     sampler = Sampler(
         inventory.opened,
         spool,
@@ -243,10 +243,12 @@ class LastInstant:
 
 
 class Notifier:
-    """Tells systemd that the agent is ready and alive (man sd_notify(3)); silent without it."""
+    """Tells systemd that the agent is ready and alive (man sd_notify(3)).
 
-    def __init__(self) -> None:
-        address = os.environ.get("NOTIFY_SOCKET", "")
+    address: what systemd put into NOTIFY_SOCKET; empty: silent.
+    """
+
+    def __init__(self, address: str) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._told = 0.0
 

@@ -5,6 +5,7 @@ not delay an acknowledgement.
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -193,24 +194,27 @@ async def run(service: Service, stopping: asyncio.Event, *, started: "asyncio.Fu
         addresses = await service.start()
         if started is not None:
             started.set_result(addresses)
-        _notify("READY=1")
+        supervisor = os.environ.get("NOTIFY_SOCKET", "")
+        notify("READY=1", supervisor)
         log.info("agents: %s, page and metrics: http://%s/", addresses.grpc, addresses.http)
         while not stopping.is_set():
-            _notify("WATCHDOG=1")
+            notify("WATCHDOG=1", supervisor)
             try:
                 await asyncio.wait_for(stopping.wait(), WATCHDOG_SECONDS)
             except TimeoutError:
                 continue
-        _notify("STOPPING=1")
+        notify("STOPPING=1", supervisor)
     finally:
         await service.stop()
 
 
-def _notify(state: str) -> None:
-    address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.sendto(state.encode(), address)
+def notify(state: str, address: str) -> None:
+    """Tell systemd a state; address: what it put into NOTIFY_SOCKET, empty without it."""
+    if not address:
+        return
+    # A supervisor that does not listen is no reason not to serve; if it is there, its watchdog decides.
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def _open(configuration: Configuration) -> SqliteStore:

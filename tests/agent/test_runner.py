@@ -175,13 +175,12 @@ def test_a_recording_that_is_not_there_is_named(tmp_path: Path) -> None:
         run_for(config_of(tmp_path, sources=replay, host="recorded"), 0.0)
 
 
-def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systemd_is_told(tmp_path: Path) -> None:
     """Ready once metering has begun, then a word at times, for its watchdog."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(5.0)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        notifier = Notifier()
+        notifier = Notifier(str(tmp_path / "notify"))
         notifier.ready()
         notifier.alive()
         notifier.alive()
@@ -191,21 +190,19 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             systemd.recv(64)
 
 
-def test_a_supervisor_that_does_not_listen_is_no_reason_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_supervisor_that_does_not_listen_is_no_reason_to_end(tmp_path: Path) -> None:
     """A container may name a socket that it does not show."""
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-    notifier = Notifier()
+    notifier = Notifier(str(tmp_path / "notify"))
     notifier.ready()
     notifier.alive()
 
 
-def test_only_a_leading_at_sign_means_an_abstract_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_leading_at_sign_means_an_abstract_socket(tmp_path: Path) -> None:
     """The folders of a template unit have one within their names."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "user@1000"))
         systemd.settimeout(5.0)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "user@1000"))
-        Notifier().ready()
+        Notifier(str(tmp_path / "user@1000")).ready()
         assert systemd.recv(64) == b"READY=1"
 
 

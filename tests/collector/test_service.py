@@ -1,6 +1,7 @@
 """A whole collector, started and stopped: what its configuration says of transport holds."""
 
 import asyncio
+import socket
 import ssl
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tests.certificates import Authority
 
 from wattledger_collector.config import Configuration, Http, Server, Site, StoreSettings, Tls
 from wattledger_collector.factor_files import load_catalog
-from wattledger_collector.service import Addresses, Service
+from wattledger_collector.service import Addresses, Service, notify
 
 
 def test_with_an_authority_http_asks_for_a_certificate(tmp_path: Path) -> None:
@@ -73,3 +74,14 @@ def test_of_two_services_on_one_store_one_shows_the_sites(tmp_path: Path) -> Non
                 await service.stop()
 
     asyncio.run(scene())
+
+
+def test_a_supervisor_is_told_and_one_that_does_not_listen_is_no_reason_to_end(tmp_path: Path) -> None:
+    """Only a leading @ means an abstract socket: the folders of a template unit have one within their names."""
+    notify("READY=1", "")
+    notify("READY=1", str(tmp_path / "nobody"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "user@1000"))
+        systemd.settimeout(5.0)
+        notify("READY=1", str(tmp_path / "user@1000"))
+        assert systemd.recv(64) == b"READY=1"
