@@ -11,13 +11,16 @@ from itertools import pairwise
 from wattledger_agent import wire
 from wattledger_agent.channels import Channel, pack, unpack
 from wattledger_agent.counters import ChannelState, GapDetail, Instant, advance, is_believable, skip_to, span_start
+from wattledger_agent.gauges import Gauges
 from wattledger_agent.readings import (
     NANOSECONDS_PER_SECOND,
     ChannelKey,
     ChannelSpec,
     CounterReading,
+    GaugeReading,
     Gone,
     PowerReading,
+    ProcessShares,
     Reading,
     Role,
     SpanReading,
@@ -74,6 +77,7 @@ class Meter:
             self._boot_id, self._boottime, channels = unpack(state, integral_gap_seconds_max)
         self._roster = Roster(channels, integral_gap_seconds_max)
         self._shares = Shares(self._gap_nanoseconds)
+        self._gauges = Gauges(self._gap_nanoseconds)
         self._last_row: Instant | None = None
         self._serial = 0
         self._times: list[int] = []
@@ -109,9 +113,11 @@ class Meter:
                 believed = self._shares.observe(reading, now.boottime_nanoseconds)
                 taken += believed
                 self.unbelieved_readings += not believed
+            elif isinstance(reading, GaugeReading):
+                self.unbelieved_readings += not self._gauges.observe(reading, now.boottime_nanoseconds)
             elif isinstance(reading, TryAgain):
                 self.failed_reads += 1
-            elif not isinstance(reading, Gone):
+            elif not isinstance(reading, Gone | ProcessShares):
                 taken += self._take(reading, now, bit)
         for channel in self._roster.open.values():
             if channel.is_fresh and channel.is_offered and channel.spec.role is not Role.RESIDUAL:
@@ -182,6 +188,10 @@ class Meter:
     def live_utilizations(self) -> list[pb.LiveUtilization]:
         """Return the last utilization of each device that was read lately."""
         return self._shares.live(self._boottime)
+
+    def live_gauges(self) -> list[pb.LiveGauge]:
+        """Return the last shown value of each device that was read lately."""
+        return self._gauges.live(self._boottime)
 
     def _take(self, reading: CounterReading | PowerReading | SpanReading, now: Instant, bit: int) -> bool:
         """Take one reading into the row; say whether the row has a value of its channel now."""

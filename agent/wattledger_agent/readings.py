@@ -4,7 +4,7 @@ No clock, no files, no sockets: only the types in which sources, meter and topol
 those of the kernel's powercap documentation (Documentation/power/powercap/powercap.rst) and of NVML.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -49,6 +49,22 @@ class UtilizationKind(IntEnum):
     BUSY = 1
     MEMORY = 2
     STEAL = 3
+    SM_ACTIVE = 4
+    TENSOR_ACTIVE = 5
+
+
+class Gauge(IntEnum):
+    """A value of a device that is shown and never booked; the unit is the last word. The numbers are those of the wire."""
+
+    TEMPERATURE_CELSIUS = 1
+    CLOCK_HERTZ = 2
+    MEMORY_CLOCK_HERTZ = 3
+    POWER_LIMIT_WATTS = 4
+    THROTTLE_REASONS_MASK = 5
+    AVERAGE_POWER_WATTS = 6
+    INSTANT_POWER_WATTS = 7
+    PROCESSES_COUNT = 8
+    READING_AGE_SECONDS = 9
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -70,7 +86,12 @@ class ChannelSpec:
     """What a source says of a channel when it first offers it.
 
     role: LEAF, METER or SHOWN; residuals are made by the topology.
-    parent: the channel that contains this one, if any; a LEAF whose parent is a METER is one of the meter's parts.
+    parent: the channel of the same source that contains this one, if any; a LEAF whose parent is a METER is one of the
+        meter's parts.
+    within: the device that contains this one, whichever source meters that: `module/0`, `node`; used where parent is None.
+        Empty: the node, which contains every device.
+    excludes: components that this METER is known not to see; parts of them are summed beside it.
+    cadence_seconds: how often a slow source (a management controller) has a new value; 0: at each sample.
     power_bound_watts: more than this is impossible for the part; > 0. Decides whether a wrap is ambiguous, and bounds gaps.
     counter_range_microjoules: the counter counts modulo this value; None if it never wraps (then a fall is a reset).
         Meaningful for Method.COUNTER only.
@@ -88,6 +109,9 @@ class ChannelSpec:
     uncertainty_lower_ratio: float = 0.0
     uncertainty_upper_ratio: float = 0.0
     model: str = ""
+    within: str = ""
+    excludes: frozenset[Component] = frozenset()
+    cadence_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +159,28 @@ class UtilizationReading:
 
 
 @dataclass(frozen=True, slots=True)
+class GaugeReading:
+    """A value of a device that is shown and never booked; finite, in the unit that the gauge's name ends with."""
+
+    device: str
+    gauge: Gauge
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessShares:
+    """Which processes used a GPU or accelerator since the read before, for the energy of workloads.
+
+    device: that of the leaf whose energy is divided. shares: by process id (of the root PID namespace), its part of the
+    device's work in [0, 1]; together at most 1; what is left over was idle. A process that holds an instance of the device
+    has at most that instance's part.
+    """
+
+    device: str
+    shares: Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True)
 class TryAgain:
     """The channel could not be read this time. `reason` says what, where, with which value, and what to do."""
 
@@ -150,7 +196,7 @@ class Gone:
     reason: str
 
 
-Reading = CounterReading | PowerReading | SpanReading | UtilizationReading | TryAgain | Gone
+Reading = CounterReading | PowerReading | SpanReading | UtilizationReading | GaugeReading | ProcessShares | TryAgain | Gone
 
 
 class SourceUnavailableError(Exception):

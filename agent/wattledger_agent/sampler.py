@@ -227,6 +227,7 @@ class Sampler:
             ),
             powers=self._meter.live(),
             utilizations=self._meter.live_utilizations(),
+            gauges=self._meter.live_gauges(),
             spool_bytes=self._spool.unacknowledged_bytes,
             spool_unacknowledged_records=self._spool.unacknowledged_records,
             spool_thinned_samples=self._spool.thinned_samples,

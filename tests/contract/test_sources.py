@@ -6,6 +6,7 @@ replay is not here: the sampler does not read it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ from wattledger_agent.readings import (
     ENERGY_MICROJOULES_LIMIT,
     ChannelSpec,
     CounterReading,
+    GaugeReading,
     Gone,
     Method,
     PowerReading,
+    ProcessShares,
     Role,
     Source,
     SourceUnavailableError,
@@ -129,6 +132,7 @@ def test_what_is_offered_makes_one_tree(case: Case, tmp_path: Path) -> None:
         assert spec.counter_range_microjoules is None or 0 < spec.counter_range_microjoules < ENERGY_MICROJOULES_LIMIT
         assert spec.uncertainty_lower_ratio >= 0
         assert spec.uncertainty_upper_ratio >= 0
+        assert 0 <= spec.cadence_seconds < float("inf")
     source.close()
 
 
@@ -145,7 +149,7 @@ def test_no_leaf_stands_in_a_leaf(case: Case, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_read_speaks_once_of_each_channel_and_of_no_other(case: Case, tmp_path: Path) -> None:
-    """Each channel that is not gone has one outcome a read, of its method's type, within its limits."""
+    """Each channel that is not gone has one outcome a read, of its method's type, within its limits; a slow one may wait."""
     source = case.make(tmp_path)
     specs = {spec.key: spec for spec in source.open()}
     open_keys = set(specs)
@@ -156,11 +160,18 @@ def test_a_read_speaks_once_of_each_channel_and_of_no_other(case: Case, tmp_path
                 assert 0.0 <= reading.ratio <= 1.0
                 assert reading.units >= 1
                 continue
+            if isinstance(reading, GaugeReading):
+                assert isfinite(reading.value)
+                continue
+            if isinstance(reading, ProcessShares):
+                assert all(share >= 0 for share in reading.shares.values())
+                assert sum(reading.shares.values()) <= 1.0 + 1e-9
+                continue
             assert reading.key in open_keys
             assert reading.key not in spoken
             spoken.add(reading.key)
             _check_value(reading, specs[reading.key])
-        assert spoken == open_keys
+        assert spoken | {key for key in open_keys if specs[key].cadence_seconds > 0} == open_keys
         open_keys -= {reading.key for reading in source.read(tick * SECOND + 1) if isinstance(reading, Gone)}
     source.close()
 

@@ -126,6 +126,64 @@ ROLE_SHOWN: Role.ValueType  # 4
 """Part of a leaf (a core domain within a package), or a quantity that another source meters: shown, never booked."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
+class _WorkloadKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WorkloadKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkloadKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WORKLOAD_KIND_UNSPECIFIED: _WorkloadKind.ValueType  # 0
+    WORKLOAD_KIND_IDLE: _WorkloadKind.ValueType  # 1
+    """Spent while nothing worked, as far as the idle policy leaves it to the node."""
+    WORKLOAD_KIND_UNATTRIBUTED: _WorkloadKind.ValueType  # 2
+    """Spent by work that no workload could be found for."""
+    WORKLOAD_KIND_OTHER: _WorkloadKind.ValueType  # 3
+    """Workloads beyond the largest, together."""
+    WORKLOAD_KIND_KUBERNETES_POD: _WorkloadKind.ValueType  # 4
+    WORKLOAD_KIND_SLURM_JOB: _WorkloadKind.ValueType  # 5
+    WORKLOAD_KIND_SYSTEMD_UNIT: _WorkloadKind.ValueType  # 6
+    WORKLOAD_KIND_CONTAINER: _WorkloadKind.ValueType  # 7
+    WORKLOAD_KIND_VIRTUAL_MACHINE: _WorkloadKind.ValueType  # 8
+
+class WorkloadKind(_WorkloadKind, metaclass=_WorkloadKindEnumTypeWrapper):
+    """What energy was spent on."""
+
+WORKLOAD_KIND_UNSPECIFIED: WorkloadKind.ValueType  # 0
+WORKLOAD_KIND_IDLE: WorkloadKind.ValueType  # 1
+"""Spent while nothing worked, as far as the idle policy leaves it to the node."""
+WORKLOAD_KIND_UNATTRIBUTED: WorkloadKind.ValueType  # 2
+"""Spent by work that no workload could be found for."""
+WORKLOAD_KIND_OTHER: WorkloadKind.ValueType  # 3
+"""Workloads beyond the largest, together."""
+WORKLOAD_KIND_KUBERNETES_POD: WorkloadKind.ValueType  # 4
+WORKLOAD_KIND_SLURM_JOB: WorkloadKind.ValueType  # 5
+WORKLOAD_KIND_SYSTEMD_UNIT: WorkloadKind.ValueType  # 6
+WORKLOAD_KIND_CONTAINER: WorkloadKind.ValueType  # 7
+WORKLOAD_KIND_VIRTUAL_MACHINE: WorkloadKind.ValueType  # 8
+Global___WorkloadKind: _TypeAlias = WorkloadKind  # noqa: Y015
+
+class _IdlePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IdlePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IdlePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IDLE_POLICY_UNSPECIFIED: _IdlePolicy.ValueType  # 0
+    IDLE_POLICY_NODE_ONLY: _IdlePolicy.ValueType  # 1
+    IDLE_POLICY_EQUAL: _IdlePolicy.ValueType  # 2
+    IDLE_POLICY_BY_USAGE: _IdlePolicy.ValueType  # 3
+    IDLE_POLICY_BY_RESERVATION: _IdlePolicy.ValueType  # 4
+
+class IdlePolicy(_IdlePolicy, metaclass=_IdlePolicyEnumTypeWrapper):
+    """To whom the energy of idling hardware is given."""
+
+IDLE_POLICY_UNSPECIFIED: IdlePolicy.ValueType  # 0
+IDLE_POLICY_NODE_ONLY: IdlePolicy.ValueType  # 1
+IDLE_POLICY_EQUAL: IdlePolicy.ValueType  # 2
+IDLE_POLICY_BY_USAGE: IdlePolicy.ValueType  # 3
+IDLE_POLICY_BY_RESERVATION: IdlePolicy.ValueType  # 4
+Global___IdlePolicy: _TypeAlias = IdlePolicy  # noqa: Y015
+
 class _UtilizationKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -139,6 +197,10 @@ class _UtilizationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Utili
     """Share of the device's memory in use."""
     UTILIZATION_KIND_STEAL: _UtilizationKind.ValueType  # 3
     """Share of time that a hypervisor gave to others."""
+    UTILIZATION_KIND_SM_ACTIVE: _UtilizationKind.ValueType  # 4
+    """Share of time in which a GPU's multiprocessors had work, mean over all of them."""
+    UTILIZATION_KIND_TENSOR_ACTIVE: _UtilizationKind.ValueType  # 5
+    """Share of time in which a GPU's tensor units worked."""
 
 class UtilizationKind(_UtilizationKind, metaclass=_UtilizationKindEnumTypeWrapper): ...
 
@@ -149,6 +211,10 @@ UTILIZATION_KIND_MEMORY: UtilizationKind.ValueType  # 2
 """Share of the device's memory in use."""
 UTILIZATION_KIND_STEAL: UtilizationKind.ValueType  # 3
 """Share of time that a hypervisor gave to others."""
+UTILIZATION_KIND_SM_ACTIVE: UtilizationKind.ValueType  # 4
+"""Share of time in which a GPU's multiprocessors had work, mean over all of them."""
+UTILIZATION_KIND_TENSOR_ACTIVE: UtilizationKind.ValueType  # 5
+"""Share of time in which a GPU's tensor units worked."""
 Global___UtilizationKind: _TypeAlias = UtilizationKind  # noqa: Y015
 
 class _GapReason:
@@ -191,6 +257,46 @@ GAP_REASON_MISSING_IN_RECORDING: GapReason.ValueType  # 6
 GAP_REASON_IMPLAUSIBLE: GapReason.ValueType  # 7
 """An impossible value was not believed."""
 Global___GapReason: _TypeAlias = GapReason  # noqa: Y015
+
+class _Gauge:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GaugeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Gauge.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GAUGE_UNSPECIFIED: _Gauge.ValueType  # 0
+    GAUGE_TEMPERATURE_CELSIUS: _Gauge.ValueType  # 1
+    GAUGE_CLOCK_HERTZ: _Gauge.ValueType  # 2
+    """Of a GPU's multiprocessors."""
+    GAUGE_MEMORY_CLOCK_HERTZ: _Gauge.ValueType  # 3
+    GAUGE_POWER_LIMIT_WATTS: _Gauge.ValueType  # 4
+    GAUGE_THROTTLE_REASONS_MASK: _Gauge.ValueType  # 5
+    """NVML's nvmlClocksEventReasons bits."""
+    GAUGE_AVERAGE_POWER_WATTS: _Gauge.ValueType  # 6
+    """What the device calls its average or instant power; kept apart."""
+    GAUGE_INSTANT_POWER_WATTS: _Gauge.ValueType  # 7
+    GAUGE_PROCESSES_COUNT: _Gauge.ValueType  # 8
+    GAUGE_READING_AGE_SECONDS: _Gauge.ValueType  # 9
+    """Age of a slow source's last value."""
+
+class Gauge(_Gauge, metaclass=_GaugeEnumTypeWrapper):
+    """A value of a device that is shown and never booked."""
+
+GAUGE_UNSPECIFIED: Gauge.ValueType  # 0
+GAUGE_TEMPERATURE_CELSIUS: Gauge.ValueType  # 1
+GAUGE_CLOCK_HERTZ: Gauge.ValueType  # 2
+"""Of a GPU's multiprocessors."""
+GAUGE_MEMORY_CLOCK_HERTZ: Gauge.ValueType  # 3
+GAUGE_POWER_LIMIT_WATTS: Gauge.ValueType  # 4
+GAUGE_THROTTLE_REASONS_MASK: Gauge.ValueType  # 5
+"""NVML's nvmlClocksEventReasons bits."""
+GAUGE_AVERAGE_POWER_WATTS: Gauge.ValueType  # 6
+"""What the device calls its average or instant power; kept apart."""
+GAUGE_INSTANT_POWER_WATTS: Gauge.ValueType  # 7
+GAUGE_PROCESSES_COUNT: Gauge.ValueType  # 8
+GAUGE_READING_AGE_SECONDS: Gauge.ValueType  # 9
+"""Age of a slow source's last value."""
+Global___Gauge: _TypeAlias = Gauge  # noqa: Y015
 
 class _Durability:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -482,6 +588,7 @@ class Channel(_message.Message):
     UNCERTAINTY_LOWER_RATIO_FIELD_NUMBER: _builtins.int
     UNCERTAINTY_UPPER_RATIO_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
     channel: _builtins.int
     """1 and up; never re-used within an epoch."""
     device: _builtins.str
@@ -508,6 +615,10 @@ class Channel(_message.Message):
     def opening(self) -> Global___Opening:
         """The channel's value is 0 here."""
 
+    @_builtins.property
+    def end(self) -> Global___ChannelEnd:
+        """The channel's last sums, given once it is closed, so that a lost record with its last values loses no energy."""
+
     def __init__(
         self,
         *,
@@ -525,14 +636,53 @@ class Channel(_message.Message):
         uncertainty_lower_ratio: _builtins.float = ...,
         uncertainty_upper_ratio: _builtins.float = ...,
         model: _builtins.str = ...,
+        end: Global___ChannelEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["opening", b"opening"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "opening", b"opening"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "closed", b"closed", "component", b"component", "device", b"device", "domain", b"domain", "method", b"method", "model", b"model", "opening", b"opening", "parent_channel", b"parent_channel", "power_bound_milliwatts", b"power_bound_milliwatts", "role", b"role", "source", b"source", "uncertainty_lower_ratio", b"uncertainty_lower_ratio", "uncertainty_upper_ratio", b"uncertainty_upper_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "closed", b"closed", "component", b"component", "device", b"device", "domain", b"domain", "end", b"end", "method", b"method", "model", b"model", "opening", b"opening", "parent_channel", b"parent_channel", "power_bound_milliwatts", b"power_bound_milliwatts", "role", b"role", "source", b"source", "uncertainty_lower_ratio", b"uncertainty_lower_ratio", "uncertainty_upper_ratio", b"uncertainty_upper_ratio"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Channel: _TypeAlias = Channel  # noqa: Y015
+
+@_typing.final
+class ChannelEnd(_message.Message):
+    """Where a closed channel ended: its cumulative sums, as in Column, and when."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOT_ID_FIELD_NUMBER: _builtins.int
+    CLOCK_FIELD_NUMBER: _builtins.int
+    ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
+    GAP_LOWER_MICROJOULES_FIELD_NUMBER: _builtins.int
+    GAP_UPPER_MICROJOULES_FIELD_NUMBER: _builtins.int
+    GAP_UNBOUNDED_COUNT_FIELD_NUMBER: _builtins.int
+    boot_id: _builtins.bytes
+    """16 bytes."""
+    energy_microjoules: _builtins.int
+    gap_lower_microjoules: _builtins.int
+    gap_upper_microjoules: _builtins.int
+    gap_unbounded_count: _builtins.int
+    @_builtins.property
+    def clock(self) -> Global___ClockPair: ...
+    def __init__(
+        self,
+        *,
+        boot_id: _builtins.bytes = ...,
+        clock: Global___ClockPair | None = ...,
+        energy_microjoules: _builtins.int = ...,
+        gap_lower_microjoules: _builtins.int = ...,
+        gap_upper_microjoules: _builtins.int = ...,
+        gap_unbounded_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "clock", b"clock", "energy_microjoules", b"energy_microjoules", "gap_lower_microjoules", b"gap_lower_microjoules", "gap_unbounded_count", b"gap_unbounded_count", "gap_upper_microjoules", b"gap_upper_microjoules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelEnd: _TypeAlias = ChannelEnd  # noqa: Y015
 
 @_typing.final
 class Catalog(_message.Message):
@@ -606,6 +756,7 @@ class Payload(_message.Message):
     COLUMNS_FIELD_NUMBER: _builtins.int
     UTILIZATIONS_FIELD_NUMBER: _builtins.int
     GAP_DETAILS_FIELD_NUMBER: _builtins.int
+    WORKLOAD_ACCOUNTS_FIELD_NUMBER: _builtins.int
     boot_id: _builtins.bytes
     """The boot in which all samples of this payload were taken, 16 bytes."""
     catalog_hash: _builtins.int
@@ -627,6 +778,12 @@ class Payload(_message.Message):
     def gap_details(self) -> _containers.RepeatedCompositeFieldContainer[Global___GapDetail]:
         """Reasons and times of gaps; detail beside the sums in the columns, which are what is booked."""
 
+    @_builtins.property
+    def workload_accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkloadAccount]:
+        """Accounts of workloads that have changed, or that were frozen and whose last value is not acknowledged; not in every
+        payload. Values hold at the payload's last sample. At most 1024.
+        """
+
     def __init__(
         self,
         *,
@@ -638,14 +795,96 @@ class Payload(_message.Message):
         columns: _abc.Iterable[Global___Column] | None = ...,
         utilizations: _abc.Iterable[Global___UtilizationColumn] | None = ...,
         gap_details: _abc.Iterable[Global___GapDetail] | None = ...,
+        workload_accounts: _abc.Iterable[Global___WorkloadAccount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "boottime_delta_nanoseconds", b"boottime_delta_nanoseconds", "catalog_hash", b"catalog_hash", "clock", b"clock", "columns", b"columns", "first_boottime_nanoseconds", b"first_boottime_nanoseconds", "gap_details", b"gap_details", "utilizations", b"utilizations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "boottime_delta_nanoseconds", b"boottime_delta_nanoseconds", "catalog_hash", b"catalog_hash", "clock", b"clock", "columns", b"columns", "first_boottime_nanoseconds", b"first_boottime_nanoseconds", "gap_details", b"gap_details", "utilizations", b"utilizations", "workload_accounts", b"workload_accounts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Payload: _TypeAlias = Payload  # noqa: Y015
+
+@_typing.final
+class WorkloadAccount(_message.Message):
+    """The cumulative account of one workload on this host. It begins at 0 when the workload is admitted among the largest, and
+    stands still from its eviction on; a workload admitted again has a new account.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    IDLE_POLICY_FIELD_NUMBER: _builtins.int
+    ENERGIES_FIELD_NUMBER: _builtins.int
+    CPU_NANOSECONDS_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
+    account: _builtins.int
+    """1 and up; never re-used within an epoch."""
+    kind: Global___WorkloadKind.ValueType
+    id: _builtins.str
+    """What names the workload on this host: pod uid, job id, unit, container id, machine uuid; empty for the first three kinds."""
+    namespace: _builtins.str
+    """Kubernetes namespace, Slurm user or account; may be empty."""
+    name: _builtins.str
+    """For people; may be empty or change."""
+    idle_policy: Global___IdlePolicy.ValueType
+    cpu_nanoseconds: _builtins.int
+    """CPU time since the account began; nanoseconds."""
+    frozen: _builtins.bool
+    """No more energy will come to this account."""
+    @_builtins.property
+    def energies(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkloadEnergy]: ...
+    def __init__(
+        self,
+        *,
+        account: _builtins.int = ...,
+        kind: Global___WorkloadKind.ValueType = ...,
+        id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        idle_policy: Global___IdlePolicy.ValueType = ...,
+        energies: _abc.Iterable[Global___WorkloadEnergy] | None = ...,
+        cpu_nanoseconds: _builtins.int = ...,
+        frozen: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "cpu_nanoseconds", b"cpu_nanoseconds", "energies", b"energies", "frozen", b"frozen", "id", b"id", "idle_policy", b"idle_policy", "kind", b"kind", "name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkloadAccount: _TypeAlias = WorkloadAccount  # noqa: Y015
+
+@_typing.final
+class WorkloadEnergy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
+    component: Global___Component.ValueType
+    method: Global___Method.ValueType
+    """That of the channels whose energy was divided."""
+    energy_microjoules: _builtins.int
+    """Cumulative since the account began; microjoules; never falls; < 2^62."""
+    def __init__(
+        self,
+        *,
+        component: Global___Component.ValueType = ...,
+        method: Global___Method.ValueType = ...,
+        energy_microjoules: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "energy_microjoules", b"energy_microjoules", "method", b"method"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkloadEnergy: _TypeAlias = WorkloadEnergy  # noqa: Y015
 
 @_typing.final
 class Column(_message.Message):
@@ -781,6 +1020,11 @@ class Live(_message.Message):
     SPOOL_THINNED_SAMPLES_FIELD_NUMBER: _builtins.int
     AGENT_CPU_NANOSECONDS_FIELD_NUMBER: _builtins.int
     AGENT_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GAUGES_FIELD_NUMBER: _builtins.int
+    CROSS_CHECKS_FIELD_NUMBER: _builtins.int
+    METER_FIELD_NUMBER: _builtins.int
+    AGENT_ENERGY_MICROJOULES_FIELD_NUMBER: _builtins.int
+    AGENT_WAKEUPS_FIELD_NUMBER: _builtins.int
     spool_bytes: _builtins.int
     """Bytes and records that wait for their Ack."""
     spool_unacknowledged_records: _builtins.int
@@ -790,6 +1034,10 @@ class Live(_message.Message):
     """CPU time of all threads of the agent since its start; nanoseconds. 0: not told, as by agents that share a process."""
     agent_memory_bytes: _builtins.int
     """Memory of the agent that is resident; bytes. 0: not told."""
+    agent_energy_microjoules: _builtins.int
+    """The agent's own share of the measured energy, by its share of the CPU time; cumulative microjoules since its start."""
+    agent_wakeups: _builtins.int
+    """Times that the agent's threads went to sleep of their own will, and reads of sources, since its start."""
     @_builtins.property
     def clock(self) -> Global___ClockPair: ...
     @_builtins.property
@@ -798,6 +1046,14 @@ class Live(_message.Message):
     def utilizations(self) -> _containers.RepeatedCompositeFieldContainer[Global___LiveUtilization]: ...
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___LiveSource]: ...
+    @_builtins.property
+    def gauges(self) -> _containers.RepeatedCompositeFieldContainer[Global___LiveGauge]: ...
+    @_builtins.property
+    def cross_checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___LiveCrossCheck]: ...
+    @_builtins.property
+    def meter(self) -> Global___LiveMeter:
+        """What the meter could not use, since the agent's start."""
+
     def __init__(
         self,
         *,
@@ -810,14 +1066,117 @@ class Live(_message.Message):
         spool_thinned_samples: _builtins.int = ...,
         agent_cpu_nanoseconds: _builtins.int = ...,
         agent_memory_bytes: _builtins.int = ...,
+        gauges: _abc.Iterable[Global___LiveGauge] | None = ...,
+        cross_checks: _abc.Iterable[Global___LiveCrossCheck] | None = ...,
+        meter: Global___LiveMeter | None = ...,
+        agent_energy_microjoules: _builtins.int = ...,
+        agent_wakeups: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "meter", b"meter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_cpu_nanoseconds", b"agent_cpu_nanoseconds", "agent_memory_bytes", b"agent_memory_bytes", "clock", b"clock", "powers", b"powers", "sources", b"sources", "spool_bytes", b"spool_bytes", "spool_thinned_samples", b"spool_thinned_samples", "spool_unacknowledged_records", b"spool_unacknowledged_records", "utilizations", b"utilizations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_cpu_nanoseconds", b"agent_cpu_nanoseconds", "agent_energy_microjoules", b"agent_energy_microjoules", "agent_memory_bytes", b"agent_memory_bytes", "agent_wakeups", b"agent_wakeups", "clock", b"clock", "cross_checks", b"cross_checks", "gauges", b"gauges", "meter", b"meter", "powers", b"powers", "sources", b"sources", "spool_bytes", b"spool_bytes", "spool_thinned_samples", b"spool_thinned_samples", "spool_unacknowledged_records", b"spool_unacknowledged_records", "utilizations", b"utilizations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Live: _TypeAlias = Live  # noqa: Y015
+
+@_typing.final
+class LiveGauge(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    GAUGE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    gauge: Global___Gauge.ValueType
+    value: _builtins.float
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        gauge: Global___Gauge.ValueType = ...,
+        value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "gauge", b"gauge", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveGauge: _TypeAlias = LiveGauge  # noqa: Y015
+
+@_typing.final
+class LiveCrossCheck(_message.Message):
+    """How far two sources that meter one quantity are apart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    REFERENCE_SOURCE_FIELD_NUMBER: _builtins.int
+    REFERENCE_DOMAIN_FIELD_NUMBER: _builtins.int
+    DISAGREEMENT_RATIO_FIELD_NUMBER: _builtins.int
+    WINDOW_SECONDS_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    source: _builtins.str
+    """The source and domain that is not booked, and the booked one that it is compared with."""
+    domain: _builtins.str
+    reference_source: _builtins.str
+    reference_domain: _builtins.str
+    disagreement_ratio: _builtins.float
+    """Energy of the first over energy of the second in the window, less 1."""
+    window_seconds: _builtins.float
+    """Length of the window; seconds."""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        source: _builtins.str = ...,
+        domain: _builtins.str = ...,
+        reference_source: _builtins.str = ...,
+        reference_domain: _builtins.str = ...,
+        disagreement_ratio: _builtins.float = ...,
+        window_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "disagreement_ratio", b"disagreement_ratio", "domain", b"domain", "reference_domain", b"reference_domain", "reference_source", b"reference_source", "source", b"source", "window_seconds", b"window_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveCrossCheck: _TypeAlias = LiveCrossCheck  # noqa: Y015
+
+@_typing.final
+class LiveMeter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILED_READS_FIELD_NUMBER: _builtins.int
+    UNBELIEVED_READINGS_FIELD_NUMBER: _builtins.int
+    IGNORED_READINGS_FIELD_NUMBER: _builtins.int
+    IGNORED_ROWS_FIELD_NUMBER: _builtins.int
+    THINNED_ROWS_FIELD_NUMBER: _builtins.int
+    failed_reads: _builtins.int
+    unbelieved_readings: _builtins.int
+    ignored_readings: _builtins.int
+    ignored_rows: _builtins.int
+    thinned_rows: _builtins.int
+    def __init__(
+        self,
+        *,
+        failed_reads: _builtins.int = ...,
+        unbelieved_readings: _builtins.int = ...,
+        ignored_readings: _builtins.int = ...,
+        ignored_rows: _builtins.int = ...,
+        thinned_rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_reads", b"failed_reads", "ignored_readings", b"ignored_readings", "ignored_rows", b"ignored_rows", "thinned_rows", b"thinned_rows", "unbelieved_readings", b"unbelieved_readings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveMeter: _TypeAlias = LiveMeter  # noqa: Y015
 
 @_typing.final
 class LivePower(_message.Message):
