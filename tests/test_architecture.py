@@ -14,7 +14,7 @@ PROTOS = ROOT / "protos/wattledger_protos"
 PURE_NAMES = {
     AGENT: "readings counters channels roster topology shares gauges meter session wire config cpus known_faults",
     COLLECTOR: "records session ledger hello clocks columns gaps intervals plausible tally wire config factors accounting "
-    "emission_counters merkle",
+    "emission_counters merkle embodied sci uncertainty",
 }
 PURE = [folder / f"{name}.py" for folder, names in PURE_NAMES.items() for name in names.split()]
 
