@@ -26,6 +26,7 @@ from wattledger_agent.readings import (
     SpanReading,
     TryAgain,
     UtilizationReading,
+    WorkloadsReading,
 )
 from wattledger_agent.roster import Joint, Roster
 from wattledger_agent.shares import Shares
@@ -117,7 +118,7 @@ class Meter:
                 self.unbelieved_readings += not self._gauges.observe(reading, now.boottime_nanoseconds)
             elif isinstance(reading, TryAgain):
                 self.failed_reads += 1
-            elif not isinstance(reading, Gone | ProcessShares):
+            elif not isinstance(reading, Gone | ProcessShares | WorkloadsReading):
                 taken += self._take(reading, now, bit)
         for channel in self._roster.open.values():
             if channel.is_fresh and channel.is_offered and channel.spec.role is not Role.RESIDUAL:

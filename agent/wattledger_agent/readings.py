@@ -67,6 +67,28 @@ class Gauge(IntEnum):
     READING_AGE_SECONDS = 9
 
 
+class WorkloadKind(IntEnum):
+    """What energy was spent on. The numbers are those of the wire."""
+
+    IDLE = 1
+    UNATTRIBUTED = 2
+    OTHER = 3
+    KUBERNETES_POD = 4
+    SLURM_JOB = 5
+    SYSTEMD_UNIT = 6
+    CONTAINER = 7
+    VIRTUAL_MACHINE = 8
+
+
+class IdlePolicy(IntEnum):
+    """To whom the energy of idling hardware is given. The numbers are those of the wire."""
+
+    NODE_ONLY = 1
+    EQUAL = 2
+    BY_USAGE = 3
+    BY_RESERVATION = 4
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ChannelKey:
     """Names one metered energy flow on this host, for as long as the host exists.
@@ -181,6 +203,42 @@ class ProcessShares:
 
 
 @dataclass(frozen=True, slots=True)
+class Workload:
+    """One workload of this host, from its appearance to its end.
+
+    id: what names it on this host: pod uid, job id, unit, container id, machine. namespace, name: for people; may be empty.
+    """
+
+    kind: WorkloadKind
+    id: str
+    namespace: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadsReading:
+    """CPU times of this host and of its workloads, read together. Workloads are named by numbers that are never re-used.
+
+    busy_nanoseconds, idle_nanoseconds: time since boot that the CPUs of each package worked and did not, in ascending order
+        of packages; time that a hypervisor gave to others is in neither.
+    workloads: all that are there now. cpu_nanoseconds: CPU time of each since it began, what it contains included.
+    within: for a workload inside of another one, that one. packages: for those whose CPUs are all in one package, which.
+    reservations: each one's part of the CPUs if all wanted them, in any common unit; empty if not asked for.
+    memory_bytes: memory of each; memory_used_bytes: of all of the host; empty and 0 if not asked for.
+    """
+
+    busy_nanoseconds: tuple[int, ...]
+    idle_nanoseconds: tuple[int, ...]
+    workloads: Mapping[int, Workload]
+    cpu_nanoseconds: Mapping[int, int]
+    within: Mapping[int, int]
+    packages: Mapping[int, int]
+    reservations: Mapping[int, int]
+    memory_bytes: Mapping[int, int]
+    memory_used_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class TryAgain:
     """The channel could not be read this time. `reason` says what, where, with which value, and what to do."""
 
@@ -196,7 +254,17 @@ class Gone:
     reason: str
 
 
-Reading = CounterReading | PowerReading | SpanReading | UtilizationReading | GaugeReading | ProcessShares | TryAgain | Gone
+Reading = (
+    CounterReading
+    | PowerReading
+    | SpanReading
+    | UtilizationReading
+    | GaugeReading
+    | ProcessShares
+    | WorkloadsReading
+    | TryAgain
+    | Gone
+)
 
 
 class SourceUnavailableError(Exception):
