@@ -1,4 +1,4 @@
-"""The commands that read the ledger and keep its hosts: `report`, `factors list|show` and `host list|rename|...`.
+"""The commands that read the ledger and keep its hosts: `report`, `factors`, `host`; and `books`, which reads a file alone.
 
 No policy: arguments in, text out; data goes to stdout, complaints to stderr. Exit status 0: done, 1: refused.
 Sources of truth: `report.py`, `factors.py`, `hosts.py`.
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from wattledger_collector import hosts
+from wattledger_collector.books import BooksError, parse_books, reckon
+from wattledger_collector.books_output import show_books, write_books
 from wattledger_collector.config import ConfigurationError
 from wattledger_collector.configuration import load_configuration
 from wattledger_collector.factor_files import load_catalog
@@ -31,10 +34,15 @@ from wattledger_collector.report_output import factor_tree, write_csv, write_jso
 from wattledger_collector.report_table import write_table
 from wattledger_collector.store import SqliteStore, open_store
 
+EXAMPLE_BOOKS = "two_published_years.toml"
+
 CONFIGURATION_PATH_DEFAULT = Path("/etc/wattledger/collector.toml")
 
 # Where stdout is no terminal, rich would fold tables at 80 characters, and factors with their types need more.
 _WIDTH_NOT_A_TERMINAL = 150
+
+# What a user can mend: one sentence says how.
+_MENDABLE = (ReportError, StoreError, ConfigurationError, FactorFileError, UnknownZoneError, hosts.HostError, BooksError)
 
 Run = Callable[[argparse.Namespace], int]
 # argparse's own type for the result of add_subparsers() has no public name.
@@ -47,6 +55,7 @@ def add_commands(subparsers: "Subparsers") -> None:
     _add_report(subparsers)
     _add_factors(subparsers)
     _add_host(subparsers)
+    _add_books(subparsers)
 
 
 def _add_report(subparsers: "Subparsers") -> None:
@@ -100,6 +109,21 @@ def _add_host(subparsers: "Subparsers") -> None:
         action.set_defaults(run=_guarded(run), action=name)
 
 
+def _add_books(subparsers: "Subparsers") -> None:
+    parser = subparsers.add_parser(
+        "books", help="reductions, substitution and compensation, from a file of declared figures"
+    )
+    origin = parser.add_mutually_exclusive_group(required=True)
+    origin.add_argument("file", nargs="?", type=Path, help="a TOML file; write --example --source for one to begin with")
+    origin.add_argument(
+        "--example", action="store_true", help="two published years of a company, which come with Wattledger"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object, tonnes as text")
+    form.add_argument("--source", action="store_true", help="the file itself")
+    parser.set_defaults(run=_guarded(_books))
+
+
 def _add_store_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="FILE", help="the ledger's database (default: the one that --config names)")
     parser.add_argument(
@@ -113,7 +137,15 @@ def _guarded(run: Run) -> Run:
     def guarded(arguments: argparse.Namespace) -> int:
         try:
             return run(arguments)
-        except (ReportError, StoreError, ConfigurationError, FactorFileError, UnknownZoneError, hosts.HostError) as error:
+        except (
+            ReportError,
+            StoreError,
+            ConfigurationError,
+            FactorFileError,
+            UnknownZoneError,
+            hosts.HostError,
+            BooksError,
+        ) as error:
             print(f"wattledger-collector: {error}", file=sys.stderr)
             return 1
         except BrokenPipeError:
@@ -287,3 +319,18 @@ def _host_change(arguments: argparse.Namespace) -> int:
 def _print_json(value: object) -> None:
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")
+
+
+def _books(arguments: argparse.Namespace) -> int:
+    path = files("wattledger_collector") / "examples" / EXAMPLE_BOOKS if arguments.example else arguments.file
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BooksError(f"cannot read {path}: {error}; name a TOML file in UTF-8") from error
+    if arguments.source:
+        sys.stdout.write(text)
+        return 0
+    books = parse_books(text, str(path))
+    write = write_books if arguments.json else show_books
+    write(books, reckon(books), sys.stdout)
+    return 0
