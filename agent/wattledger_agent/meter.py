@@ -4,13 +4,14 @@ Reads no sensor, clock or file; what is possible on a channel is in counters, wh
 there are in roster. Source of truth for the records: protos/wattledger_protos/v1/telemetry.proto.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from wattledger_agent import wire
 from wattledger_agent.channels import Channel, pack, unpack
 from wattledger_agent.counters import ChannelState, GapDetail, Instant, advance, is_believable, skip_to, span_start
+from wattledger_agent.cross_checks import CrossChecks
 from wattledger_agent.gauges import Gauges
 from wattledger_agent.readings import (
     NANOSECONDS_PER_SECOND,
@@ -79,6 +80,7 @@ class Meter:
         self._roster = Roster(channels, integral_gap_seconds_max)
         self._shares = Shares(self._gap_nanoseconds)
         self._gauges = Gauges(self._gap_nanoseconds)
+        self._checks = CrossChecks()
         self._last_row: Instant | None = None
         self._serial = 0
         self._times: list[int] = []
@@ -92,6 +94,11 @@ class Meter:
     def offer(self, specs: Sequence[ChannelSpec], now: Instant) -> None:
         """Register channels, or go on with those that the state knows. Several calls add up; a key's last spec counts."""
         self._roster.offer(specs, now)
+
+    @property
+    def open_channels(self) -> Iterable[Channel]:
+        """The channels that are not closed, for what looks at their sums and changes nothing."""
+        return self._roster.open.values()
 
     def is_past(self, now: Instant) -> bool:
         """Say whether a row at this time is not after the last one of its boot, so that `observe` would ignore it."""
@@ -125,6 +132,7 @@ class Meter:
                 self._roster.start(channel, now, self._serial)
         for joint in self._roster.joints:
             self._join(joint, now, bit)
+        self._checks.observe(self._roster.pairs, self._serial)
         if not taken:
             self._times.pop()
 
@@ -193,6 +201,14 @@ class Meter:
     def live_gauges(self) -> list[pb.LiveGauge]:
         """Return the last shown value of each device that was read lately."""
         return self._gauges.live(self._boottime)
+
+    def live_cross_checks(self) -> list[pb.LiveCrossCheck]:
+        """Return how far sources of one quantity are apart, where two were read without a gap for long enough."""
+        return self._checks.live(self._roster.pairs, self._boottime)
+
+    def busy_nanoseconds(self, device: str) -> int:
+        """Return the busy time of a device, summed over its units, since the start."""
+        return self._shares.busy_nanoseconds(device)
 
     def _take(self, reading: CounterReading | PowerReading | SpanReading, now: Instant, bit: int) -> bool:
         """Take one reading into the row; say whether the row has a value of its channel now."""

@@ -1,9 +1,11 @@
-"""What the agent itself costs its host: CPU time and memory of its process.
+"""What the agent itself costs its host: CPU time, memory and wake-ups of its process.
 
-Meters no energy. CPU time is the kernel's clock of the process (man clock_gettime(2), CLOCK_PROCESS_CPUTIME_ID): exact, and
-one system call without a file; memory is psutil's resident set size.
+Meters no energy (see own_energy.py). CPU time is the kernel's clock of the process (man clock_gettime(2),
+CLOCK_PROCESS_CPUTIME_ID) and wake-ups are its voluntary context switches (man getrusage(2), ru_nvcsw): both exact, over all
+threads, ended ones too, and one system call each without a file. Memory is psutil's resident set size.
 """
 
+import resource
 import time
 
 import psutil
@@ -22,3 +24,7 @@ class ProcessCost:
     def memory_bytes(self) -> int:
         """Resident memory."""
         return self._process.memory_info().rss
+
+    def wakeups(self) -> int:
+        """Times that a thread went to sleep of its own will since the start; after each of them it was woken."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw

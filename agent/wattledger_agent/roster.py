@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from wattledger_agent import wire
 from wattledger_agent.channels import Channel, can_go_on, is_same_account, problem_of, rule_of
 from wattledger_agent.counters import ChannelState, Instant, continue_anew, open_state
+from wattledger_agent.cross_checks import Pair, find_pairs
 from wattledger_agent.readings import ChannelKey, ChannelSpec, Role
 from wattledger_agent.topology import parts_of, residual_spec, resolve
 from wattledger_protos.v1 import telemetry_pb2 as pb
@@ -35,13 +36,14 @@ class Roster:
     """The channels of one epoch.
 
     channels: all so far, by number from 1. open: those not closed, by key. joints: the residuals that can be reckoned.
-    refused: why a spec is not metered, by key.
+    pairs: channels of one quantity, to be compared. refused: why a spec is not metered, by key.
     """
 
     def __init__(self, channels: list[Channel], integral_gap_seconds_max: float) -> None:
         self.channels = channels
         self.open = {channel.spec.key: channel for channel in channels if not channel.is_closed}
         self.joints: list[Joint] = []
+        self.pairs: list[Pair] = []
         self.refused: dict[ChannelKey, str] = {}
         self._ended = {channel.spec.key: channel.state for channel in channels if channel.is_closed}
         self._integral_gap_seconds_max = integral_gap_seconds_max
@@ -193,7 +195,7 @@ class Roster:
         self._catalog = None
 
     def _link(self) -> None:
-        """Find each channel's parent, and each residual's meter and parts."""
+        """Find each channel's parent, each residual's meter and parts, and what is compared."""
         children: dict[ChannelKey, list[Channel]] = {}
         for channel in self.open.values():
             parent = None if channel.spec.parent is None else self.open.get(channel.spec.parent)
@@ -210,6 +212,7 @@ class Roster:
                 parts = children.get(meter, [])
                 present = [part for part in parts if part.is_offered]
                 self.joints.append(Joint(channel, self.open[meter], parts, present))
+        self.pairs = find_pairs(self.open.values(), self._offered)
 
 
 def _point(state: ChannelState) -> Instant:

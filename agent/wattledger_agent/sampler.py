@@ -14,6 +14,7 @@ from typing import Protocol
 from wattledger_agent.channels import MeterStateError
 from wattledger_agent.counters import Instant
 from wattledger_agent.meter import Cut, Meter
+from wattledger_agent.own_energy import OwnEnergy
 from wattledger_agent.readings import ChannelKey, ChannelSpec, Reading, Source
 from wattledger_agent.session import Settings
 from wattledger_agent.spool import Spool, SpoolError
@@ -55,6 +56,9 @@ class OwnCost(Protocol):
 
     def memory_bytes(self) -> int:
         """Resident memory."""
+
+    def wakeups(self) -> int:
+        """Times that a thread went to sleep of its own will since the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class Sampler:
         self._clock = clock
         self._cadence = self._own_cadence = cadence
         self._own_cost = own_cost
+        self._own_energy = OwnEnergy()
         self._on_tick = on_tick
         self._stopping = stopping or threading.Event()
         self._renewal_wanted = threading.Event()
@@ -228,6 +233,7 @@ class Sampler:
             powers=self._meter.live(),
             utilizations=self._meter.live_utilizations(),
             gauges=self._meter.live_gauges(),
+            cross_checks=self._meter.live_cross_checks(),
             spool_bytes=self._spool.unacknowledged_bytes,
             spool_unacknowledged_records=self._spool.unacknowledged_records,
             spool_thinned_samples=self._spool.thinned_samples,
@@ -235,6 +241,13 @@ class Sampler:
         if self._own_cost is not None:
             live.agent_cpu_nanoseconds = self._own_cost.cpu_nanoseconds()
             live.agent_memory_bytes = self._own_cost.memory_bytes()
+            live.agent_wakeups = self._own_cost.wakeups()
+            live.agent_energy_microjoules = self._own_energy.observe(
+                self._meter.open_channels,
+                self._meter.busy_nanoseconds("cpu"),
+                live.agent_cpu_nanoseconds,
+                now.boottime_nanoseconds,
+            )
         for reader in self._readers:
             health = reader.health
             live.sources.add(

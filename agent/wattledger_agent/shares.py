@@ -17,13 +17,17 @@ SHARES_MAX = 4096
 
 @dataclass(slots=True)
 class _Share:
-    """One device's share of one kind. busy is in millionths of nanoseconds, of all units together."""
+    """One device's share of one kind.
+
+    busy: millionths of nanoseconds, of all units together, since the last cut; told_nanoseconds: what was cut.
+    """
 
     last_ppm: int
     last_boottime_nanoseconds: int
     sum_ppm: int = 0
     count: int = 0
     busy: int = 0
+    told_nanoseconds: int = 0
 
 
 class Shares:
@@ -60,6 +64,7 @@ class Shares:
             if share.count == 0:
                 continue
             busy, share.busy = divmod(share.busy, PPM)
+            share.told_nanoseconds += busy
             columns.append(
                 pb.UtilizationColumn(
                     device=device,
@@ -70,6 +75,11 @@ class Shares:
             )
             share.sum_ppm = share.count = 0
         return columns
+
+    def busy_nanoseconds(self, device: str) -> int:
+        """Return the busy time of a device since the start, cut or not; 0 if it was never read."""
+        share = self._shares.get((device, UtilizationKind.BUSY))
+        return 0 if share is None else share.told_nanoseconds + share.busy // PPM
 
     def live(self, boottime_nanoseconds: int) -> list[pb.LiveUtilization]:
         """Return the last shares, less those that are too old to tell the present."""

@@ -83,6 +83,10 @@ class CountingCost:
         self.looks += 1
         return 45_000_000
 
+    def wakeups(self) -> int:
+        """See OwnCost."""
+        return 7
+
 
 @dataclass
 class Agent:

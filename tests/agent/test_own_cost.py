@@ -1,6 +1,7 @@
 """What the agent tells of its own cost, beside what the kernel says of this process."""
 
 import resource
+import threading
 import time
 
 from wattledger_agent.own_cost import ProcessCost
@@ -19,3 +20,19 @@ def test_memory_is_what_is_resident() -> None:
     """Within what this process ever had, and more than a bare interpreter's 5 MB."""
     highest_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert 5_000_000 < ProcessCost().memory_bytes() <= highest_bytes * 1.1
+
+
+def sleep_often() -> None:
+    """Sleep twenty times."""
+    for _ in range(20):
+        time.sleep(0.001)
+
+
+def test_a_wakeup_of_any_thread_is_counted() -> None:
+    """Each sleep ends with one; those of threads that have ended stay in the count."""
+    cost = ProcessCost()
+    before = cost.wakeups()
+    sleeper = threading.Thread(target=sleep_often)
+    sleeper.start()
+    sleeper.join()
+    assert cost.wakeups() - before >= 20
