@@ -77,17 +77,6 @@ def test_failures_make_the_pauses_grow_up_to_a_limit() -> None:
     time.advance(4000)
     assert time.pauses[:6] == [10, 20, 40, 80, 160, 320]
     assert time.pauses[6:10] == [BACK_OFF_SECONDS_MAX, BACK_OFF_SECONDS_MAX, BACK_OFF_SECONDS_MAX, 10]
-        10,
-        20,
-        40,
-        80,
-        160,
-        320,
-        BACK_OFF_SECONDS_MAX,
-        BACK_OFF_SECONDS_MAX,
-        BACK_OFF_SECONDS_MAX,
-        10,
-    ]
 
 
 def test_a_failure_may_ask_for_a_longer_pause() -> None:
