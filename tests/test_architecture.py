@@ -13,7 +13,7 @@ PROTOS = ROOT / "protos/wattledger_protos"
 # By half; the words after a folder are its pure modules.
 PURE_NAMES = {
     AGENT: "readings counters channels roster topology shares gauges meter session wire config cpus attribution "
-    "known_faults cross_checks own_energy",
+    "known_faults wraps cross_checks own_energy",
     COLLECTOR: "records session ledger hello clocks columns gaps intervals plausible tally wire config factors accounting "
     "emission_counters merkle embodied sci uncertainty books",
 }

@@ -94,8 +94,9 @@ def tree(specs: object) -> list[str]:
                 "node psys SHOWN OTHER 12000 W 4294967296000000",
                 "cpu/0 package LEAF CPU 1528 W 262143328911",
                 "cpu/1 package LEAF CPU 1528 W 262143328911",
-                "memory/0 dram LEAF MEMORY 500 W 65712999628",
-                "memory/1 dram LEAF MEMORY 500 W 65712999628",
+                # As the kernel shows them 65712999628; they are mended.
+                "memory/0 dram LEAF MEMORY 500 W 262143328908",
+                "memory/1 dram LEAF MEMORY 500 W 262143328908",
             ],
         ),
         (
@@ -167,8 +168,8 @@ def test_values_are_those_of_the_named_domain(tmp_path: Path) -> None:
         PSYS: 60293987000000,
         PACKAGE_0: 165465468984,
         PACKAGE_1: 201546879312,
-        DRAM_0: 48132465798,
-        DRAM_1: 51324687984,
+        DRAM_0: 48132465798 * 61035 // 15300,
+        DRAM_1: 51324687984 * 61035 // 15300,
     }
 
 
@@ -198,18 +199,40 @@ def test_the_second_of_two_psys_zones_is_shown(tmp_path: Path) -> None:
     assert specs[ChannelKey("node", "psys-1", "rapl")].role is Role.SHOWN
 
 
-def test_known_faults_of_sapphire_rapids_are_noted_and_widen_the_band(tmp_path: Path) -> None:
-    """Memory in 15.3 uJ steps shows a quarter of its energy, and psys counts whole joules."""
-    source = source_of(machine("xeon_sapphire_rapids", tmp_path))
+def test_sapphire_rapids_memory_on_an_old_kernel_is_booked_fourfold(tmp_path: Path) -> None:
+    """The kernel shows a quarter of its energy (RRZE-HPC/likwid#642): value and range are mended, and it is said."""
+    host = machine("xeon_sapphire_rapids", tmp_path)
+    source = source_of(host)
     specs = by_key(source.open())
-    assert specs[DRAM_0].uncertainty_upper_ratio == 3.0
-    assert specs[PACKAGE_0].uncertainty_upper_ratio == 0.0
-    notes = " ".join(source.notes())
-    assert "steps of 1 J" in notes
-    assert "four times what is shown" in notes
+    before = counters(source.read(1))
+    host.add_energy("intel-rapl:0:0", 15_300_000)
+    after = counters(source.read(2))
+    assert after[DRAM_0] - before[DRAM_0] == pytest.approx(61_035_000, abs=1)
+    assert after[PACKAGE_0] == before[PACKAGE_0]
+    assert specs[DRAM_0].counter_range_microjoules == pytest.approx(2**32 * 61.035, rel=1e-6)
+    assert [note for note in source.notes() if "four times what is shown" in note and "intel-rapl:0:0" in note]
 
 
-def test_a_known_fault_of_haswell_memory_is_noted(tmp_path: Path) -> None:
+def test_a_mended_counter_never_continues_one_that_was_not(tmp_path: Path) -> None:
+    """Scaled values are another generation: after an upgrade of the agent the first is a baseline, no leap of energy."""
+    host = machine("xeon_sapphire_rapids", tmp_path)
+    source = source_of(host)
+    source.open()
+    mended = outcome(source.read(1), DRAM_0)
+    plain = outcome(source.read(1), PACKAGE_0)
+    assert isinstance(mended, CounterReading)
+    assert isinstance(plain, CounterReading)
+    assert mended.generation != plain.generation
+
+
+def test_psys_in_steps_of_a_joule_is_noted(tmp_path: Path) -> None:
+    """Its range of 2^32 - 1 joules gives it away (intel/powertelemetry#3)."""
+    source = source_of(machine("xeon_sapphire_rapids", tmp_path))
+    source.open()
+    assert [note for note in source.notes() if "steps of 1 J" in note and "psys" in note]
+
+
+def test_a_known_fault_of_haswell_memory_is_mended(tmp_path: Path) -> None:
     """On Haswell-EP steps of 61 uJ are four times too large; on the Ice Lake of the fixture 15.3 uJ are right."""
     host = machine("xeon_two_sockets", tmp_path)
     source = source_of(host)
@@ -220,7 +243,10 @@ def test_a_known_fault_of_haswell_memory_is_noted(tmp_path: Path) -> None:
     (host.zone("intel-rapl:0:0") / "max_energy_range_uj").write_text("262143328850\n")
     source = source_of(host)
     source.open()
-    assert [note for note in source.notes() if "four times the energy" in note] == source.notes()
+    assert [note for note in source.notes() if "a quarter of what is shown" in note] == source.notes()
+    before = counters(source.read(1))[DRAM_0]
+    host.add_energy("intel-rapl:0:0", 61_035_000)
+    assert counters(source.read(2))[DRAM_0] - before == pytest.approx(15_300_000, abs=1)
 
 
 def test_an_mmio_duplicate_is_not_read(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Finds RAPL zones in sysfs and says what each one measures; tells mirrored counters from counters of their own.
+"""Finds RAPL zones in sysfs and says what each one measures, and how much power is possible there.
 
 Reads no energy and holds no file open. A zone is known by its `name` file and its parent's, never by the number in its path:
 on two-socket Sapphire Rapids `intel-rapl:1` is psys and package 1 is `intel-rapl:2`. Sources of truth:
@@ -8,7 +8,6 @@ Documentation/power/powercap/powercap.rst and rapl_init_domains() in drivers/pow
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from wattledger_agent.readings import MICROJOULES_PER_JOULE
@@ -20,6 +19,9 @@ STEM = "intel-rapl"
 # Where several measure one domain, the first is read. By MSR all domains are present; MMIO has the package alone. The place
 # in the list is the generation of its counters, so that a change of driver within a boot never looks like a wrap.
 INTERFACES = ("intel-rapl", "intel-rapl-tpmi", "intel-rapl-mmio")
+
+# The name of what is no driver's: zones in a shared folder, which have no name of their own.
+SHARED = "shared"
 
 PACKAGE_NAME = re.compile(r"package-(\d+)(?:-die-(\d+))?")
 PSYS_NAME = re.compile(r"psys(?:-(\d+))?")
@@ -44,14 +46,8 @@ PACKAGE_BOUND_WATTS_MAX = 2000.0
 DRAM_BOUND_WATTS = 500.0
 # Psys: the supplies of the largest eight-GPU servers deliver 12 kW.
 PSYS_BOUND_WATTS = 12_000.0
-
-# Two reads of one register can differ by what is used in the kernel's or the chip's update period, about 1 ms: 1 J at 1 kW.
-MIRROR_TOLERANCE_MICROJOULES = MICROJOULES_PER_JOULE
-# Equal values that stay equal over 50 J: counters of their own that met by chance would part by a joule when their powers
-# differ by 2 %, and to meet at all is a chance of 2 J in 65 kJ.
-MIRROR_ADVANCE_EQUAL_MICROJOULES = 50 * MICROJOULES_PER_JOULE
-# Unlike values with a constant difference need more: 1 J in 2000 J is 0.05 %, far below the spread between two dies.
-MIRROR_ADVANCE_OFFSET_MICROJOULES = 2000 * MICROJOULES_PER_JOULE
+# A guest's share of its host, whose processors it may use up alone: two packages.
+SHARED_BOUND_WATTS = 2 * PACKAGE_BOUND_WATTS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +97,22 @@ class Zone:
         return (self.range_microjoules or 0) / COUNTER_STEPS
 
 
-def find_zones(sysfs_root: Path) -> tuple[list[list[Zone]], list[str]]:
+def find_zones(powercap: Path, *, is_shared: bool = False) -> tuple[list[list[Zone]], list[str]]:
     """Return the zones grouped by what they measure, each group's best first, and notes of what was left out.
 
-    Groups are in the order of kind, package, die. Raises OSError if there is no powercap class at all.
+    powercap: the folder of the powercap class. is_shared: it is no sysfs, but a folder in which a virtual machine's host
+        writes the guest's share, where a zone may have nothing but its counter.
+    Groups are in the order of kind, package, die. Raises OSError if the folder can't be listed.
     """
     notes: list[str] = []
     zones: dict[str, Zone] = {}
-    for entry in sorted((sysfs_root / "class" / "powercap").iterdir(), key=lambda entry: _natural(entry.name)):
+    for entry in sorted(powercap.iterdir(), key=lambda entry: _natural(entry.name)):
         interface, _, index = entry.name.partition(":")
         if not interface.startswith(STEM) or not index:
+            continue
+        if is_shared and not (entry / "name").exists():
+            if index.isdigit() and (entry / "energy_uj").exists():
+                zones[entry.name] = Zone(entry, SHARED, f"package-{int(index)}", "package", int(index), None, None, None)
             continue
         # The parent comes first in this order: its name is a prefix.
         zone = _zone(entry, interface, zones.get(entry.name.rpartition(":")[0]), notes)
@@ -126,6 +128,8 @@ def find_zones(sysfs_root: Path) -> tuple[list[list[Zone]], list[str]]:
 
 def power_bound_watts(zone: Zone) -> float:
     """More than this is impossible for the zone; see the constants."""
+    if zone.interface == SHARED:
+        return SHARED_BOUND_WATTS
     if zone.kind == "psys":
         return PSYS_BOUND_WATTS
     if zone.kind == "dram":
@@ -133,61 +137,6 @@ def power_bound_watts(zone: Zone) -> float:
     if zone.limit_watts is None:
         return PACKAGE_BOUND_WATTS_DEFAULT
     return min(max(zone.limit_watts * PACKAGE_LIMIT_FACTOR, PACKAGE_BOUND_WATTS_MIN), PACKAGE_BOUND_WATTS_MAX)
-
-
-class Verdict(Enum):
-    """Whether two counters are one."""
-
-    UNDECIDED = 0
-    MIRRORED = 1
-    DISTINCT = 2
-
-
-class MirrorWatch:
-    """Decides whether a die's counter is its own or mirrors another die's, by how both move.
-
-    On Zen 1 and 2 every die shows the socket's counter; on Cascade Lake-AP each die has its own. Names do not tell.
-    """
-
-    def __init__(self, modulus_microjoules: int | None) -> None:
-        self._modulus = modulus_microjoules or 2**63
-        self._reference: int | None = None
-        self._equal_at_first = False
-        self._lowest = -self._modulus
-        self._highest = self._modulus
-        self._last = 0
-        self._advance = 0
-
-    @property
-    def equal_at_first(self) -> bool:
-        """Whether the first values were equal, which makes a mirror likely."""
-        return self._equal_at_first
-
-    def observe(self, before: int, twin: int, after: int) -> Verdict:
-        """Take the leading counter, its possible mirror, and the leading counter again, read in this order; microjoules.
-
-        Reading the leader on both sides makes the result independent of how long the three reads took.
-        """
-        if self._reference is None:
-            self._reference = before - twin
-            self._last = before
-            self._equal_at_first = (
-                -MIRROR_TOLERANCE_MICROJOULES <= twin - before <= after - before + MIRROR_TOLERANCE_MICROJOULES
-            )
-        self._advance += (before - self._last) % self._modulus
-        self._last = before
-        # Were both one counter, the difference would lie within this span at every observation.
-        self._lowest = max(self._lowest, self._drift(before - twin) - MIRROR_TOLERANCE_MICROJOULES)
-        self._highest = min(self._highest, self._drift(after - twin) + MIRROR_TOLERANCE_MICROJOULES)
-        if self._lowest > self._highest:
-            return Verdict.DISTINCT
-        needed = MIRROR_ADVANCE_EQUAL_MICROJOULES if self._equal_at_first else MIRROR_ADVANCE_OFFSET_MICROJOULES
-        return Verdict.MIRRORED if self._advance >= needed else Verdict.UNDECIDED
-
-    def _drift(self, difference: int) -> int:
-        """The change of the difference since the first observation, the shorter way around the counter."""
-        half = self._modulus // 2
-        return (difference - (self._reference or 0) + half) % self._modulus - half
 
 
 def _zone(folder: Path, interface: str, parent: Zone | None, notes: list[str]) -> Zone | None:

@@ -12,55 +12,46 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wattledger_agent.known_faults import Action, Fault, Machine, Sensor, faults_of, parse_machine, with_action
 from wattledger_agent.readings import (
     ChannelKey,
     ChannelSpec,
-    Component,
     CounterReading,
     Gone,
-    Method,
     Reading,
-    Role,
     SourceUnavailableError,
     TryAgain,
 )
 from wattledger_agent.sources.cpu import Opener, Pread, open_for_reading
-from wattledger_agent.sources.powercap import (
-    MirrorWatch,
-    Verdict,
-    Zone,
-    find_zones,
-    power_bound_watts,
-)
-from wattledger_agent.sources.rapl_faults import Processor, dram_reads_low, known_faults, parse_processor
-
-NAME = "rapl"
-
-NODE = "node"
-
-READ_BYTES = 32  # A 64-bit number has at most 20 digits.
+from wattledger_agent.sources.mirrors import MirrorWatch, Verdict
+from wattledger_agent.sources.powercap import SHARED, Zone, find_zones
+from wattledger_agent.sources.rapl_counter import PERMISSION_REMEDY, Counter, why
+from wattledger_agent.sources.rapl_folding import FoldedPairs, Pair, duplicate_pair, mirror_pair
+from wattledger_agent.sources.rapl_machine import SHARED_REMEDY, machine_notes, remedy_without_powercap, shared_note
+from wattledger_agent.sources.rapl_specs import NAME, SCALED_GENERATION, key_of, spec_of
 
 # Dies that show equal values are watched for up to this long at the start: 50 J, which decide, take 1 s at 50 W. Longer
 # is not waited for: the verdict then comes during the reads.
 SETTLE_STEPS_MAX = 20
 SETTLE_SECONDS = 0.1
 
-PERMISSION_REMEDY = (
-    "Only root may read it since CVE-2020-8694: install the udev rule deploy/systemd/70-wattledger.rules and run the agent "
-    "in the group wattledger, or give it CAP_DAC_READ_SEARCH."
-)
-
 
 @dataclass(slots=True)
-class _Counter:
-    """One open counter. `watch` is set while it is not known whether it mirrors `leader`; `folded` once it is taken out."""
+class _Channel:
+    """One offered channel. scale: the fault that its values are mended of.
 
-    zone: Zone
+    pair: set while it is not known whether its counter mirrors another die's. is_folded: it does, and is taken out.
+    """
+
     spec: ChannelSpec
-    descriptor: int
-    leader: "_Counter | None" = None
-    watch: MirrorWatch | None = None
-    folded: bool = False
+    counter: Counter
+    scale: Fault | None
+    pair: Pair | None = None
+    is_folded: bool = False
+
+    @property
+    def zone(self) -> Zone:
+        return self.counter.zone
 
 
 class RaplSource:
@@ -68,6 +59,8 @@ class RaplSource:
 
     psys_is_node_meter: psys meters the whole node on this platform, and packages and memory are its parts. Off by default:
         what psys covers is the platform maker's choice.
+    shared_root: in place of sysfs, a folder in which a virtual machine's host writes the guest's share, laid out as the
+        powercap class.
     opener, pread, settle: how files are opened and read, and how to wait (seconds); replaced by tests.
     """
 
@@ -80,6 +73,7 @@ class RaplSource:
         procfs_root: Path = Path("/proc"),
         *,
         psys_is_node_meter: bool = False,
+        shared_root: Path | None = None,
         opener: Opener = open_for_reading,
         pread: Pread = os.pread,
         settle: Callable[[float], None] = time.sleep,
@@ -87,154 +81,153 @@ class RaplSource:
         self._sysfs_root = sysfs_root
         self._procfs_root = procfs_root
         self._psys_is_node_meter = psys_is_node_meter
+        self._powercap = shared_root or sysfs_root / "class" / "powercap"
+        self._is_shared = shared_root is not None
         self._opener = opener
         self._pread = pread
         self._settle = settle
-        self._counters: list[_Counter] = []
+        self._channels: list[_Channel] = []
         self._notes: list[str] = []
-        self._processor = Processor()
+        self._folded = FoldedPairs()
+        self._machine = Machine()
+
+    @property
+    def divergences(self) -> int:
+        """How many folded pairs of counters have parted since the source was opened."""
+        return self._folded.divergences
 
     def open(self) -> Sequence[ChannelSpec]:
         """Find the zones and open their counters. Raises SourceUnavailableError if none can be read."""
         self.close()
-        self._processor = self._read_processor()
+        self._folded = FoldedPairs()
+        cpuinfo = _text(self._procfs_root / "cpuinfo")
+        self._machine = parse_machine(cpuinfo, _text(self._procfs_root / "sys" / "kernel" / "osrelease"))
         try:
-            groups, self._notes = find_zones(self._sysfs_root)
+            groups, self._notes = find_zones(self._powercap, is_shared=self._is_shared)
         except OSError as error:
-            raise self._unavailable(f"{self._sysfs_root / 'class/powercap'} can't be listed ({error.strerror}).") from error
+            raise self._unavailable(f"{self._powercap} can't be listed ({error.strerror}).") from error
         if not groups:
             hint = f" {self._notes[0]}" if self._notes else ""
-            raise self._unavailable(f"{self._sysfs_root / 'class/powercap'} has no RAPL zone that can be used.{hint}")
+            raise self._unavailable(f"{self._powercap} has no RAPL zone that can be used.{hint}")
         meter = self._node_meter(groups)
         errors: list[OSError] = []
         for group in groups:
-            zone, descriptor = self._best(group, errors)
-            self._counters.append(_Counter(zone, self._spec(zone, meter), descriptor))
-        if all(counter.descriptor < 0 for counter in self._counters):
+            hidden = with_action(self._faults(group[0]), Action.HIDE_DOMAIN)
+            if hidden is not None:
+                self._tell(group[0], [hidden])
+                continue
+            counter = self._best(group, errors)
+            faults = self._faults(counter.zone)
+            self._tell(counter.zone, faults)
+            scale = with_action(faults, Action.SCALE)
+            spec = spec_of(counter.zone, meter, scale, self._machine.model_name)
+            self._channels.append(_Channel(spec, counter, scale))
+        if not self._channels:
+            raise self._unavailable(f"{self._powercap} has no RAPL zone that can be believed. {self._notes[-1]}")
+        if all(channel.counter.descriptor < 0 for channel in self._channels):
             self.close()
             raise _unreadable(errors)
         self._note_unreadable()
-        for counter in self._counters:
-            self._notes.extend(known_faults(counter.zone, self._processor))
-        if self._processor.virtual:
-            self._notes.append("rapl: this is a virtual machine; the counters are what its hypervisor lets it see.")
+        packages = {channel.zone.package for channel in self._channels if channel.zone.package is not None}
+        if self._is_shared:
+            self._notes.append(shared_note(self._powercap))
+        else:
+            self._notes += machine_notes(self._machine, self._sysfs_root, cpuinfo, packages)
         self._find_mirrors()
-        return [counter.spec for counter in self._counters]
+        return [channel.spec for channel in self._channels]
 
     def read(self, now_nanoseconds: int) -> Sequence[Reading]:
         """Read every counter: one system call each. A counter that can't be read is a TryAgain, and alone in it."""
-        # A copy: a verdict takes counters out, those of the mirror's parts after it in the list too.
-        return [self._read(counter) for counter in list(self._counters)]
+        self._folded.check(now_nanoseconds)
+        # A copy: a verdict takes channels out, those of the mirror's parts after it in the list too.
+        return [self._read(channel) for channel in list(self._channels)]
 
     def notes(self) -> Sequence[str]:
         """What was folded, can't be read, or is known to be wrong on this processor."""
-        return list(self._notes)
+        return [*self._notes, *self._folded.notes]
 
     def close(self) -> None:
         """Close all counters."""
-        for counter in self._counters:
-            if counter.descriptor >= 0:
-                os.close(counter.descriptor)
-        self._counters = []
+        for channel in self._channels:
+            channel.counter.close()
+        self._channels = []
+        self._folded.close()
 
-    def _read(self, counter: _Counter) -> Reading:
-        if counter.watch is not None and self._observe(counter) is Verdict.UNDECIDED:
+    def _read(self, channel: _Channel) -> Reading:
+        key, zone = channel.spec.key, channel.zone
+        if channel.pair is not None and self._judge(channel, channel.pair) is Verdict.UNDECIDED:
             # Withheld until it is known: a TryAgain loses nothing, a mirror that is summed doubles.
-            reason = f"rapl: {counter.zone.folder} may mirror another die; more energy must pass to know"
-            return TryAgain(counter.spec.key, reason)
-        if counter.folded:
-            return Gone(counter.spec.key, f"rapl: {counter.zone.folder} mirrors another die, and is counted there")
+            return TryAgain(key, f"rapl: {zone.folder} may mirror another die; more energy must pass to know")
+        if channel.is_folded:
+            return Gone(key, f"rapl: {zone.folder} mirrors another die, and is counted there")
         try:
-            return CounterReading(counter.spec.key, self._value(counter), counter.zone.generation)
-        except OSError as error:
-            if error.errno == errno.ENODEV and counter.descriptor >= 0:
-                # The driver was unloaded; its next life has a new file at the same place, which the next read opens.
-                os.close(counter.descriptor)
-                counter.descriptor = -1
-            return TryAgain(counter.spec.key, f"rapl: {counter.zone.energy_path} can't be read: {_why(error)}")
-        except ValueError as error:
-            return TryAgain(counter.spec.key, f"rapl: {counter.zone.energy_path} is not believed: {error}")
+            value = channel.counter.value()
+        except (OSError, ValueError) as error:
+            return TryAgain(key, why(zone.energy_path, error))
+        if channel.scale is None:
+            return CounterReading(key, value, zone.generation)
+        return CounterReading(key, channel.scale.scaled(value), zone.generation + SCALED_GENERATION)
 
-    def _value(self, counter: _Counter) -> int:
-        """The counter in microjoules. Raises OSError, or ValueError for a value that can't be."""
-        if counter.descriptor < 0:
-            counter.descriptor = self._opener(counter.zone.energy_path)
-        text = self._pread(counter.descriptor, READ_BYTES, 0)
-        value = int(text)
-        limit = counter.zone.range_microjoules
-        if value < 0 or (limit is not None and value > limit):
-            raise ValueError(f"{value} is not within 0 and max_energy_range_uj ({limit})")
-        return value
-
-    def _observe(self, counter: _Counter) -> Verdict:
-        """Read the leader, its possible mirror and the leader again, and do what that says; an error says nothing."""
-        if counter.leader is None or counter.watch is None:
-            return Verdict.DISTINCT
-        try:
-            before, twin, after = (self._value(each) for each in (counter.leader, counter, counter.leader))
-        except (OSError, ValueError):
-            return Verdict.UNDECIDED
-        verdict = counter.watch.observe(before, twin, after)
+    def _judge(self, channel: _Channel, pair: Pair) -> Verdict:
+        """Observe a possible mirror once, and do what the verdict says."""
+        verdict = pair.observe()
         if verdict is Verdict.DISTINCT:
-            counter.watch = None
+            channel.pair = None
         elif verdict is Verdict.MIRRORED:
-            self._fold(counter, counter.leader)
+            self._fold(channel, pair)
         return verdict
 
-    def _fold(self, mirror: _Counter, leader: _Counter) -> None:
-        """Take a mirror out, with the shown parts of its package."""
+    def _fold(self, mirror: _Channel, pair: Pair) -> None:
+        """Take a mirror out, with the shown parts of its package; its counter stays under watch."""
         self._notes.append(
-            f"rapl: {mirror.zone.name} mirrors {leader.zone.name}: one counter shown on each die; it is counted once."
+            f"rapl: {mirror.zone.name} mirrors {pair.leader.zone.name}: one counter shown on each die; it is counted once."
         )
-        for each in self._counters:
-            if each is mirror or each.spec.parent == mirror.spec.key:
-                each.folded, each.watch = True, None
-                if each.descriptor >= 0:
-                    os.close(each.descriptor)
-                    each.descriptor = -1
-        self._counters = [each for each in self._counters if not each.folded]
+        mirror.pair, mirror.is_folded = None, True
+        for part in self._channels:
+            if part.spec.parent == mirror.spec.key:
+                part.is_folded = True
+                part.counter.close()
+        self._channels = [each for each in self._channels if not each.is_folded]
+        self._folded.add(pair)
 
     def _find_mirrors(self) -> None:
         """Watch every further die of a package; where the first values are equal, wait for the verdict."""
-        leaders: dict[tuple[str, int | None], _Counter] = {}
-        for counter in list(self._counters):
-            zone = counter.zone
+        leaders: dict[tuple[str, int | None], _Channel] = {}
+        for channel in self._channels:
+            zone = channel.zone
             if zone.die is None or zone.kind not in ("package", "dram"):
                 continue
-            leader = leaders.setdefault((zone.kind, zone.package), counter)
-            if leader is not counter:
-                counter.leader, counter.watch = leader, MirrorWatch(zone.modulus_microjoules)
-        self._settle_mirrors()
-
-    def _settle_mirrors(self) -> None:
+            leader = leaders.setdefault((zone.kind, zone.package), channel)
+            if leader is not channel:
+                channel.pair = mirror_pair(leader.counter, channel.counter)
         for _ in range(SETTLE_STEPS_MAX):
-            for counter in [each for each in self._counters if each.watch is not None]:
-                self._observe(counter)
-            if not any(each.watch is not None and each.watch.equal_at_first for each in self._counters):
+            for channel in list(self._channels):
+                if channel.pair is not None:
+                    self._judge(channel, channel.pair)
+            if not any(_is_likely(channel.pair) for channel in self._channels):
                 return
             self._settle(SETTLE_SECONDS)
 
-    def _best(self, group: list[Zone], errors: list[OSError]) -> tuple[Zone, int]:
-        """The first zone of a group that can be read, with its open file; else the first, with -1."""
-        chosen, descriptor = group[0], -1
-        for zone in group:
+    def _best(self, group: list[Zone], errors: list[OSError]) -> Counter:
+        """The first zone of a group that can be read, open; else the first, closed. The others are watched."""
+        counters = [Counter(zone, self._opener, self._pread) for zone in group]
+        readable: list[Counter] = []
+        for counter in counters:
             try:
-                descriptor = self._opener(zone.energy_path)
-                self._pread(descriptor, READ_BYTES, 0)
+                counter.probe()
+                readable.append(counter)
             except OSError as error:
-                errors.append(OSError(error.errno, error.strerror, str(zone.energy_path)))
-                if descriptor >= 0:
-                    os.close(descriptor)
-                    descriptor = -1
-                continue
-            chosen = zone
-            break
-        for zone in group:
-            if zone is not chosen:
+                errors.append(error)
+        chosen = (readable or counters)[0]
+        for counter in counters:
+            if counter is not chosen:
                 self._notes.append(
-                    f"rapl: {zone.folder.name} measures {zone.name} like {chosen.folder.name} does; only the latter is read."
+                    f"rapl: {counter.zone.folder.name} measures {counter.zone.name} like {chosen.zone.folder.name} does; "
+                    "only the latter is booked."
                 )
-        return chosen, descriptor
+        for twin in readable[1:]:
+            self._folded.add(duplicate_pair(chosen, twin))
+        return chosen
 
     def _node_meter(self, groups: list[list[Zone]]) -> ChannelKey | None:
         """The key of the psys zone that meters the node, if the operator says that one does."""
@@ -246,77 +239,38 @@ class RaplSource:
             return None
         if len(psys) > 1:
             self._notes.append(f"rapl: there are {len(psys)} psys zones; {psys[0].name} is taken as the node's meter.")
-        return _key(psys[0])
+        return key_of(psys[0])
 
-    def _spec(self, zone: Zone, meter: ChannelKey | None) -> ChannelSpec:
-        key = _key(zone)
-        component = {"package": Component.CPU, "dram": Component.MEMORY, "psys": Component.OTHER}.get(
-            zone.kind, Component.CPU
-        )
-        role, parent = Role.SHOWN, None
-        if zone.kind in ("package", "dram"):
-            role, parent = Role.LEAF, meter
-        elif key == meter:
-            role = Role.METER
-        elif zone.kind != "psys":
-            suffix = "" if zone.die is None else f"-die-{zone.die}"
-            parent = ChannelKey(key.device, f"package{suffix}", NAME)
-        return ChannelSpec(
-            key=key,
-            component=component,
-            method=Method.COUNTER,
-            role=role,
-            power_bound_watts=power_bound_watts(zone),
-            parent=parent,
-            # Without a range the meter can't tell a wrap from a reset, and takes a fall as a gap.
-            counter_range_microjoules=zone.modulus_microjoules,
-            # The fault is known, but not mended: the true value is four times what is read.
-            uncertainty_upper_ratio=3.0 if dram_reads_low(zone, self._processor) else 0.0,
-            model=self._processor.model_name if zone.kind == "package" else "",
-        )
+    def _faults(self, zone: Zone) -> list[Fault]:
+        """What is known to be wrong with a zone."""
+        # Counters in a shared folder are 64 bits wide: they never wrap, and have no range.
+        has_range = zone.range_microjoules is not None or zone.interface == SHARED
+        return faults_of(self._machine, Sensor(NAME, zone.kind, zone.unit_microjoules, has_range=has_range))
+
+    def _tell(self, zone: Zone, faults: list[Fault]) -> None:
+        self._notes += [f"rapl: {zone.folder} ({zone.name}): {fault.sentence}." for fault in faults]
 
     def _note_unreadable(self) -> None:
-        for counter in self._counters:
-            if counter.descriptor < 0:
-                self._notes.append(
-                    f"rapl: {counter.zone.energy_path} ({counter.zone.name}) can't be read yet; it is tried at each read."
-                )
-            if counter.zone.range_microjoules is None:
-                self._notes.append(
-                    f"rapl: {counter.zone.folder / 'max_energy_range_uj'} can't be read; a fall of it will be a gap."
-                )
-
-    def _read_processor(self) -> Processor:
-        try:
-            return parse_processor((self._procfs_root / "cpuinfo").read_text())
-        except OSError:
-            return Processor()
+        for channel in self._channels:
+            zone = channel.zone
+            if channel.counter.descriptor < 0:
+                self._notes.append(f"rapl: {zone.energy_path} ({zone.name}) can't be read yet; it is tried at each read.")
 
     def _unavailable(self, reason: str) -> SourceUnavailableError:
-        if self._processor.virtual:
-            remedy = (
-                "In a virtual machine only the hypervisor can offer RAPL (QEMU 9.1: -accel kvm,rapl=true); "
-                "without it, power is estimated."
-            )
-        elif self._processor.vendor in ("GenuineIntel", "AuthenticAMD"):
-            remedy = "Load the driver: modprobe intel_rapl_msr (for AMD too, since Linux 5.11)."
-        else:
-            remedy = "Nothing can be done: RAPL is in x86 processors of Intel and AMD only."
+        remedy = SHARED_REMEDY if self._is_shared else remedy_without_powercap(self._machine)
         return SourceUnavailableError(f"rapl: {reason}", remedy)
 
 
-def _key(zone: Zone) -> ChannelKey:
-    """The zone's key, made of its name alone, so that neither driver nor kernel changes it."""
-    if zone.kind == "psys":
-        return ChannelKey(NODE, zone.name, NAME)
-    part = "memory" if zone.kind == "dram" else "cpu"
-    suffix = "" if zone.die is None else f"-die-{zone.die}"
-    return ChannelKey(f"{part}/{zone.package}", f"{zone.kind}{suffix}", NAME)
+def _is_likely(pair: Pair | None) -> bool:
+    """Whether a pair is undecided, but began with equal values."""
+    return pair is not None and isinstance(pair.watch, MirrorWatch) and pair.watch.equal_at_first
 
 
-def _why(error: OSError) -> str:
-    remedy = f" {PERMISSION_REMEDY}" if isinstance(error, PermissionError) else ""
-    return f"{error.strerror or error}.{remedy}"
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _unreadable(errors: list[OSError]) -> SourceUnavailableError:
