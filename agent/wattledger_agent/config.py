@@ -49,10 +49,13 @@ class RaplConfig(Strict, frozen=True):
     """CPU packages and memory by the kernel's powercap interface.
 
     psys_is_node_meter: book the platform domain as a meter of the whole node. Off, because its extent differs by platform.
+    shared_root: in a virtual machine, the folder in which its host writes the machine's share of energy, laid out as
+    /sys/class/powercap (scaphandre's `qemu` exporter does); empty: read the kernel's.
     """
 
     enabled: bool = True
     psys_is_node_meter: bool = False
+    shared_root: str = ""
 
 
 class NvidiaConfig(Strict, frozen=True):

@@ -104,7 +104,12 @@ def close_all(inventory: Inventory) -> None:
 
 def _sensors(config: SourcesConfig, roots: Roots) -> Iterable[Source]:
     if config.rapl.enabled:
-        yield SOURCES["rapl"](roots.sysfs, roots.procfs, psys_is_node_meter=config.rapl.psys_is_node_meter)
+        yield SOURCES["rapl"](
+            roots.sysfs,
+            roots.procfs,
+            psys_is_node_meter=config.rapl.psys_is_node_meter,
+            shared_root=Path(config.rapl.shared_root) if config.rapl.shared_root else None,
+        )
     if config.nvidia.enabled:
         yield SOURCES["nvidia"](roots.sysfs)
     if config.cpu.enabled:
