@@ -64,6 +64,18 @@ class NvidiaConfig(Strict, frozen=True):
     enabled: bool = True
 
 
+class IpmiConfig(Strict, frozen=True):
+    """The whole node's power by IPMI (DCMI), where the kernel drives a management controller.
+
+    excludes_gpus: the reading does not contain GPUs and accelerators, so that they are added to it.
+    cadence_seconds: time between two commands to the controller.
+    """
+
+    enabled: bool = True
+    excludes_gpus: bool = False
+    cadence_seconds: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = 10.0
+
+
 class CpuConfig(Strict, frozen=True):
     """CPU and memory utilization."""
 
@@ -123,6 +135,7 @@ class SourcesConfig(Strict, frozen=True):
 
     rapl: RaplConfig = RaplConfig()
     nvidia: NvidiaConfig = NvidiaConfig()
+    ipmi: IpmiConfig = IpmiConfig()
     cpu: CpuConfig = CpuConfig()
     estimate: EstimateConfig = EstimateConfig()
     fake: FakeConfig | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wattledger_agent.commands import Runner
 from wattledger_agent.config import FakeConfig, ReplayConfig, SourcesConfig
 from wattledger_agent.readings import (
     ChannelSpec,
@@ -31,10 +32,12 @@ OPEN_SECONDS_MAX = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """Where sysfs and procfs are mounted."""
+    """Where sysfs, procfs and device files are, and how commands are run (None: the programs of this host)."""
 
     sysfs: Path = Path("/sys")
     procfs: Path = Path("/proc")
+    devices: Path = Path("/dev")
+    commands: Runner | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,13 @@ def _sensors(config: SourcesConfig, roots: Roots) -> Iterable[Source]:
         )
     if config.nvidia.enabled:
         yield SOURCES["nvidia"](roots.sysfs)
+    if config.ipmi.enabled:
+        yield SOURCES["ipmi"](
+            roots.devices,
+            cadence_seconds=config.ipmi.cadence_seconds,
+            excludes_gpus=config.ipmi.excludes_gpus,
+            run=roots.commands,
+        )
     if config.cpu.enabled:
         yield SOURCES["cpu"](roots.procfs)
 

@@ -4,16 +4,15 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.agent.machines import FIXTURES
 from tests.agent.scripted import ScriptedSource
 
 from wattledger_agent.config import (
     CpuConfig,
-    EstimateConfig,
     FakeConfig,
     NvidiaConfig,
-    RaplConfig,
     ReplayConfig,
     SourcesConfig,
 )
@@ -36,7 +35,7 @@ def bare(tmp_path: Path) -> Roots:
     (proc / "meminfo").write_text("MemTotal:       16384000 kB\nMemAvailable:    8192000 kB\n")
     (proc / "stat").write_text("cpu  100 0 100 1000 0 0 0 0 0 0\n" + "cpu0 25 0 25 250 0 0 0 0 0 0\n" * 4)
     (tmp_path / "sys").mkdir()
-    return Roots(tmp_path / "sys", proc)
+    return Roots(tmp_path / "sys", proc, tmp_path / "dev")
 
 
 @pytest.fixture
@@ -57,7 +56,7 @@ def test_without_a_sensor_the_host_is_estimated(bare: Roots) -> None:
 
     assert names(inventory) == ["cpu", "estimate"]
     assert {spec.method for spec in inventory.specs} == {Method.MODEL}
-    assert [missing.source for missing in inventory.missing] == ["rapl", "nvidia"]
+    assert {"rapl", "nvidia", "ipmi"} <= {missing.source for missing in inventory.missing}
     assert all(missing.reason and missing.remedy for missing in inventory.missing)
     close_all(inventory)
 
@@ -73,12 +72,11 @@ def test_measured_cpus_are_not_estimated_as_well(metered: Roots) -> None:
 
 def test_what_is_off_is_not_opened(metered: Roots) -> None:
     """Not read, and not missing either."""
-    nothing = SourcesConfig(
-        rapl=RaplConfig(enabled=False),
-        nvidia=NvidiaConfig(enabled=False),
-        cpu=CpuConfig(enabled=False),
-        estimate=EstimateConfig(enabled=False),
-    )
+    tables = msgspec.structs.asdict(SourcesConfig())
+    off = {
+        name: msgspec.structs.replace(table, enabled=False) for name, table in tables.items() if hasattr(table, "enabled")
+    }
+    nothing = msgspec.structs.replace(SourcesConfig(), **off)
 
     assert find_sources(nothing, metered) == Inventory([], [])
 
@@ -99,10 +97,10 @@ def test_simulated_counters_stand_alone(metered: Roots) -> None:
 
 def test_a_source_without_a_host_is_missing(tmp_path: Path) -> None:
     """Where procfs is not mounted nothing can be read, and nothing raises."""
-    inventory = find_sources(SourcesConfig(), Roots(tmp_path / "sys", tmp_path / "proc"))
+    inventory = find_sources(SourcesConfig(), Roots(tmp_path / "sys", tmp_path / "proc", tmp_path / "dev"))
 
     assert names(inventory) == []
-    assert [missing.source for missing in inventory.missing] == ["rapl", "nvidia", "cpu", "estimate"]
+    assert {"rapl", "nvidia", "ipmi", "cpu", "estimate"} <= {missing.source for missing in inventory.missing}
 
 
 def test_a_recording_is_made_with_what_is_configured(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from math import isfinite
 from pathlib import Path
 
 import pytest
+from tests.agent.by_hand import ByHand
 from tests.agent.fake_nvml import LIBRARY_NOT_FOUND, UNKNOWN, FakeGpu, FakeNvml, eight_gpus
 from tests.agent.machines import machine
 
+from wattledger_agent.commands import RecordedRunner
 from wattledger_agent.readings import (
     ENERGY_MICROJOULES_LIMIT,
     ChannelSpec,
@@ -33,6 +35,7 @@ from wattledger_agent.sources import SOURCES
 from wattledger_agent.sources.cpu import CpuSource
 from wattledger_agent.sources.estimate import EstimateSource
 from wattledger_agent.sources.fake import FakeSource
+from wattledger_agent.sources.ipmi import IpmiSource
 from wattledger_agent.sources.nvidia import NvidiaSource
 from wattledger_agent.sources.rapl import RaplSource
 
@@ -73,6 +76,17 @@ def nvidia(nvml: Callable[[], FakeNvml]) -> Callable[[Path], Source]:
     return lambda folder: NvidiaSource(folder, nvml=nvml())
 
 
+def ipmi(name: str, *, allowed: bool = True) -> Callable[[Path], Source]:
+    """IPMI on a fixture machine; polls are made by hand."""
+
+    def make(folder: Path) -> Source:
+        root = machine(name, folder).root
+        run = RecordedRunner.from_file(root / "commands.json")
+        return IpmiSource(root / "dev", run=run, pace=ByHand().pace, access=lambda path: allowed)
+
+    return make
+
+
 def cpu(folder: Path) -> Source:
     """CPU on a fixture machine."""
     return CpuSource(machine("virtual_machine", folder).proc)
@@ -90,6 +104,8 @@ CASES = [
     Case("nvidia without counter", nvidia(lambda: FakeNvml([FakeGpu("GPU-a", energy_millijoules=None)]))),
     Case("nvidia that always fails", nvidia(lambda: failing_nvml("nvmlDeviceGetTotalEnergyConsumption"))),
     Case("nvidia without utilization", nvidia(lambda: failing_nvml("nvmlDeviceGetUtilizationRates"))),
+    Case("ipmi", ipmi("ipmi_node_gpus_excluded")),
+    Case("ipmi with a dead controller", ipmi("dead_bmc")),
     Case("cpu", cpu, metered=False),
     Case("estimate", lambda folder: EstimateSource(machine("xeon_two_sockets", folder).proc)),
     Case("fake", lambda folder: FakeSource(1, packages=2, gpus=8, node_meter=True)),
@@ -102,10 +118,19 @@ BROKEN = [
     Case("rapl without anything", lambda folder: RaplSource(folder, folder)),
     Case("nvidia without its library", nvidia(lambda: failing_nvml("nvmlInit", LIBRARY_NOT_FOUND))),
     Case("nvidia without GPUs", nvidia(lambda: FakeNvml([]))),
+    Case("ipmi without a controller", ipmi("virtual_machine")),
+    Case("ipmi without permission", ipmi("dead_bmc", allowed=False)),
+    Case("ipmi without a program", lambda folder: ipmi_bare(folder)),
     Case("cpu without procfs", lambda folder: CpuSource(folder), metered=False),
     Case("estimate without procfs", lambda folder: EstimateSource(folder)),
     Case("fake that can't write", lambda folder: FakeSource(1, truth_path=folder / "none" / "truth")),
 ]
+
+
+def ipmi_bare(folder: Path) -> Source:
+    """A controller, and nothing installed that could ask it."""
+    (folder / "ipmi0").touch()
+    return IpmiSource(folder, run=RecordedRunner(()), pace=ByHand().pace, access=lambda path: True)
 
 
 def failing_nvml(call: str, value: int = UNKNOWN) -> FakeNvml:

@@ -22,6 +22,7 @@ def _made_by(module: str, name: str) -> SourceFactory:
 SOURCES: dict[str, SourceFactory] = {
     "rapl": _made_by("rapl", "RaplSource"),
     "nvidia": _made_by("nvidia", "NvidiaSource"),
+    "ipmi": _made_by("ipmi", "IpmiSource"),
     "cpu": _made_by("cpu", "CpuSource"),
     "estimate": _made_by("estimate", "EstimateSource"),
     "fake": _made_by("fake", "FakeSource"),
