@@ -12,9 +12,11 @@ PROTOS = ROOT / "protos/wattledger_protos"
 
 # By half; the words after a folder are its pure modules.
 PURE_NAMES = {
-    AGENT: "readings counters channels roster topology shares gauges meter session wire config cpus attribution "
+    AGENT: "readings counters channels roster topology shares gauges meter session wire config cpus "
+    "attribution usage workload_accounts workload_meter "
     "known_faults wraps cross_checks own_energy",
-    COLLECTOR: "records session ledger hello clocks columns gaps intervals plausible tally wire config factors accounting "
+    COLLECTOR: "workload_records workload_ledger "
+    "records session ledger hello clocks columns gaps intervals plausible tally wire config factors accounting "
     "emission_counters merkle embodied sci uncertainty books",
 }
 PURE = [folder / f"{name}.py" for folder, names in PURE_NAMES.items() for name in names.split()]

@@ -21,6 +21,7 @@ from wattledger_agent.readings import (
 )
 from wattledger_agent.topology import RESIDUAL_DOMAIN, Base
 from wattledger_agent.wire import NAME_CHARACTERS_MAX, milliwatts
+from wattledger_agent.workload_accounts import SavedAccounts
 
 STATE_VERSION = 1
 
@@ -186,15 +187,18 @@ class SavedMeter(msgspec.Struct, frozen=True, array_like=True):
     boot_id: bytes
     boottime_nanoseconds: int
     channels: list[SavedChannel]
+    workloads: SavedAccounts | None = None
 
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(SavedMeter)
 
 
-def pack(boot_id: bytes, boottime_nanoseconds: int, channels: Sequence[Channel]) -> bytes:
-    """Return the state from which `unpack` makes the same channels."""
-    saved = SavedMeter(STATE_VERSION, boot_id, boottime_nanoseconds, [_saved(channel) for channel in channels])
+def pack(
+    boot_id: bytes, boottime_nanoseconds: int, channels: Sequence[Channel], workloads: SavedAccounts | None = None
+) -> bytes:
+    """Return the state from which `unpack` makes the same channels, and `unpack_workloads` the same accounts."""
+    saved = SavedMeter(STATE_VERSION, boot_id, boottime_nanoseconds, [_saved(channel) for channel in channels], workloads)
     # Names and boot ids repeat: the fastest level makes a third of it, for a few microseconds a tick.
     return zlib.compress(_ENCODER.encode(saved), 1)
 
@@ -212,6 +216,11 @@ def unpack(state: bytes, integral_gap_seconds_max: float) -> tuple[bytes, int, l
             "move the spool folder aside, then a new account begins"
         ) from error
     return saved.boot_id, saved.boottime_nanoseconds, channels
+
+
+def unpack_workloads(state: bytes) -> SavedAccounts | None:
+    """Return the accounts of workloads in a state that `unpack` has taken; None if there are none."""
+    return _DECODER.decode(zlib.decompress(state)).workloads
 
 
 def _account(spec: ChannelSpec) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from wattledger_agent import wire
-from wattledger_agent.channels import Channel, pack, unpack
+from wattledger_agent.channels import Channel, MeterStateError, pack, unpack, unpack_workloads
 from wattledger_agent.counters import ChannelState, GapDetail, Instant, advance, is_believable, skip_to, span_start
 from wattledger_agent.cross_checks import CrossChecks
 from wattledger_agent.gauges import Gauges
@@ -32,6 +32,8 @@ from wattledger_agent.readings import (
 from wattledger_agent.roster import Joint, Roster
 from wattledger_agent.shares import Shares
 from wattledger_agent.topology import ZERO, advance_residual, base_of, start_residual
+from wattledger_agent.workload_accounts import SavedAccounts
+from wattledger_agent.workload_meter import WorkloadMeter, WorkloadSettings
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 # Values that wait for a cut. At 10 bytes at most each, with columns and details they stay below a payload's mebibyte.
@@ -60,13 +62,16 @@ class Meter:
     """The account of one epoch.
 
     state: that of the spool's last record; None in a new epoch. integral_gap_seconds_max: powers further apart than this are
-    not joined, and values older than this are no longer live. Raises MeterStateError for a state that can't be read.
+    not joined, and values older than this are no longer live. workloads: how the energy of workloads is accounted; None: it
+    is not, and accounts of the state wait until it is. Raises MeterStateError for a state that can't be read.
 
     failed_reads, unbelieved_readings, ignored_readings (no such channel, or twice in a row), ignored_rows (not after the
     last), thinned_rows: counts since the start.
     """
 
-    def __init__(self, *, state: bytes | None, integral_gap_seconds_max: float) -> None:
+    def __init__(
+        self, *, state: bytes | None, integral_gap_seconds_max: float, workloads: WorkloadSettings | None = None
+    ) -> None:
         self.failed_reads = 0
         self.unbelieved_readings = 0
         self.ignored_readings = 0
@@ -75,8 +80,11 @@ class Meter:
         self._gap_nanoseconds = round(integral_gap_seconds_max * NANOSECONDS_PER_SECOND)
         self._boot_id, self._boottime = b"", -1
         channels: list[Channel] = []
+        self._saved_workloads: SavedAccounts | None = None
         if state is not None:
             self._boot_id, self._boottime, channels = unpack(state, integral_gap_seconds_max)
+            self._saved_workloads = unpack_workloads(state)
+        self.workloads = _workload_meter(workloads, self._saved_workloads)
         self._roster = Roster(channels, integral_gap_seconds_max)
         self._shares = Shares(self._gap_nanoseconds)
         self._gauges = Gauges(self._gap_nanoseconds)
@@ -125,7 +133,10 @@ class Meter:
                 self.unbelieved_readings += not self._gauges.observe(reading, now.boottime_nanoseconds)
             elif isinstance(reading, TryAgain):
                 self.failed_reads += 1
-            elif not isinstance(reading, Gone | ProcessShares | WorkloadsReading):
+            elif isinstance(reading, ProcessShares | WorkloadsReading):
+                if self.workloads is not None:
+                    self.workloads.take(reading)
+            elif not isinstance(reading, Gone):
                 taken += self._take(reading, now, bit)
         for channel in self._roster.open.values():
             if channel.is_fresh and channel.is_offered and channel.spec.role is not Role.RESIDUAL:
@@ -133,11 +144,13 @@ class Meter:
         for joint in self._roster.joints:
             self._join(joint, now, bit)
         self._checks.observe(self._roster.pairs, self._serial)
+        if self.workloads is not None:
+            self.workloads.end_row()
         if not taken:
             self._times.pop()
 
-    def cut(self, now: Instant) -> Cut | None:
-        """Return all that was observed since the last cut; None if nothing was."""
+    def cut(self, now: Instant, *, is_last: bool = False) -> Cut | None:
+        """Return all that was observed since the last cut; None if nothing was. is_last: before the agent stops."""
         self._roster.arrange()
         if not self._times or self._last_row is None:
             return None
@@ -146,7 +159,7 @@ class Meter:
         for channel in self._roster.open.values():
             # What the catalog of a record says of an opening is never changed.
             channel.is_fresh = False
-        rows = len(self._times)
+        rows, workloads = len(self._times), self.workloads
         payload = pb.Payload(
             boot_id=self._boot_id,
             catalog_hash=catalog.catalog_hash,
@@ -160,11 +173,13 @@ class Meter:
             ],
             utilizations=self._shares.cut(),
             gap_details=[wire.gap_detail(number, detail, self._boot_id) for number, detail in self._details],
+            workload_accounts=None if workloads is None else workloads.messages(self._boottime, is_last=is_last),
         )
         self._forget_rows()
         for channel in self._roster.channels:
             channel.reported = channel.gap_sums()
-        state = pack(self._boot_id, self._boottime, self._roster.channels)
+        saved = self._saved_workloads if workloads is None else workloads.accounts.save()
+        state = pack(self._boot_id, self._boottime, self._roster.channels, saved)
         return Cut(payload.SerializeToString(), state, catalog_bytes, catalog.catalog_hash, rows)
 
     def catalog(self) -> pb.Catalog:
@@ -227,6 +242,9 @@ class Meter:
         return True
 
     def _keep(self, channel: Channel, state: ChannelState, gaps: list[GapDetail], bit: int) -> None:
+        if self.workloads is not None and channel.spec.role is Role.LEAF:
+            step = state.energy_microjoules - channel.state.energy_microjoules
+            self.workloads.step(channel.number, channel.spec, step, has_gap=bool(gaps))
         channel.take(state, self._serial, bit, has_gap=bool(gaps))
         for gap in gaps:
             if len(self._details) < GAP_DETAILS_MAX:
@@ -318,3 +336,15 @@ class Meter:
             if channel.values:
                 channel.values = []
                 channel.mask = 0
+
+
+def _workload_meter(settings: WorkloadSettings | None, saved: SavedAccounts | None) -> WorkloadMeter | None:
+    if settings is None:
+        return None
+    try:
+        return WorkloadMeter(settings, saved)
+    except ValueError as error:
+        raise MeterStateError(
+            f"the accounts of workloads can't go on from the spool's last record ({error}): "
+            "move the spool folder aside, then a new account begins"
+        ) from error

@@ -12,6 +12,7 @@ from itertools import pairwise
 from google.protobuf.message import DecodeError
 
 from wattledger_agent.wire import PAYLOAD_BYTES_MAX
+from wattledger_agent.workload_accounts import PAYLOAD_ACCOUNTS_MAX
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 # The ledger's intervals are 15 minutes, or a multiple or divisor that the day's grid shares; finer ones lose resolution.
@@ -72,7 +73,8 @@ class Thinner:
             return
         merged = merge([payload for _, payload in run])
         payload = merged.SerializeToString()
-        if len(payload) >= min(PAYLOAD_BYTES_MAX, sum(len(piece.payload) for piece, _ in run)):
+        is_larger = len(payload) >= min(PAYLOAD_BYTES_MAX, sum(len(piece.payload) for piece, _ in run))
+        if is_larger or len(merged.workload_accounts) > PAYLOAD_ACCOUNTS_MAX:
             self._done.extend(piece for piece, _ in run)
             return
         self.taken += samples - sample_count(merged)
@@ -140,6 +142,7 @@ def merge(payloads: Sequence[pb.Payload]) -> pb.Payload:
         boottime_delta_nanoseconds=[times[b] - times[a] for a, b in pairwise(kept)],
         columns=[_column(channels[number], kept) for number in sorted(channels)],
         utilizations=_merge_utilizations(payloads),
+        workload_accounts=_last_accounts(payloads),
     )
     for payload in payloads:
         merged.gap_details.extend(payload.gap_details[: GAP_DETAILS_MAX - len(merged.gap_details)])
@@ -201,6 +204,11 @@ def _column(channel: _Channel, kept: Sequence[int]) -> pb.Column:
         gap_upper_microjoules=channel.last.gap_upper_microjoules,
         gap_unbounded_count=channel.last.gap_unbounded_count,
     )
+
+
+def _last_accounts(payloads: Sequence[pb.Payload]) -> list[pb.WorkloadAccount]:
+    """The last value of each account: they are cumulative."""
+    return list({account.account: account for payload in payloads for account in payload.workload_accounts}.values())
 
 
 def _merge_utilizations(payloads: Sequence[pb.Payload]) -> list[pb.UtilizationColumn]:

@@ -180,7 +180,7 @@ def test_an_accelerators_idle_energy_goes_only_to_those_that_hold_it() -> None:
 
 def test_a_gpu_that_nobody_uses_idles() -> None:
     """An empty list of processes is an answer: nobody used the device."""
-    assert Divider(usage(w1=0), NODE_ONLY).shares(400, {}, {}.get) == Division({}, 400, 0)
+    assert Divider(usage(w1=0), NODE_ONLY).shares(400, {}, {10: 1}.get) == Division({}, 400, 0)
 
 
 def test_shares_that_are_no_numbers_are_not_believed() -> None:

@@ -156,3 +156,13 @@ def test_gap_details_are_kept_up_to_their_maximum() -> None:
     for payload in payloads:
         payload.gap_details.extend([pb.GapDetail(channel=1)] * 100)
     assert len(spool_thin.merge(payloads).gap_details) == spool_thin.GAP_DETAILS_MAX
+
+
+def test_merged_payloads_keep_the_last_value_of_each_workload() -> None:
+    """Accounts of workloads are cumulative, and a frozen one is told by few records: a merge loses none."""
+    first, second = payload_of([(SECOND, {1: 1})], {}), payload_of([(2 * SECOND, {1: 2})], {})
+    first.workload_accounts.add(account=1, cpu_nanoseconds=5)
+    first.workload_accounts.add(account=2, cpu_nanoseconds=7, frozen=True)
+    second.workload_accounts.add(account=1, cpu_nanoseconds=6)
+    merged = spool_thin.merge([first, second])
+    assert [(one.account, one.cpu_nanoseconds) for one in merged.workload_accounts] == [(1, 6), (2, 7)]
