@@ -21,6 +21,7 @@ from wattledger_agent.clock import ClockError, HostClock, machine_id
 from wattledger_agent.config import AgentConfig, CollectorConfig, is_loopback, split_address
 from wattledger_agent.inventory import Inventory, Roots, close_all, find_sources, without_name
 from wattledger_agent.readings import Method
+from wattledger_agent.wraps import shortest_wrap
 
 Verdict = Literal["ok", "warning", "failure"]
 
@@ -52,6 +53,7 @@ def examine(config: AgentConfig, roots: Roots, connect: Connect = socket.create_
         return [
             *_platform(roots),
             *_sources(inventory),
+            *_period(config.period_seconds, inventory),
             *_clock(roots),
             *_identity(config),
             *_state_folder(config),
@@ -120,6 +122,21 @@ def _sources(inventory: Inventory) -> Iterator[Finding]:
         yield Finding(missing.source, "warning", without_name(missing.source, missing.reason), missing.remedy)
     if not inventory.specs:
         yield Finding("sources", "failure", "nothing can be metered", "Follow a remedy above, or enable `sources.estimate`.")
+
+
+def _period(period_seconds: float, inventory: Inventory) -> Iterator[Finding]:
+    """Whether every counter is read often enough, and how long the agent may be away."""
+    wrap = shortest_wrap(inventory.specs)
+    if wrap is None:
+        return
+    remedy = f"Set `period_seconds` to at most {wrap.period_seconds_max:.1f}."
+    found = f"`period_seconds` is {period_seconds:g}, and {wrap.sentence()}"
+    if wrap.is_hopeless(period_seconds):
+        yield Finding("period", "failure", f"{found}: no reading could be booked", remedy)
+    elif wrap.is_risky(period_seconds):
+        yield Finding("period", "warning", f"{found}: a few failed reads leave a gap", remedy)
+    else:
+        yield Finding("period", "ok", f"{found}; an agent that is away for longer leaves a gap with bounds")
 
 
 def _clock(roots: Roots) -> Iterator[Finding]:

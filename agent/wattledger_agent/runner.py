@@ -28,6 +28,7 @@ from wattledger_agent.sampler import Cadence, Sampler
 from wattledger_agent.session import Identity
 from wattledger_agent.shipper import Shipper
 from wattledger_agent.spool import Spool, SpoolError, SpoolLockedError
+from wattledger_agent.wraps import shortest_wrap
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def run(config: AgentConfig, roots: Roots, stopping: threading.Event) -> None:
         try:
             inventory = find_sources(config.sources, roots)
             _tell(inventory)
+            _check_period(config.period_seconds, inventory)
             if not inventory.opened:
                 raise RunError(
                     "no sensor can be read and the estimate is off. Run `wattledger-agent doctor` for the remedies."
@@ -316,6 +318,17 @@ def _tell(inventory: Inventory) -> None:
     for source in inventory.opened:
         for note in source.source.notes():
             log.info("%s", note)
+
+
+def _check_period(period_seconds: float, inventory: Inventory) -> None:
+    """Warn of a period that is near the shortest wrap. Raises RunError if nothing of that counter could ever be booked."""
+    wrap = shortest_wrap(inventory.specs)
+    if wrap is None or not wrap.is_risky(period_seconds):
+        return
+    remedy = f"Set `period_seconds` to at most {wrap.period_seconds_max:.1f}."
+    if wrap.is_hopeless(period_seconds):
+        raise RunError(f"`period_seconds` is {period_seconds:g}, but {wrap.sentence()}: no reading could be booked. {remedy}")
+    log.warning("`period_seconds` is %g, and %s: a few failed reads leave a gap. %s", period_seconds, wrap.sentence(), remedy)
 
 
 def _farewell(spool: Spool, shipper: Shipper) -> None:
