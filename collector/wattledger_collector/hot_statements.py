@@ -6,7 +6,7 @@ Opens nothing and begins nothing.
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 # Rows in one statement: any number of rows takes few statements. The largest stays below SQLite's least limit of 32,766
 # values for the widest table.
@@ -33,6 +33,17 @@ class Statement:
                 changed += connection.execute(self._sql[size], values).rowcount
                 at += size
         return changed
+
+    def fetch(self, connection: sqlite3.Connection, rows: Sequence[Values]) -> list[tuple[Any, ...]]:
+        """The same, for a statement that ends in RETURNING: what it returns, in no particular order."""
+        returned: list[tuple[Any, ...]] = []
+        at = 0
+        for size in _ROWS_IN_STATEMENT:
+            while len(rows) - at >= size:
+                values = list(chain.from_iterable(rows[at : at + size]))
+                returned += connection.execute(self._sql[size], values).fetchall()
+                at += size
+        return returned
 
 
 INSERT_HOSTS = Statement("INSERT INTO host (id, host, packed) VALUES ", 3, " ON CONFLICT DO NOTHING")
@@ -89,4 +100,38 @@ INSERT_GAPS = Statement(
 )
 INSERT_EVIDENCE = Statement(
     "INSERT INTO evidence (cursor_id, first_sequence, last_sequence, channel, reason, microjoules, payload) VALUES ", 7, ""
+)
+
+# Never more values than for the widest table above.
+UPSERT_WORKLOADS = Statement(
+    "INSERT INTO workload (host_id, recorded, kind, namespace, shown, idle_policy, workload, name, cpu_nanoseconds, "
+    "last_seen_utc_nanoseconds) VALUES ",
+    10,
+    " ON CONFLICT (host_id, recorded, kind, namespace, shown, idle_policy, workload, name) DO UPDATE SET "
+    "cpu_nanoseconds = cpu_nanoseconds + excluded.cpu_nanoseconds, "
+    "last_seen_utc_nanoseconds = max(last_seen_utc_nanoseconds, excluded.last_seen_utc_nanoseconds) "
+    "RETURNING id, host_id, recorded, kind, workload, namespace, name, idle_policy",
+)
+ADD_WORKLOAD_ENERGY = Statement(
+    "INSERT INTO workload_energy (interval_start_seconds, workload_id, component, method, energy_microjoules) VALUES ",
+    5,
+    " ON CONFLICT (interval_start_seconds, workload_id, component, method) DO UPDATE SET "
+    "energy_microjoules = energy_microjoules + excluded.energy_microjoules",
+)
+ADD_WORKLOAD_TIME = Statement(
+    "INSERT INTO workload_time (interval_start_seconds, workload_id, cpu_nanoseconds) VALUES ",
+    3,
+    " ON CONFLICT (interval_start_seconds, workload_id) DO UPDATE SET "
+    "cpu_nanoseconds = cpu_nanoseconds + excluded.cpu_nanoseconds",
+)
+ADD_WORKLOAD_TOTALS = Statement(
+    "INSERT INTO workload_total (workload_id, component, method, energy_microjoules) VALUES ",
+    4,
+    " ON CONFLICT (workload_id, component, method) DO UPDATE SET "
+    "energy_microjoules = energy_microjoules + excluded.energy_microjoules",
+)
+SET_WORKLOAD_CURSORS = Statement(
+    "INSERT INTO workload_cursor (cursor_id, packed) VALUES ",
+    2,
+    " ON CONFLICT (cursor_id) DO UPDATE SET packed = excluded.packed",
 )

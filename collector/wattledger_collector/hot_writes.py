@@ -33,6 +33,7 @@ from wattledger_collector.records import (
     Host,
 )
 from wattledger_collector.store_rows import SitesOfHosts
+from wattledger_collector.workload_writes import write_workloads
 
 # What edition energy is booked in until periods are closed.
 EDITION_OPEN: Final = 0
@@ -133,6 +134,7 @@ class HotWrites:
         added = self._write_channels(connection, items)
         self._write_energy(connection, items, added)
         self._write_details(connection, items)
+        write_workloads(connection, items)
 
     def remember(self, connection: sqlite3.Connection, items: Sequence[Prepared]) -> None:
         """Keep the keys of committed bookings."""

@@ -25,6 +25,8 @@ from wattledger_collector.records import (
 )
 from wattledger_collector.tally import BRIDGED_SPAN_NANOSECONDS
 from wattledger_collector.wire import CheckedBatch, Clock
+from wattledger_collector.workload_ledger import book_accounts, evidence_of
+from wattledger_collector.workload_records import WorkloadBooking, WorkloadCursor
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 __all__ = ["Refused", "book", "open_stream", "split"]
@@ -39,9 +41,11 @@ def book(
     interval_seconds: int,
     collector: str,
     new_channels: Sequence[ChannelInfo] = (),
+    workloads: WorkloadCursor | None = None,
 ) -> Booking:
     """Book a batch; never raises for its content.
 
+    workloads: how far the epoch's workloads are committed; looked at only where the payload has accounts.
     A batch that is not next (repeated, or first_sequence > committed_sequence + 1) changes nothing: cursor_after and
     host_after of the Booking are then cursor and host themselves.
     """
@@ -55,13 +59,15 @@ def book(
             reason = f"channel {column.channel} is not in the catalog that the payload names"
             return _quarantined(batch, host, cursor, collector, new_channels, reason)
     boots, boot = _boots(payload, host, cursor)
-    page = Page(batch, payload, boot, boots, _foreign_spans(host, cursor, payload, channels), interval_seconds)
+    others = _foreign_spans(host, cursor, payload, channels, workloads)
+    page = Page(batch, payload, boot, boots, others, interval_seconds)
     points = cursor.points.copy()
     for column in payload.columns:
         points[column.channel] = page.add(column, channels[column.channel], points.get(column.channel))
     if len(points) != len(cursor.points):
         points = dict(sorted(points.items()))
     spans = _spans_after(host, cursor, page.booked_spans)
+    accounts = _workloads(batch, payload, page, workloads, interval_seconds) if payload.workload_accounts else None
     return Booking(
         host_before=host,
         host_after=_host_after(batch, host, cursor.epoch, boots, spans),
@@ -72,6 +78,7 @@ def book(
         gaps=tuple(page.gaps),
         evidence=tuple(page.evidence),
         utilization=_utilization(batch, payload, page, cursor, interval_seconds),
+        workloads=accounts,
     )
 
 
@@ -101,13 +108,17 @@ def _boots(payload: pb.Payload, host: Host, cursor: Cursor) -> tuple[tuple[Boot,
 
 
 def _foreign_spans(
-    host: Host, cursor: Cursor, payload: pb.Payload, channels: Mapping[int, ChannelInfo]
+    host: Host,
+    cursor: Cursor,
+    payload: pb.Payload,
+    channels: Mapping[int, ChannelInfo],
+    workloads: WorkloadCursor | None,
 ) -> tuple[BootedSpan, ...]:
     """Spans of other epochs in any boot that this batch's energy may come from."""
     foreign = [span for span in host.spans if span.epoch != cursor.epoch]
     if not foreign:
         return ()
-    boots = {payload.boot_id}
+    boots = {payload.boot_id, workloads.boot_id if workloads else b""}
     boots.update(point.boot_id for point in cursor.points.values())
     boots.update(channels[each.channel].opening_boot_id for each in payload.columns if each.channel not in cursor.points)
     return tuple(span for span in foreign if span.boot_id in boots)
@@ -149,6 +160,23 @@ def _spans_after(host: Host, cursor: Cursor, booked: Mapping[bytes, tuple[int, i
             cursor.epoch, boot_id, min(start, old.from_boottime_nanoseconds), max(end, old.to_boottime_nanoseconds)
         )
     return tuple(spans[-SPANS_MAX:])
+
+
+def _workloads(
+    batch: CheckedBatch, payload: pb.Payload, page: Page, before: WorkloadCursor | None, interval_seconds: int
+) -> WorkloadBooking | None:
+    """Book the payload's accounts; what is refused of them is evidence."""
+    booking, refused = book_accounts(
+        batch,
+        payload,
+        before,
+        offset_nanoseconds=page.boot.offset_nanoseconds,
+        is_overlapped=page.is_overlapped,
+        interval_seconds=interval_seconds,
+    )
+    if refused:
+        page.evidence.append(evidence_of(batch, refused, with_payload=not page.evidence))
+    return booking
 
 
 def _utilization(

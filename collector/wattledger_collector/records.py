@@ -8,9 +8,12 @@ encoding is compared byte by byte, so field order is part of the schema.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from wattledger_collector.workload_records import HostWorkloadRow, HostWorkloads, WorkloadBooking, WorkloadCursor
 
 MICROJOULES_PER_JOULE = 1_000_000
 MICROJOULES_PER_KWH = 3_600_000_000_000
@@ -268,6 +271,8 @@ class Booking:
 
     cursor_before is None for an epoch that is not in the store yet; host_before likewise. cursor_after and host_after
     replace them only where the stored rows still equal the ones before. channels: catalog rows to insert or to update.
+    workloads: None where the batch has no accounts. Their cursor changes with the epoch's cursor alone, so that comparing
+    that one suffices for both, provided that it was read first.
     """
 
     host_before: Host | None
@@ -279,6 +284,7 @@ class Booking:
     gaps: tuple[GapRow, ...] = ()
     evidence: tuple[EvidenceRow, ...] = ()
     utilization: tuple[UtilizationRow, ...] = ()
+    workloads: "WorkloadBooking | None" = None
 
 
 class CommitOutcome(IntEnum):
@@ -390,6 +396,15 @@ class Store(Protocol):
 
     def load_peer_cursors(self, host: str, epoch: bytes) -> Sequence[Cursor]:
         """The cursors of the host's other epochs."""
+
+    def load_workload_cursor(self, host: str, epoch: bytes) -> "WorkloadCursor | None":
+        """How far the epoch's workloads are committed; None if it never had any. To be read after the cursor."""
+
+    def host_workloads(self, host: str, seen_since_utc_nanoseconds: int) -> "HostWorkloads":
+        """Lifetime totals under the keys of all workloads that were seen since then, and the host's version with them."""
+
+    def workload_energy(self, from_seconds: int, to_seconds: int, host: str | None = None) -> "Iterator[HostWorkloadRow]":
+        """Energy of workloads in intervals that start in [from, to), by interval and host."""
 
     def commit(self, bookings: Sequence[Booking]) -> list[CommitOutcome]:
         """Commit all bookings in one transaction, durable on return. At most one for each host.

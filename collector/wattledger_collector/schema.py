@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 # The newest migration: what this program reads and writes.
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 
 # An SQLite addition that passes 2^63 turns into a floating point number without a word; this check makes it an error.
 _FITS_INT64 = "{} BETWEEN -9223372036854775807 AND 9223372036854775807"
@@ -201,6 +201,71 @@ emission_bases = Table(
     Column("factor", String, nullable=False),
     Column("pue", String, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# What tells the workloads of a host apart never changes in a row; workload_records.Workload says why.
+workloads = Table(
+    "workload",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("host_id", Integer, ForeignKey("host.id"), nullable=False),
+    Column("recorded", Boolean, nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("namespace", String, nullable=False),
+    # What its figures are shown under: a name, or the id.
+    Column("shown", String, nullable=False),
+    Column("idle_policy", Integer, nullable=False),
+    # What names it on its host: pod uid, job id, unit.
+    Column("workload", String, nullable=False),
+    Column("name", String, nullable=False),
+    # CPU time in its lifetime, and the time of the last sample that told of it.
+    Column("cpu_nanoseconds", BigInteger, nullable=False),
+    Column("last_seen_utc_nanoseconds", BigInteger, nullable=False),
+    CheckConstraint(_FITS_INT64.format("cpu_nanoseconds"), name="workload_cpu_fits"),
+    UniqueConstraint("host_id", "recorded", "kind", "namespace", "shown", "idle_policy", "workload", "name"),
+    Index("workload_by_time", "host_id", "last_seen_utc_nanoseconds"),
+)
+
+workload_energy = Table(
+    "workload_energy",
+    metadata,
+    Column("interval_start_seconds", BigInteger, primary_key=True, autoincrement=False),
+    Column("workload_id", Integer, ForeignKey("workload.id"), primary_key=True, autoincrement=False),
+    Column("component", Integer, primary_key=True, autoincrement=False),
+    Column("method", Integer, primary_key=True, autoincrement=False),
+    Column("energy_microjoules", BigInteger, nullable=False),
+    CheckConstraint(_FITS_INT64.format("energy_microjoules"), name="workload_energy_fits"),
+    sqlite_with_rowid=False,
+)
+
+workload_times = Table(
+    "workload_time",
+    metadata,
+    Column("interval_start_seconds", BigInteger, primary_key=True, autoincrement=False),
+    Column("workload_id", Integer, ForeignKey("workload.id"), primary_key=True, autoincrement=False),
+    Column("cpu_nanoseconds", BigInteger, nullable=False),
+    CheckConstraint(_FITS_INT64.format("cpu_nanoseconds"), name="workload_time_fits"),
+    sqlite_with_rowid=False,
+)
+
+# Lifetime sums of workload_energy, so that counters are right after a restart without reading history.
+workload_totals = Table(
+    "workload_total",
+    metadata,
+    Column("workload_id", Integer, ForeignKey("workload.id"), primary_key=True, autoincrement=False),
+    Column("component", Integer, primary_key=True, autoincrement=False),
+    Column("method", Integer, primary_key=True, autoincrement=False),
+    Column("energy_microjoules", BigInteger, nullable=False),
+    CheckConstraint(_FITS_INT64.format("energy_microjoules"), name="workload_total_fits"),
+    sqlite_with_rowid=False,
+)
+
+workload_cursors = Table(
+    "workload_cursor",
+    metadata,
+    Column("cursor_id", Integer, ForeignKey("epoch_cursor.id"), primary_key=True, autoincrement=False),
+    # A workload_records.WorkloadCursor in msgpack.
+    Column("packed", LargeBinary, nullable=False),
 )
 
 # name: what is held; collector: who holds it; until_seconds: when it ends unless it is renewed.

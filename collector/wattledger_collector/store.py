@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Executable, Row, select, text, update
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DBAPIError
 
-from wattledger_collector import schema
+from wattledger_collector import schema, workload_rows
 from wattledger_collector.database import connect, database_path, explain, make_engine, open_database
 from wattledger_collector.hot_writes import DATA_ERRORS, HotWrites, Prepared, StaleBookings
 from wattledger_collector.records import (
@@ -50,6 +50,7 @@ from wattledger_collector.store_rows import (
     read_energy,
     read_gap,
 )
+from wattledger_collector.workload_records import HostWorkloadRow, HostWorkloads, WorkloadCursor
 
 # Rows read from the database at a time.
 _ROWS_AT_ONCE: Final = 2_000
@@ -128,6 +129,26 @@ class SqliteStore:
             (host, epoch),
         )
         return [_decode_cursor(packed) for (packed,) in rows]
+
+    def load_workload_cursor(self, host: str, epoch: bytes) -> WorkloadCursor | None:
+        """How far the epoch's workloads are committed; None if it never had any. To be read after the cursor."""
+        rows = self._read(workload_rows.CURSOR, (host, epoch))
+        return workload_rows.decode_cursor(rows[0][0]) if rows else None
+
+    def host_workloads(self, host: str, seen_since_utc_nanoseconds: int) -> HostWorkloads:
+        """Lifetime totals under the keys of all workloads that were seen since then, and the host's version with them."""
+        with self._reading() as connection:
+            connection.execute("BEGIN")
+            try:
+                return workload_rows.read_host_workloads(connection, host, seen_since_utc_nanoseconds)
+            finally:
+                connection.execute("ROLLBACK")
+
+    def workload_energy(self, from_seconds: int, to_seconds: int, host: str | None = None) -> Iterator[HostWorkloadRow]:
+        """Energy of workloads in intervals that start in [from, to), by interval and host."""
+        values = {"from_seconds": from_seconds, "to_seconds": to_seconds, "host": host}
+        for row in self.rows(text(workload_rows.ENERGY), values):
+            yield workload_rows.read_workload_energy(row)
 
     def commit(self, bookings: Sequence[Booking]) -> list[CommitOutcome]:
         """Commit all bookings in one transaction, durable on return. At most one for each host.
@@ -390,11 +411,17 @@ class SqliteStore:
             connection.close()
 
     def _read(self, sql: str, values: tuple[str | bytes, ...]) -> list[tuple[bytes, ...]]:
+        with self._reading() as connection:
+            return connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection for reads; one that failed is given up. StoreError."""
         with self._reader_lock:
             try:
                 if self._reader is None:
                     self._reader = connect(self.path)
-                return self._reader.execute(sql, values).fetchall()
+                yield self._reader
             except sqlite3.Error as error:
                 if self._reader is not None:
                     self._reader.close()

@@ -22,6 +22,7 @@ from wattledger_collector.ledger import Refused, book, open_stream
 from wattledger_collector.records import Booking, ChannelInfo, CommitOutcome, Cursor, Host, Store, StoreError
 from wattledger_collector.session import Book, OpenStream
 from wattledger_collector.store import run_at_once
+from wattledger_collector.workload_records import WorkloadCursor
 
 # One group. At 0.1 ms a booking it is ready in 50 ms, and a wait for the disk is shared by as many agents as gain from it.
 COMMIT_BOOKINGS_MAX: Final = 512
@@ -168,7 +169,7 @@ class Writer:
             reason = "the collector is stopping" if self._stopping else "too many batches wait for the disk"
             pending.future.set_result(Failed(reason))
             return pending.future
-        if isinstance(work, Book) and len(work.batch.payload_bytes) <= LOOP_PAYLOAD_BYTES_MAX:
+        if isinstance(work, Book) and _is_for_loop(work):
             # While another work of the host is under way, the rows that will hold are not known yet.
             known = None if work.host in self._under_way else self._known.get(work.host)
             cursor = None if known is None else known.cursors.get(work.epoch)
@@ -291,9 +292,11 @@ class Writer:
             raise _GoneError(
                 f"host {work.host} or its epoch is not in the database any more: its agent has to say Hello again"
             )
-        return self._book(work, host, cursor)
+        # After the cursor: what is newer than that makes the booking stale, and nothing can be older.
+        workloads = self._store.load_workload_cursor(work.host, work.epoch) if _has_accounts(work) else None
+        return self._book(work, host, cursor, workloads)
 
-    def _book(self, work: Book, host: Host, cursor: Cursor) -> Booking:
+    def _book(self, work: Book, host: Host, cursor: Cursor, workloads: WorkloadCursor | None = None) -> Booking:
         return book(
             work.batch,
             host,
@@ -302,6 +305,7 @@ class Writer:
             interval_seconds=self._interval_seconds,
             collector=self._collector,
             new_channels=work.new_channels,
+            workloads=workloads,
         )
 
     def _open(self, work: OpenStream) -> Booking | Refused:
@@ -400,6 +404,18 @@ class Writer:
 
 # Epochs of one host that book at the same time: one, or two while an old spool drains.
 _CURSORS_MAX: Final = 4
+
+
+def _has_accounts(work: Book) -> bool:
+    """Whether a batch tells of workloads."""
+    return work.batch.payload is not None and len(work.batch.payload.workload_accounts) > 0
+
+
+def _is_for_loop(work: Book) -> bool:
+    """Whether a batch is computed as it comes. Points of workloads are not kept in memory, since they are many: for those
+    of 300 containers on each host of a large fleet it would take as much as all the rest.
+    """
+    return len(work.batch.payload_bytes) <= LOOP_PAYLOAD_BYTES_MAX and not _has_accounts(work)
 
 
 class _GoneError(Exception):

@@ -136,6 +136,7 @@ def payload(
     synchronised: bool = True,
     details: Sequence[pb.GapDetail] = (),
     utilizations: Sequence[pb.UtilizationColumn] = (),
+    accounts: Sequence[pb.WorkloadAccount] = (),
     catalog_hash: int = 7,
 ) -> pb.Payload:
     """Samples at these boottimes; nanoseconds."""
@@ -148,6 +149,29 @@ def payload(
         columns=columns,
         gap_details=details,
         utilizations=utilizations,
+        workload_accounts=accounts,
+    )
+
+
+def account(
+    number: int,
+    microjoules: int,
+    *,
+    kind: "pb.WorkloadKind.ValueType" = pb.WORKLOAD_KIND_CONTAINER,
+    name: str = "",
+    cpu_nanoseconds: int = 0,
+    frozen: bool = False,
+) -> pb.WorkloadAccount:
+    """An account of one workload, with counted CPU energy alone; its id is made of its number."""
+    return pb.WorkloadAccount(
+        account=number,
+        kind=kind,
+        id=f"id-{number}",
+        name=name or f"name-{number}",
+        idle_policy=pb.IDLE_POLICY_NODE_ONLY,
+        energies=[pb.WorkloadEnergy(component=pb.COMPONENT_CPU, method=pb.METHOD_COUNTER, energy_microjoules=microjoules)],
+        cpu_nanoseconds=cpu_nanoseconds,
+        frozen=frozen,
     )
 
 

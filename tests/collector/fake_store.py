@@ -20,6 +20,7 @@ from wattledger_collector.records import (
     RollupRow,
     SiteRow,
 )
+from wattledger_collector.workload_records import HostWorkloadRow, HostWorkloads, WorkloadCursor
 
 
 def channel_info(
@@ -60,6 +61,8 @@ class FakeStore:
     site_rows: list[SiteRow] = field(default_factory=list)
     assignment_rows: list[AssignmentRow] = field(default_factory=list)
     basis_rows: list[EmissionBasis] = field(default_factory=list)
+    workload_rows: dict[str, HostWorkloads] = field(default_factory=dict)
+    workload_energy_rows: list[HostWorkloadRow] = field(default_factory=list)
 
     def load_host(self, host: str) -> Host | None:
         """The host of that id."""
@@ -76,6 +79,22 @@ class FakeStore:
     def load_peer_cursors(self, host: str, epoch: bytes) -> Sequence[Cursor]:
         """The host's other cursors."""
         return [row for row in self.cursor_rows if row.host == host and row.epoch != epoch]
+
+    def load_workload_cursor(self, host: str, epoch: bytes) -> WorkloadCursor | None:
+        """None: a reader needs none."""
+        return None
+
+    def host_workloads(self, host: str, seen_since_utc_nanoseconds: int) -> HostWorkloads:
+        """What was put there, as far as it was seen since."""
+        known = self.workload_rows.get(host, HostWorkloads(0, ()))
+        seen = (total for total in known.totals if total.last_seen_utc_nanoseconds >= seen_since_utc_nanoseconds)
+        return HostWorkloads(known.version, tuple(seen))
+
+    def workload_energy(self, from_seconds: int, to_seconds: int, host: str | None = None) -> Iterator[HostWorkloadRow]:
+        """Rows of the span."""
+        for row in self.workload_energy_rows:
+            if from_seconds <= row.interval_start_seconds < to_seconds and host in (None, row.host):
+                yield row
 
     def commit(self, bookings: Sequence[Booking]) -> list[CommitOutcome]:
         """Not for readers."""

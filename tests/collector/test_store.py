@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from tests.collector.bookings import EPOCH, INTERVAL, energy, following, make_channel, make_cursor, opening
+from tests.collector.bookings import BOOT, EPOCH, INTERVAL, energy, following, make_channel, make_cursor, opening
 
 from wattledger_collector import database, migrations, schema
 from wattledger_collector.hot_writes import EVIDENCE_PAYLOADS_MAX
@@ -27,6 +27,7 @@ from wattledger_collector.records import (
     EvidenceRow,
     GapReason,
     GapRow,
+    Method,
     Quality,
     SiteRow,
     Store,
@@ -34,9 +35,21 @@ from wattledger_collector.records import (
     UtilizationRow,
 )
 from wattledger_collector.store import SqliteStore, open_store
+from wattledger_collector.workload_records import (
+    AccountPoint,
+    HostWorkloads,
+    IdlePolicy,
+    Workload,
+    WorkloadBooking,
+    WorkloadCursor,
+    WorkloadEnergyRow,
+    WorkloadKind,
+    WorkloadTimeRow,
+)
 
 COMMITTED, STALE, REJECTED = CommitOutcome.COMMITTED, CommitOutcome.STALE, CommitOutcome.REJECTED
 ALL_TIME = (0, 2**40)
+WORKLOAD_TABLES = ["workload", "workload_energy", "workload_time", "workload_total", "workload_cursor"]
 
 OpenStore = Callable[[], Store]
 
@@ -385,6 +398,93 @@ def test_sites_and_bases_are_kept(store: Store) -> None:
     store.add_emission_bases([])
 
 
+POD = Workload(WorkloadKind.KUBERNETES_POD, "uid-1", "shop", "db-0", IdlePolicy.NODE_ONLY)
+POD_AGAIN = POD._replace(id="uid-2")
+SEEN = INTERVAL * 1_000_000_000
+
+
+def spending(
+    before: Booking, *spent: tuple[Workload, int], start: int = INTERVAL, cpu_nanoseconds: int = 0, seen: int = SEEN
+) -> Booking:
+    """The next booking: these workloads used this much CPU energy, and all of them this CPU time."""
+    return replace(
+        following(before),
+        workloads=WorkloadBooking(
+            WorkloadCursor(BOOT, 5, 6, {1: AccountPoint(((1, 1, spent[0][1]),), 0)}, ((3, 4),), spent[0][1], 0),
+            tuple(workload for workload, _ in spent),
+            seen,
+            tuple(WorkloadEnergyRow(each, start, Component.CPU, Method.COUNTER, value) for each, value in spent),
+            tuple(WorkloadTimeRow(each, start, cpu_nanoseconds) for each, _ in spent),
+        ),
+    )
+
+
+def test_energy_of_workloads_is_added_and_their_cursor_kept(store: Store) -> None:
+    """Rows of one key add up; what the next batch is computed from comes back as it went in."""
+    start = opening()
+    first = spending(start, (POD, 5), cpu_nanoseconds=7)
+    second = spending(first, (POD, 2), (POD_AGAIN, 10))
+    third = spending(second, (POD, 100), start=INTERVAL + 900)
+    assert store.load_workload_cursor("a", EPOCH) is None
+    for booking in (start, first, second, third):
+        assert store.commit([booking]) == [COMMITTED]
+    rows = {(row.workload, row.interval_start_seconds): row.energy_microjoules for row in store.workload_energy(*ALL_TIME)}
+    assert rows == {(POD, INTERVAL): 7, (POD_AGAIN, INTERVAL): 10, (POD, INTERVAL + 900): 100}
+    assert third.workloads is not None
+    assert store.load_workload_cursor("a", EPOCH) == third.workloads.cursor_after
+    assert store.load_workload_cursor("a", b"other") is None
+    assert [row.energy_microjoules for row in store.workload_energy(INTERVAL + 900, INTERVAL + 901, "a")] == [100]
+    assert list(store.workload_energy(*ALL_TIME, "b")) == []
+
+
+def test_totals_of_workloads_are_those_of_their_lifetime(store: Store) -> None:
+    """Two pods that followed one another under a name are shown as one; what was not seen for long is not read."""
+    start = opening()
+    first = spending(start, (POD, 5), (POD._replace(name="old"), 9), cpu_nanoseconds=7)
+    second = spending(first, (POD_AGAIN, 10), cpu_nanoseconds=1, seen=SEEN + 9)
+    for booking in (start, first, second):
+        assert store.commit([booking]) == [COMMITTED]
+    known = store.host_workloads("a", SEEN + 9)
+    assert known.version == second.host_after.version
+    (total,) = known.totals
+    assert (total.key, dict(total.energies)) == (POD.key, {(Component.CPU, Method.COUNTER): 15})
+    assert (total.cpu_nanoseconds, total.last_seen_utc_nanoseconds) == (8, SEEN + 9)
+    assert {each.key.workload for each in store.host_workloads("a", SEEN).totals} == {"db-0", "old"}
+    assert store.host_workloads("b", 0) == HostWorkloads(0, ())
+
+
+def test_recorded_workloads_have_no_totals(store: Store) -> None:
+    """A recording is no part of live totals, and its rows are apart from those of the host's own agent."""
+    start = opening(recorded=True)
+    for booking in (start, spending(start, (POD, 5))):
+        store.commit([booking])
+    assert store.host_workloads("a", 0).totals == ()
+    assert [(row.recorded, row.energy_microjoules) for row in store.workload_energy(*ALL_TIME)] == [(True, 5)]
+
+
+def test_a_stale_booking_leaves_nothing_of_workloads(store: Store) -> None:
+    """Workloads are under the same comparison as the epoch's cursor."""
+    start = opening()
+    store.commit([start])
+    store.commit([following(start)])
+    assert store.commit([spending(start, (POD, 5))]) == [STALE]
+    assert store.load_workload_cursor("a", EPOCH) is None
+    assert list(store.workload_energy(*ALL_TIME)) == []
+
+
+def test_workloads_of_many_hosts_in_one_commit(store: Store) -> None:
+    """Workloads of one name on different hosts are different ones."""
+    starts = [opening(f"h{number}") for number in range(30)]
+    store.commit(starts)
+    pods = [POD._replace(id=f"uid-{number}", name=f"pod-{number}") for number in range(40)]
+    bookings = [spending(start, *((pod, 1 + place) for pod in pods)) for place, start in enumerate(starts)]
+    assert store.commit(bookings) == [COMMITTED] * 30
+    sums = {f"h{place}": 40 * (1 + place) for place in range(30)}
+    for name, expected in sums.items():
+        assert sum(row.energy_microjoules for row in store.workload_energy(*ALL_TIME, name)) == expected
+        assert sum(sum(each.energies.values()) for each in store.host_workloads(name, 0).totals) == expected
+
+
 def test_utilization_is_added(sqlite_store: SqliteStore) -> None:
     """Busy time of a device adds up in its interval."""
     start = opening()
@@ -457,6 +557,21 @@ def test_a_commit_of_one_host_costs_few_statements(traced: Traced) -> None:
     assert len(statements) == 2 + 2 + 3 + 1 + 1
 
 
+def test_workloads_cost_few_statements_and_only_where_there_are_some(traced: Traced) -> None:
+    """A batch with 300 accounts adds a dozen statements to the commit; one without adds none."""
+    store, statements, _ = traced
+    starts = [opening("a"), opening("b")]
+    store.commit(starts)
+    pods = [POD._replace(id=f"uid-{number}", name=f"pod-{number}") for number in range(300)]
+    statements.clear()
+    store.commit([spending(starts[0], *((pod, 1) for pod in pods)), following(starts[1])])
+    about_workloads = [each for each in statements if "workload" in each]
+    # 300 = 256 + 2 x 16 + 3 x 4 rows of each of four tables, and the cursor.
+    assert len(about_workloads) == 4 * 6 + 1
+    # Begin, revision, two hosts and cursors one by one, commit.
+    assert len(statements) - len(about_workloads) == 2 + 2 + 2 + 1
+
+
 def test_every_connection_waits_for_the_disk(traced: Traced) -> None:
     """A commit returns after the write-ahead log was synced; so it is on connections made later too."""
     _, _, connection = traced
@@ -485,21 +600,25 @@ def deny(connection: sqlite3.Connection, action: int, name: str) -> None:
     connection.set_authorizer(authorize)
 
 
-@pytest.mark.parametrize("table", ["host", "epoch_cursor", "channel", "energy", "rollup", "gap"])
+@pytest.mark.parametrize("table", ["host", "epoch_cursor", "channel", "energy", "rollup", "gap", *WORKLOAD_TABLES])
 def test_an_error_within_a_commit_leaves_nothing(traced: Traced, table: str) -> None:
     """Whatever statement fails, no part of the booking is stored, and the next attempt works."""
     store, _, connection = traced
     start = opening()
     booking = replace(following(opening(), [energy(5)]), host_before=None, cursor_before=None)
-    booking = replace(booking, channels=start.channels, gaps=(GapRow(1, 0, 1, GapReason.RESET, 0, 1),))
+    workloads = spending(start, (POD, 3), cpu_nanoseconds=1).workloads
+    gaps = (GapRow(1, 0, 1, GapReason.RESET, 0, 1),)
+    booking = replace(booking, channels=start.channels, gaps=gaps, workloads=workloads)
     deny(connection, sqlite3.SQLITE_INSERT, table)
     with pytest.raises(StoreError):
         store.commit([booking])
     connection.set_authorizer(None)
     assert store.load_host("a") is None
     assert sum_of(store) == 0
+    assert list(store.workload_energy(*ALL_TIME)) == []
     assert store.commit([booking]) == [COMMITTED]
     assert (sum_of(store), sum_of_rollups(store)) == (5, 5)
+    assert [row.energy_microjoules for row in store.workload_energy(*ALL_TIME)] == [3]
 
 
 def test_a_lost_answer_to_commit_makes_all_stale(traced: Traced) -> None:
@@ -666,7 +785,15 @@ def test_a_database_of_a_newer_program_is_refused(tmp_path: Path) -> None:
         open_store(path, create=False)
 
 
-def test_a_database_of_the_first_schema_is_upgraded_in_place(tmp_path: Path) -> None:
+# What each release's schema lacks of the next one's.
+LATER_TABLES = {
+    "0001": ["lease"],
+    "0002": ["workload_cursor", "workload_total", "workload_time", "workload_energy", "workload"],
+}
+
+
+@pytest.mark.parametrize("revision", LATER_TABLES)
+def test_a_database_of_an_older_schema_is_upgraded_in_place(tmp_path: Path, revision: str) -> None:
     """What an older program booked stays as it was, and the tables are those of a new database."""
     path = tmp_path / "ledger.db"
     store = open_store(path, create=True)
@@ -677,9 +804,10 @@ def test_a_database_of_the_first_schema_is_upgraded_in_place(tmp_path: Path) -> 
     identity = store.database_id
     store.close()
     with closing(sqlite3.connect(path)) as connection, connection:
-        # The second schema has one table more, and nothing else.
-        connection.execute("DROP TABLE lease")
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+        for older, tables in LATER_TABLES.items():
+            for table in tables if older >= revision else ():
+                connection.execute(f"DROP TABLE {table}")
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
     store = open_store(path, create=False)
     assert (store.database_id, store.load_cursor("a", EPOCH), sum_of(store)) == (identity, booked.cursor_after, 5)
     store.close()
