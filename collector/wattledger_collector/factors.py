@@ -32,16 +32,16 @@ several are, the latest published. After the last one, or in a hole, the latest 
 the first there is no factor, and kWh are uncovered.
 """
 
-import csv
 import difflib
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
 from itertools import pairwise
-from typing import TypeVar
+
+from wattledger_collector.csv_table import Row, TableError, read_table
 
 # No grid and no fuel emits as much; what lies above is a slip of the unit (oil shale, the dirtiest, is below 1,600).
 GRAMS_PER_KWH_MAX = Decimal(5000)
@@ -199,116 +199,56 @@ def parse_factors(text: str, where: str) -> list[Factor]:
     text: its contents. where: its name, for error messages.
     Raises FactorFileError at the first thing that is wrong.
     """
-    if "\0" in text:
-        raise FactorFileError(f"{where} contains a NUL character: save it as UTF-8 CSV text")
-    reader = csv.reader((line + "\n" for line in text.removeprefix("\ufeff").split("\n")), strict=True)
     factors: list[Factor] = []
     lines: list[int] = []
     try:
-        positions = _check_header(next(reader, []), where)
-        for cells in reader:
-            if not cells:
-                continue
-            place = f"{where} line {reader.line_num}"
-            if len(cells) != len(COLUMNS):
-                raise FactorFileError(
-                    f"{place} has {len(cells)} cells where the header has {len(COLUMNS)}: "
-                    f"give each column a cell, and put quotes around text with commas"
-                )
-            factor = _parse_row({name: cells[position].strip() for name, position in positions.items()}, place)
-            factors.append(factor)
-            lines.append(reader.line_num)
-            if len(factors) > FACTOR_ROWS_MAX:
-                raise FactorFileError(f"{where} has more than {FACTOR_ROWS_MAX} rows: split it into several files")
-    except csv.Error as error:
-        raise FactorFileError(f"{where} line {reader.line_num} is not CSV ({error}): check its quotes") from error
+        for row in read_table(text, where, COLUMNS, FACTOR_ROWS_MAX):
+            factors.append(_parse_row(row))
+            lines.append(row.line)
+    except TableError as error:
+        raise FactorFileError(str(error)) from error
     if not factors:
         raise FactorFileError(f"{where} has a header but no factor: add a row, or take the file out of the configuration")
     _check_overlaps(factors, lines, where)
     return factors
 
 
-def _check_header(header: Sequence[str], where: str) -> dict[str, int]:
-    names = [name.strip() for name in header]
-    if not any(names):
-        raise FactorFileError(f"{where} is empty: its first line has to name the columns {', '.join(COLUMNS)}")
-    for name in names:
-        if name not in COLUMNS:
-            raise FactorFileError(f"{where} has a column {name!r} that is not in the schema{_nearest(name, COLUMNS)}")
-        if names.count(name) > 1:
-            raise FactorFileError(f"{where} has the column {name!r} twice: take one out")
-    missing = [name for name in COLUMNS if name not in names]
-    if missing:
-        raise FactorFileError(f"{where} lacks the column {missing[0]!r}: add it, all columns are needed")
-    return {name: names.index(name) for name in COLUMNS}
-
-
-def _parse_row(row: Mapping[str, str], place: str) -> Factor:
+def _parse_row(row: Row) -> Factor:
     for name in ("zone", "name", "source", "document", "licence", "attribution"):
-        if not row[name]:
-            raise FactorFileError(f"{place} has no {name}: every factor needs one")
-    if any(character.isspace() or character == "/" for character in row["zone"]):
-        raise FactorFileError(f"{place} has zone {row['zone']!r}: use letters, digits and hyphens, such as DE or US-CAMX")
-    if row["unit"] != "g/kWh":
-        remedy = _CONVERSIONS.get(row["unit"], "convert it")
-        raise FactorFileError(f"{place} has unit {row['unit']!r}: {remedy} and write g/kWh")
-    kind = FactorKind(
-        _choice(Signal, row, "signal", place),
-        _choice(Boundary, row, "boundary", place),
-        _choice(Gas, row, "gas", place),
-        _choice(Basis, row, "basis", place),
-    )
-    if row["includes_td"] not in ("true", "false"):
-        raise FactorFileError(f"{place} has includes_td {row['includes_td']!r}: write true or false")
-    valid_from, valid_to = _day(row, "valid_from", place), _day(row, "valid_to", place)
+        row.text(name)
+    cells, place = row.cells, row.place
+    if any(character.isspace() or character == "/" for character in cells["zone"]):
+        raise FactorFileError(f"{place} has zone {cells['zone']!r}: use letters, digits and hyphens, such as DE or US-CAMX")
+    if cells["unit"] != "g/kWh":
+        remedy = _CONVERSIONS.get(cells["unit"], "convert it")
+        raise FactorFileError(f"{place} has unit {cells['unit']!r}: {remedy} and write g/kWh")
+    if cells["includes_td"] not in ("true", "false"):
+        raise FactorFileError(f"{place} has includes_td {cells['includes_td']!r}: write true or false")
+    valid_from, valid_to = row.day("valid_from"), row.day("valid_to")
     if valid_to <= valid_from:
         raise FactorFileError(
             f"{place} is valid from {valid_from} to {valid_to}: valid_to is the first day after, so it has to be later"
         )
+    kind = FactorKind(
+        row.choice("signal", Signal), row.choice("boundary", Boundary), row.choice("gas", Gas), row.choice("basis", Basis)
+    )
+    value = row.decimal("value")
+    if value > GRAMS_PER_KWH_MAX:
+        raise FactorFileError(f"{place} has value {value}: above {GRAMS_PER_KWH_MAX} g/kWh no grid is known, check the unit")
     return Factor(
-        zone=row["zone"],
-        name=row["name"],
-        value=_value(row["value"], place),
+        zone=cells["zone"],
+        name=cells["name"],
+        value=value,
         kind=kind,
-        includes_td=row["includes_td"] == "true",
+        includes_td=cells["includes_td"] == "true",
         valid_from=valid_from,
         valid_to=valid_to,
-        published=_day(row, "published", place),
-        source=row["source"],
-        document=row["document"],
-        licence=row["licence"],
-        attribution=row["attribution"],
+        published=row.day("published"),
+        source=cells["source"],
+        document=cells["document"],
+        licence=cells["licence"],
+        attribution=cells["attribution"],
     )
-
-
-def _value(text: str, place: str) -> Decimal:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise FactorFileError(f"{place} has value {text!r}: write a decimal number with a point, such as 355.6595") from None
-    # An infinity or NaN fails the comparison's other half.
-    if not value.is_finite() or value < 0:
-        raise FactorFileError(f"{place} has value {text}: a grid factor is at least 0 g/kWh")
-    if value > GRAMS_PER_KWH_MAX:
-        raise FactorFileError(f"{place} has value {text}: above {GRAMS_PER_KWH_MAX} g/kWh no grid is known, check the unit")
-    return value
-
-
-def _day(row: Mapping[str, str], name: str, place: str) -> date:
-    try:
-        return date.fromisoformat(row[name])
-    except ValueError:
-        raise FactorFileError(f"{place} has {name} {row[name]!r}: write an ISO date, such as 2023-01-01") from None
-
-
-_EnumT = TypeVar("_EnumT", bound=StrEnum)
-
-
-def _choice(enum: type[_EnumT], row: Mapping[str, str], name: str, place: str) -> _EnumT:
-    try:
-        return enum(row[name])
-    except ValueError:
-        raise FactorFileError(f"{place} has {name} {row[name]!r}: write {' or '.join(enum)}") from None
 
 
 def _check_overlaps(factors: Sequence[Factor], lines: Sequence[int], where: str) -> None:
@@ -323,11 +263,6 @@ def _check_overlaps(factors: Sequence[Factor], lines: Sequence[int], where: str)
                 f"{where} lines {one[6]} and {other[6]} both give {one[0]} a value for {other[4]}: "
                 f"keep one, or give the corrected one its own day of publication"
             )
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f": did you mean {near[0]!r}?" if near else ": take it out"
 
 
 class FactorCatalog:
