@@ -58,6 +58,30 @@ class RaplConfig(Strict, frozen=True):
     shared_root: str = ""
 
 
+class HwmonConfig(Strict, frozen=True):
+    """Power and energy sensors of the kernel's hwmon class.
+
+    acpi_meter_is_node: a single ACPI power meter, which does not say otherwise, meters the whole node.
+    per_core: read the energy counters of single cores too, where the processor's driver has them.
+    """
+
+    enabled: bool = True
+    acpi_meter_is_node: bool = True
+    per_core: bool = False
+
+
+class AmdGpuConfig(Strict, frozen=True):
+    """AMD GPUs by the files of the kernel's driver."""
+
+    enabled: bool = True
+
+
+class IntelGpuConfig(Strict, frozen=True):
+    """Discrete Intel GPUs by the files of the kernel's drivers."""
+
+    enabled: bool = True
+
+
 class NvidiaConfig(Strict, frozen=True):
     """NVIDIA GPUs by NVML."""
 
@@ -134,7 +158,10 @@ class SourcesConfig(Strict, frozen=True):
     """Which sensors are read. `fake` and `replay` are read only where their table is present."""
 
     rapl: RaplConfig = RaplConfig()
+    hwmon: HwmonConfig = HwmonConfig()
     nvidia: NvidiaConfig = NvidiaConfig()
+    amd_gpu: AmdGpuConfig = AmdGpuConfig()
+    intel_gpu: IntelGpuConfig = IntelGpuConfig()
     ipmi: IpmiConfig = IpmiConfig()
     cpu: CpuConfig = CpuConfig()
     estimate: EstimateConfig = EstimateConfig()

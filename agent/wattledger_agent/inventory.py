@@ -113,6 +113,14 @@ def _sensors(config: SourcesConfig, roots: Roots) -> Iterable[Source]:
             psys_is_node_meter=config.rapl.psys_is_node_meter,
             shared_root=Path(config.rapl.shared_root) if config.rapl.shared_root else None,
         )
+    if config.hwmon.enabled:
+        yield SOURCES["hwmon"](
+            roots.sysfs, acpi_meter_is_node=config.hwmon.acpi_meter_is_node, per_core=config.hwmon.per_core
+        )
+    if config.amd_gpu.enabled:
+        yield SOURCES["amd_gpu"](roots.sysfs)
+    if config.intel_gpu.enabled:
+        yield SOURCES["intel_gpu"](roots.sysfs)
     if config.nvidia.enabled:
         yield SOURCES["nvidia"](roots.sysfs)
     if config.ipmi.enabled:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.agent.by_hand import ByHand
 from tests.agent.fake_nvml import LIBRARY_NOT_FOUND, UNKNOWN, FakeGpu, FakeNvml, eight_gpus
+from tests.agent.gpu_machines import let_gpus_work
 from tests.agent.machines import machine
 
 from wattledger_agent.commands import RecordedRunner
@@ -32,9 +33,12 @@ from wattledger_agent.readings import (
     UtilizationReading,
 )
 from wattledger_agent.sources import SOURCES
+from wattledger_agent.sources.amd_gpu import AmdGpuSource
 from wattledger_agent.sources.cpu import CpuSource
 from wattledger_agent.sources.estimate import EstimateSource
 from wattledger_agent.sources.fake import FakeSource
+from wattledger_agent.sources.hwmon import HwmonSource
+from wattledger_agent.sources.intel_gpu import IntelGpuSource
 from wattledger_agent.sources.ipmi import IpmiSource
 from wattledger_agent.sources.nvidia import NvidiaSource
 from wattledger_agent.sources.rapl import RaplSource
@@ -87,6 +91,21 @@ def ipmi(name: str, *, allowed: bool = True) -> Callable[[Path], Source]:
     return make
 
 
+def hwmon(name: str) -> Callable[[Path], Source]:
+    """hwmon on a fixture machine."""
+    return lambda folder: HwmonSource(machine(name, folder).sys)
+
+
+def amd_gpu(name: str, *, counting: bool = False) -> Callable[[Path], Source]:
+    """AMD GPUs on a fixture machine, whose accumulators go on with the time that the source waits, if `counting`."""
+
+    def make(folder: Path) -> Source:
+        host = machine(name, folder)
+        return AmdGpuSource(host.sys, settle=lambda seconds: let_gpus_work(host, seconds) if counting else None)
+
+    return make
+
+
 def cpu(folder: Path) -> Source:
     """CPU on a fixture machine."""
     return CpuSource(machine("virtual_machine", folder).proc)
@@ -106,6 +125,11 @@ CASES = [
     Case("nvidia without utilization", nvidia(lambda: failing_nvml("nvmlDeviceGetUtilizationRates"))),
     Case("ipmi", ipmi("ipmi_node_gpus_excluded")),
     Case("ipmi with a dead controller", ipmi("dead_bmc")),
+    *(Case(f"hwmon {name}", hwmon(name)) for name in ("grace", "gh200", "gb200", "ampere_altra", "epyc_genoa")),
+    *(Case(f"hwmon {name}", hwmon(name)) for name in ("jetson_orin", "acpi_meter_sentinel")),
+    *(Case(f"amd_gpu {name}", amd_gpu(name)) for name in ("mi300x", "mi250_dual_die")),
+    Case("amd_gpu with accumulators", amd_gpu("mi300x", counting=True)),
+    Case("intel_gpu intel_gpu_max", lambda folder: IntelGpuSource(machine("intel_gpu_max", folder).sys)),
     Case("cpu", cpu, metered=False),
     Case("estimate", lambda folder: EstimateSource(machine("xeon_two_sockets", folder).proc)),
     Case("fake", lambda folder: FakeSource(1, packages=2, gpus=8, node_meter=True)),
@@ -121,6 +145,10 @@ BROKEN = [
     Case("ipmi without a controller", ipmi("virtual_machine")),
     Case("ipmi without permission", ipmi("dead_bmc", allowed=False)),
     Case("ipmi without a program", lambda folder: ipmi_bare(folder)),
+    Case("hwmon without a power sensor", hwmon("xeon_two_sockets")),
+    Case("hwmon with GPUs alone", hwmon("mi300x")),
+    Case("amd_gpu without a GPU", amd_gpu("epyc_genoa")),
+    Case("intel_gpu without a GPU", lambda folder: IntelGpuSource(folder)),
     Case("cpu without procfs", lambda folder: CpuSource(folder), metered=False),
     Case("estimate without procfs", lambda folder: EstimateSource(folder)),
     Case("fake that can't write", lambda folder: FakeSource(1, truth_path=folder / "none" / "truth")),

@@ -21,7 +21,10 @@ def _made_by(module: str, name: str) -> SourceFactory:
 # By the name that configuration, channel keys and metrics use; the order is that in which they are shown.
 SOURCES: dict[str, SourceFactory] = {
     "rapl": _made_by("rapl", "RaplSource"),
+    "hwmon": _made_by("hwmon", "HwmonSource"),
     "nvidia": _made_by("nvidia", "NvidiaSource"),
+    "amd_gpu": _made_by("amd_gpu", "AmdGpuSource"),
+    "intel_gpu": _made_by("intel_gpu", "IntelGpuSource"),
     "ipmi": _made_by("ipmi", "IpmiSource"),
     "cpu": _made_by("cpu", "CpuSource"),
     "estimate": _made_by("estimate", "EstimateSource"),
