@@ -15,7 +15,7 @@ PURE_NAMES = {
     AGENT: "readings counters channels roster topology shares gauges meter session wire config cpus "
     "attribution usage workload_accounts workload_meter "
     "known_faults wraps cross_checks own_energy",
-    COLLECTOR: "workload_records workload_ledger "
+    COLLECTOR: "workload_records workload_ledger channel_ends "
     "records session ledger hello clocks columns gaps intervals plausible tally wire config factors accounting "
     "emission_counters merkle embodied sci uncertainty books csv_table certificates certificate_table",
 }

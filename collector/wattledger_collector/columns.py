@@ -114,6 +114,14 @@ class Page:
                     return after
         return self._add_by_samples(column, info, point)
 
+    def merge(self, other: "Page") -> None:
+        """Take over the rows of another page of the same booking."""
+        self.energy += other.energy
+        self.gaps += other.gaps
+        self.evidence += other.evidence
+        for boot_id, (start, end) in other.booked_spans.items():
+            self._extend_span(boot_id, start, end)
+
     def _opening_point(self, info: ChannelInfo) -> ChannelPoint:
         """The channel's opening at value 0, so that nothing is lost that came before the first batch to arrive."""
         boottime = info.opening_boottime_nanoseconds
@@ -192,6 +200,8 @@ class Page:
     def _add_by_samples(self, column: pb.Column, info: ChannelInfo, point: ChannelPoint) -> ChannelPoint:
         """Any case, sample by sample."""
         samples = self._samples_after(column, point)
+        if not samples and self._is_passed(column, point):
+            return point
         end_utc = samples[-1].utc_nanoseconds if samples else self._last_boottime + self._offset
         details = self._details_after(info.channel, point)
         sums = GapSums.of(column)
@@ -226,6 +236,22 @@ class Page:
             sums.unbounded_count,
             booked,
             max(booked, point.booked_high_microjoules),
+        )
+
+    def _is_passed(self, column: pb.Column, point: ChannelPoint) -> bool:
+        """Whether the cursor has passed all that the payload tells, as where a channel was settled to its end before.
+
+        Gap sums alone may grow at an instant; ones that are less than the point's are older than it.
+        """
+        if point.boot_id != self._boot_id or self._last_boottime > point.boottime_nanoseconds:
+            return False
+        sums = GapSums.of(column)
+        width = sums.upper_microjoules - sums.lower_microjoules
+        width_at_point = point.gap_upper_microjoules - point.gap_lower_microjoules
+        return (
+            self._last_boottime < point.boottime_nanoseconds
+            or width < width_at_point
+            or sums.unbounded_count < point.gap_unbounded_count
         )
 
     def _samples_after(self, column: pb.Column, point: ChannelPoint) -> list[Sample]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from wattledger_collector.channel_ends import settle
 from wattledger_collector.clocks import boots_after_batch
 from wattledger_collector.columns import Page
 from wattledger_collector.hello import Refused, open_stream
@@ -64,6 +65,7 @@ def book(
     points = cursor.points.copy()
     for column in payload.columns:
         points[column.channel] = page.add(column, channels[column.channel], points.get(column.channel))
+    _settle_ends(batch, host, cursor, page, points, new_channels, boots, interval_seconds)
     if len(points) != len(cursor.points):
         points = dict(sorted(points.items()))
     spans = _spans_after(host, cursor, page.booked_spans)
@@ -82,17 +84,41 @@ def book(
     )
 
 
+def _settle_ends(
+    batch: CheckedBatch,
+    host: Host,
+    cursor: Cursor,
+    page: Page,
+    points: dict[int, ChannelPoint],
+    new_channels: Sequence[ChannelInfo],
+    boots: tuple[Boot, ...],
+    interval_seconds: int,
+) -> None:
+    """Add what the catalog's closed channels had left when they ended, after what the batch itself says of them."""
+    closed = [info for info in new_channels if info.end is not None]
+    if not closed:
+        return
+    others = tuple(span for span in host.spans if span.epoch != cursor.epoch)
+    settled = settle(batch, closed, points, boots, others, recorded=cursor.recorded, interval_seconds=interval_seconds)
+    for channel, point, ending in settled:
+        points[channel] = point
+        page.merge(ending)
+
+
 def _quarantined(
     batch: CheckedBatch, host: Host, cursor: Cursor, collector: str, new_channels: Sequence[ChannelInfo], reason: str
 ) -> Booking:
-    """The batch as evidence: the sequence moves on, no point does, and the next batch bridges what this one told."""
+    """The batch as evidence: the sequence moves on, no point does, and the next batch bridges what this one told.
+
+    Channels that have ended wait for that one too: they are settled with the first batch that is booked.
+    """
     evidence = EvidenceRow(batch.first_sequence, batch.last_sequence, 0, reason, None, batch.payload_bytes)
     return Booking(
         host_before=host,
         host_after=_host_after(batch, host, cursor.epoch, host.boots, host.spans),
         cursor_before=cursor,
         cursor_after=_cursor_after(batch, cursor, collector, cursor.points),
-        channels=tuple(new_channels),
+        channels=tuple(info for info in new_channels if info.end is None),
         evidence=(evidence,),
     )
 

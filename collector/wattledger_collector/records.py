@@ -190,8 +190,25 @@ EPOCHS_MAX = 32  # An epoch is made when a spool is lost or copied: a handful in
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelEnd:
+    """Where a closed channel ended: its last cumulative values, as in ChannelPoint, and when, as the agent gave it."""
+
+    boot_id: bytes
+    boottime_nanoseconds: int
+    realtime_nanoseconds: int
+    synchronised: bool
+    energy_microjoules: int
+    gap_lower_microjoules: int
+    gap_upper_microjoules: int
+    gap_unbounded_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelInfo:
-    """One channel of an epoch's catalog, checked. Times of the opening are as the agent gave them."""
+    """One channel of an epoch's catalog, checked. Times of the opening are as the agent gave them.
+
+    end: of a closed channel whose agent tells; booked once, and not kept: stores leave it out.
+    """
 
     channel: int
     device: str
@@ -210,6 +227,7 @@ class ChannelInfo:
     uncertainty_lower_ratio: float
     uncertainty_upper_ratio: float
     model: str
+    end: ChannelEnd | None = None
 
     @property
     def is_booked(self) -> bool:

@@ -202,8 +202,7 @@ class CollectorSession:
         committed = booking.cursor_after.committed_sequence
         if committed < work.batch.last_sequence:
             return [self._welcome(booking.cursor_after)]
-        if booking.cursor_after is not booking.cursor_before:
-            self._stored.update((info.channel, info) for info in work.new_channels)
+        self._stored.update((info.channel, info) for info in booking.channels)
         self._committed_sequence, self._committed_checksum = committed, booking.cursor_after.committed_checksum
         return [self._ack()]
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from wattledger_collector.records import NANOSECONDS_PER_SECOND, ChannelInfo, Component, Method, Role
+from wattledger_collector.records import NANOSECONDS_PER_SECOND, ChannelEnd, ChannelInfo, Component, Method, Role
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 # This collector's own protocol minor. It serves agents up to one minor ahead: collectors are upgraded first, but a
@@ -288,6 +288,29 @@ def _checked_channel(channel: pb.Channel) -> ChannelInfo:
         uncertainty_lower_ratio=channel.uncertainty_lower_ratio,
         uncertainty_upper_ratio=channel.uncertainty_upper_ratio,
         model=channel.model,
+        end=_end(channel),
+    )
+
+
+def _end(channel: pb.Channel) -> ChannelEnd | None:
+    """Where a closed channel ended; one that is no place in time is as if it had not been told: records have its values."""
+    if not (channel.closed and channel.HasField("end")):
+        return None
+    end = channel.end
+    try:
+        _check_id("the end's boot_id", end.boot_id)
+        clock = _checked_clock("the end", end.clock)
+    except WireError:
+        return None
+    return ChannelEnd(
+        boot_id=end.boot_id,
+        boottime_nanoseconds=clock.boottime_nanoseconds,
+        realtime_nanoseconds=clock.realtime_nanoseconds,
+        synchronised=clock.synchronised,
+        energy_microjoules=end.energy_microjoules,
+        gap_lower_microjoules=end.gap_lower_microjoules,
+        gap_upper_microjoules=end.gap_upper_microjoules,
+        gap_unbounded_count=end.gap_unbounded_count,
     )
 
 
