@@ -1,7 +1,8 @@
 """One channel's account: what it is, how far it is, and the samples that wait for the next record.
 
 Does no arithmetic of energy (see counters) and no choosing (see topology); it also packs accounts into the state that a
-spool record carries. The packed form is positional: fields are only ever added at the end, and STATE_VERSION is raised.
+spool record carries. The packed form is positional: fields are only ever added at the end, with a default, so that older
+states load; STATE_VERSION is raised where that would be wrong.
 """
 
 import zlib
@@ -27,6 +28,12 @@ STATE_VERSION = 1
 
 # A gigawatt is a power station; a larger bound is a fault of its source, and would make every gap's bound meaningless.
 POWER_BOUND_WATTS_MAX = 1e9
+
+# As with the sampler's own period: trapezoids over more than this many hide what happened between.
+INTEGRAL_GAP_CADENCES_MAX = 3.0
+
+# Nothing that is read less often than each hour is a meter; a longer cadence is a fault of its source.
+CADENCE_SECONDS_MAX = 3600.0
 
 
 class MeterStateError(Exception):
@@ -115,11 +122,11 @@ class Channel:
 
 
 def rule_of(spec: ChannelSpec, integral_gap_seconds_max: float) -> Rule:
-    """Return what is possible on a channel of this spec."""
+    """Return what is possible on a channel of this spec. integral_gap_seconds_max: for what is read at each sample."""
     wrap = spec.counter_range_microjoules if spec.method is Method.COUNTER else None
-    return Rule(
-        spec.method, milliwatts(spec.power_bound_watts), wrap, round(integral_gap_seconds_max * NANOSECONDS_PER_SECOND)
-    )
+    # Two values that a slow source missed in a row are bridged; more are a gap.
+    gap_seconds = max(integral_gap_seconds_max, INTEGRAL_GAP_CADENCES_MAX * spec.cadence_seconds)
+    return Rule(spec.method, milliwatts(spec.power_bound_watts), wrap, round(gap_seconds * NANOSECONDS_PER_SECOND))
 
 
 def problem_of(spec: ChannelSpec) -> str | None:
@@ -137,6 +144,8 @@ def problem_of(spec: ChannelSpec) -> str | None:
     for ratio in (spec.uncertainty_lower_ratio, spec.uncertainty_upper_ratio):
         if not (isfinite(ratio) and ratio >= 0):
             return f"{spec.key.device}: the uncertainty {ratio} must be 0 or more"
+    if not 0 <= spec.cadence_seconds <= CADENCE_SECONDS_MAX:
+        return f"{spec.key.device}: the cadence {spec.cadence_seconds} s must be 0 to {CADENCE_SECONDS_MAX:.0f}"
     return None
 
 
@@ -178,6 +187,9 @@ class SavedChannel(msgspec.Struct, frozen=True, array_like=True):
     is_closed: bool
     state: ChannelState
     bases: dict[int, Base]
+    within: str = ""
+    excludes: tuple[int, ...] = ()
+    cadence_seconds: float = 0.0
 
 
 class SavedMeter(msgspec.Struct, frozen=True, array_like=True):
@@ -255,6 +267,9 @@ def _saved(channel: Channel) -> SavedChannel:
         channel.is_closed,
         channel.state,
         channel.bases,
+        spec.within,
+        tuple(sorted(spec.excludes)),
+        spec.cadence_seconds,
     )
 
 
@@ -270,6 +285,9 @@ def _restored(saved: SavedChannel, integral_gap_seconds_max: float) -> Channel:
         uncertainty_lower_ratio=saved.uncertainty_lower_ratio,
         uncertainty_upper_ratio=saved.uncertainty_upper_ratio,
         model=saved.model,
+        within=saved.within,
+        excludes=frozenset(map(Component, saved.excludes)),
+        cadence_seconds=saved.cadence_seconds,
     )
     rule = rule_of(spec, integral_gap_seconds_max)
     channel = Channel(saved.number, spec, Instant(*saved.opening), saved.state, rule, is_fresh=False)

@@ -193,7 +193,7 @@ class Meter:
         for channel in self._roster.open.values():
             state, spec = channel.state, channel.spec
             power = channel.power_milliwatts()
-            if power is None or self._boottime - state.boottime_nanoseconds > self._gap_nanoseconds:
+            if power is None or self._boottime - state.boottime_nanoseconds > channel.rule.integral_gap_nanoseconds:
                 continue
             powers.append(
                 pb.LivePower(
@@ -251,9 +251,16 @@ class Meter:
                 self._details.append((channel.number, gap))
 
     def _join(self, joint: Joint, now: Instant, bit: int) -> None:
-        """Reckon a residual, if its meter and all its present parts were read in this row."""
+        """Reckon a residual, if its meter and all its present parts were read in this row.
+
+        A slow part need only have been read since the joint reading before: it may never come in a row of the meter's. What
+        it used since then stands in the residual until the next joint reading, and in no sum twice.
+        """
         serial, residual, meter, roster = self._serial, joint.residual, joint.meter, self._roster
-        if meter.serial != serial or any(part.serial != serial for part in joint.present):
+        since = residual.serial
+        if meter.serial != serial or any(
+            part.serial <= since if part.spec.cadence_seconds else part.serial != serial for part in joint.present
+        ):
             if residual.is_fresh:
                 roster.start(residual, now, serial)
             return
@@ -266,8 +273,10 @@ class Meter:
             if residual.is_fresh:
                 roster.start(residual, meter.opening if together else now, serial)
                 state = residual.state
-            else:
-                state, gaps = start_residual(state, meter.rule, [part.rule for part in joint.parts], now)
+            if not together:
+                rules = [part.rule for part in joint.parts]
+                ahead = sum(_ahead_microjoules(part, now) for part in joint.parts)
+                state, gaps = start_residual(state, meter.rule, rules, now, ahead_microjoules=ahead)
             residual.bases = {member.number: ZERO if together else base_of(member.state) for member in members}
         meters = {meter.number: meter.state}
         parts = {part.number: part.state for part in joint.parts}
@@ -348,3 +357,11 @@ def _workload_meter(settings: WorkloadSettings | None, saved: SavedAccounts | No
             f"the accounts of workloads can't go on from the spool's last record ({error}): "
             "move the spool folder aside, then a new account begins"
         ) from error
+
+
+def _ahead_microjoules(part: Channel, now: Instant) -> int:
+    """Return the most that a part has used since its last reading, where its next one will still tell."""
+    state = part.state
+    if state.value is None or state.boot_id != now.boot_id:
+        return 0
+    return part.rule.bound_microjoules(max(0, now.boottime_nanoseconds - state.boottime_nanoseconds))

@@ -5,14 +5,14 @@ topology's choice.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wattledger_agent import wire
 from wattledger_agent.channels import Channel, can_go_on, is_same_account, problem_of, rule_of
 from wattledger_agent.counters import ChannelState, Instant, continue_anew, open_state
 from wattledger_agent.cross_checks import Pair, find_pairs
 from wattledger_agent.readings import ChannelKey, ChannelSpec, Role
-from wattledger_agent.topology import parts_of, residual_spec, resolve
+from wattledger_agent.topology import parts_of, residual_spec, resolve_all
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 # A channel closes and goes on under a new number here, so that no value comes near the 2^62 that the wire refuses. At 10 kW
@@ -84,11 +84,18 @@ class Roster:
             for channel in self.open.values()
             if channel.spec.role in _BOOKED and channel.state.value is not None and channel.state.boot_id == now.boot_id
         ]
-        resolved = resolve(self._offered.values(), incumbents)
-        away = [channel.spec for key, channel in self.open.items() if key not in self._offered]
-        residuals = [
-            residual_spec(spec, parts_of(spec.key, [*resolved, *away])) for spec in resolved if spec.role is Role.METER
+        absent = [
+            channel.spec
+            for key, channel in self.open.items()
+            if key not in self._offered and channel.spec.role is Role.METER and channel.spec not in incumbents
         ]
+        found = resolve_all(self._offered.values(), incumbents, absent)
+        resolved = [found[key] for key in self._offered]
+        away = [key for key in self.open if key not in self._offered]
+        for key in away:
+            self._move_absent(self.open[key], found.get(key))
+        parts = [*resolved, *(self.open[key].spec for key in away if key in self.open)]
+        residuals = [residual_spec(spec, parts_of(spec.key, parts)) for spec in resolved if spec.role is Role.METER]
         for spec in (*resolved, *residuals):
             self._register(spec, now)
         wanted = {spec.key for spec in residuals}
@@ -154,6 +161,12 @@ class Roster:
             self._catalog = None
         else:
             self._replace(channel, spec, now)
+
+    def _move_absent(self, channel: Channel, found: ChannelSpec | None) -> None:
+        """Let a channel whose source is away go on under the meter that now contains it."""
+        if found is not None and found.role is channel.spec.role and found.parent != channel.spec.parent:
+            self._replace(channel, replace(channel.spec, parent=found.parent), None)
+            self.open[channel.spec.key].is_offered = False
 
     def _replace(self, channel: Channel, spec: ChannelSpec, now: Instant | None) -> None:
         """Close a channel and open its successor. now: None where the spec is the same."""
