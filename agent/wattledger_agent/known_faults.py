@@ -242,6 +242,15 @@ FAULTS: tuple[Fault, ...] = (
         microwatts=(0, 0),
     ),
     Fault(
+        id="amd-gpu-zero-watts",
+        action=Action.REFUSE_VALUE,
+        sentence="a GPU that is awake draws power: 0 W is what a board's second die shows, or a controller that hangs",
+        citation="https://github.com/ROCm/rocm_smi_lib/issues/160; aldebaran_is_primary() in "
+        "drivers/gpu/drm/amd/pm/swsmu/smu13/aldebaran_ppt.c",
+        sources=("amd_gpu",),
+        microwatts=(0, 0),
+    ),
+    Fault(
         id="energy-below-zero-as-unsigned",
         action=Action.REFUSE_VALUE,
         sentence="a counter at 2^63 and more is a difference below 0 taken as unsigned",

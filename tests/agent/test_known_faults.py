@@ -139,6 +139,12 @@ def test_bmc_zero_watts() -> None:
     assert power_sentinel("ipmi", 1_000_000) is None
 
 
+def test_amd_gpu_zero_watts() -> None:
+    """Of this source alone: a rail of another board may well be off."""
+    assert power_sentinel("amd_gpu", 0) == entry("amd-gpu-zero-watts")
+    assert power_sentinel("amd_gpu", 1) is None
+
+
 def test_energy_below_zero_as_unsigned() -> None:
     """The value of the report, and the largest that may still be one."""
     assert energy_sentinel("rapl", 18446744073447456768) == entry("energy-below-zero-as-unsigned")

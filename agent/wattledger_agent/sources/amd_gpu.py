@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from wattledger_agent.known_faults import power_sentinel
 from wattledger_agent.readings import (
     ChannelKey,
     ChannelSpec,
@@ -188,8 +189,11 @@ class AmdGpuSource:
             outcome = file.failed(spec.key, error)
             gpu.gone = isinstance(outcome, Gone)
             return outcome
+        fault = power_sentinel(NAME, power)
+        if fault is not None:
+            return TryAgain(spec.key, f"amd_gpu: {file} shows {power}, which is no value: {fault.sentence}")
         if not 0 < power <= spec.power_bound_watts * MICROWATTS_PER_WATT:
-            return TryAgain(spec.key, f"amd_gpu: {file} shows {power} microwatts of a GPU that is awake; not believed")
+            return TryAgain(spec.key, f"amd_gpu: {file} shows {power} microwatts, which is impossible")
         return PowerReading(spec.key, power)
 
     def _probe(self, chip: Chip) -> _Gpu:

@@ -9,6 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wattledger_agent.known_faults import (
+    Action,
+    Machine,
+    Sensor,
+    energy_sentinel,
+    faults_of,
+    power_sentinel,
+    with_action,
+)
 from wattledger_agent.readings import (
     ChannelKey,
     ChannelSpec,
@@ -29,12 +38,6 @@ from wattledger_agent.sources.sensor_files import Chip, SensorFile, find_chips, 
 NAME = "hwmon"
 
 MICROWATTS_PER_WATT = 1_000_000
-MICROWATTS_PER_MILLIVOLT_MILLIAMPERE = 1  # 10^-3 V x 10^-3 A.
-
-# What firmware returns for "I don't know": all ones in 32 bits, which the ACPI driver takes for milliwatts (kepler issue
-# 1049), and in 64 bits (xpumanager issue 130).
-ALL_ONES = (2**32 - 1, 2**64 - 1)
-SENTINELS = frozenset(ones * scale % 2**64 for ones in ALL_ONES for scale in (1, 1000, 1_000_000))
 
 # Means over less hide what happens between two reads; means over more come late.
 WINDOW_MILLISECONDS = (1000, 10_000)
@@ -136,16 +139,21 @@ class HwmonSource:
         key, file = channel.spec.key, channel.files[0]
         value = 1
         try:
+            # Millivolts times milliamperes are microwatts.
             for file in channel.files:
                 factor = file.number()
-                if factor < 0 or factor in SENTINELS:
-                    return TryAgain(key, f"hwmon: {file} shows {factor}, which is no value")
+                if factor < 0:
+                    return TryAgain(key, f"hwmon: {file} shows {factor}; what flows backwards is no consumption")
                 value *= factor
         except (OSError, ValueError) as error:
             outcome = file.failed(key, error)
             channel.gone = isinstance(outcome, Gone)
             return outcome
-        if channel.spec.method is Method.COUNTER:
+        counts = channel.spec.method is Method.COUNTER
+        fault = energy_sentinel(NAME, value) if counts else power_sentinel(NAME, value)
+        if fault is not None:
+            return TryAgain(key, f"hwmon: {file} shows {value}, which is no value: {fault.sentence}")
+        if counts:
             return CounterReading(key, value, file.generation)
         if value == 0 and not channel.zero_is_power:
             return TryAgain(key, f"hwmon: {file} shows 0 W of a part that is on; see its firmware")
@@ -173,9 +181,12 @@ class HwmonSource:
         """A chip's sensors that are switched on."""
         for sensor in _all_sensors(chip):
             kind = sensor.names[0].partition("_")[0]
-            if chip.text(f"{kind}_enable") == "0":
-                switch = chip.locate(f"{kind}_enable")
-                self._notes.append(f"hwmon: {sensor} is switched off; write 1 to {switch} to meter it.")
+            switch = chip.locate(f"{kind}_enable")
+            fault = with_action(
+                faults_of(Machine(), Sensor(NAME, kind, is_enabled=read_text(switch) != "0")), Action.HIDE_DOMAIN
+            )
+            if fault is not None:
+                self._notes.append(f"hwmon: {sensor}: {fault.sentence}; write 1 to {switch} to meter it.")
             elif chip.text(f"{kind}_is_battery") == "1":
                 self._notes.append(f"hwmon: {sensor} is a battery's; it is not metered.")
             else:

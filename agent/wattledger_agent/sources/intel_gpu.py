@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wattledger_agent.known_faults import energy_sentinel
 from wattledger_agent.readings import (
     ChannelKey,
     ChannelSpec,
@@ -123,7 +124,8 @@ class IntelGpuSource:
             outcome = counter.file.failed(key, error)
             counter.gone = isinstance(outcome, Gone)
             return outcome
-        if value < 0:
+        fault = energy_sentinel(NAME, value)
+        if fault is not None or value < 0:
             return TryAgain(key, f"intel_gpu: {counter.file} shows {value}, which is no energy")
         return CounterReading(key, value % RANGE_MICROJOULES, counter.file.generation)
 
