@@ -74,12 +74,10 @@ class WorkloadMeter:
 
     def end_row(self) -> None:
         """Divide the row's steps by what the workloads did meanwhile."""
-        reading = self._reading
+        reading, usage = self._reading, None
         if reading is not None:
             self.accounts.present(reading.workloads)
             usage = self._usages.advance(reading)
-            if usage is not None:
-                self.accounts.use(usage.cpu_nanoseconds, sum(usage.busy_nanoseconds))
         dividers: dict[int, Divider] = {}
         for step in self._steps:
             span = self._usages.span(step.channel, is_read=reading is not None)
@@ -88,6 +86,9 @@ class WorkloadMeter:
             flow = (step.spec.component, step.spec.method)
             division = self._divide(step, span, dividers)
             self.accounts.book(flow, division.parts, division.idle_microjoules, division.unattributed_microjoules)
+        if usage is not None:
+            # After the energy, with which a workload may just have got its account.
+            self.accounts.use(usage.cpu_nanoseconds, sum(usage.busy_nanoseconds))
         if self._steps:
             self._usages.forget()
         self._reading = None
