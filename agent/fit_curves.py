@@ -4,6 +4,7 @@ Not part of the agent: it needs numpy and is run by a developer when the table o
 
     python agent/fit_curves.py                      # fits the packaged table anew and rewrites curves.json
     python agent/fit_curves.py --table results.csv  # first makes the packaged table of results in the columns of curves.csv
+    python agent/fit_curves.py --tdps cpu_power.csv # first makes the packaged TDPs of a list of CPU names and watts
 
 The figures are results of SPECpower_ssj2008 published by SPEC (https://www.spec.org/power_ssj2008/results/).
 """
@@ -11,18 +12,19 @@ The figures are results of SPECpower_ssj2008 published by SPEC (https://www.spec
 import argparse
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wattledger_agent.cpus import find_family
+from wattledger_agent.cpus import cpu_key, find_family, is_server
 from wattledger_agent.curves import (
     COLUMNS,
     NOISE,
     TABLE_PATH,
+    TDPS_PATH,
     WEIGHTS_PATH,
     Band,
     CurveModel,
@@ -33,8 +35,13 @@ from wattledger_agent.curves import (
     kernel,
     point,
     read_table,
+    read_tdps,
 )
 from wattledger_agent.estimates import count_relatives, threads_per_core, usual_server
+
+# Of the level at which the model errs most, the band leaves out so many percent on either side. There 93 % of the values lie
+# within it, over all levels 98 %: a band that is one for all loads can't hold 95 % at each.
+BAND_TAIL_PERCENT = 3.5
 
 # Figures of the weights in the file: the power they give differs from the unrounded by less than 0.01 %.
 DECIMALS = 6
@@ -48,6 +55,13 @@ HEADER = """\
 # Source: SPEC, https://www.spec.org/power_ssj2008/results/. SPEC(R) and SPECpower_ssj(R) are registered trademarks of the
 # Standard Performance Evaluation Corporation (https://www.spec.org). The figures are used under SPEC's fair use rules to fit
 # a model, not to compare products. Made by agent/fit_curves.py; cores and chips are of the server, tdp_watts of one chip.
+"""
+
+
+TDPS_HEADER = """\
+# Thermal design power of server CPUs in watts of one chip, then the models that have it, by key (see cpus.cpu_key).
+# Source: Intel's and AMD's lists as compiled in cpu_power.csv of CodeCarbon 3.3.2 (https://github.com/mlco2/codecarbon, MIT
+# licence); server brands only. Made by agent/fit_curves.py.
 """
 
 
@@ -74,31 +88,29 @@ def fit(curves: Sequence[PublishedCurve], bands: dict[str, Band] | None = None) 
 
 def fit_weights(curves: Sequence[PublishedCurve], bands: dict[str, Band] | None = None) -> Weights:
     """Return the weights of these curves; without bands where none are given."""
-    return _solve(_likeness(curves), curves, bands or {})
+    return _weights(_inverse(curves), curves, bands or {})
 
 
 def leave_out(curves: Sequence[PublishedCurve], *, by: str, as_agent: bool) -> list[Miss]:
     """Predict each curve by a model that saw neither it nor any other of its group.
 
     by: `model` leaves out all results of its CPU model, `family` those of its CPU family, `result` it alone.
-    as_agent: tell the model no more than an agent finds on the server (CPU name, chips, cores, memory): no year, no TDP.
+    as_agent: tell the model no more than an agent finds on the server (CPU name, chips, cores, memory): not the year, and
+    the TDP only where the packaged list of vendors' figures has it.
     """
-    inverse = _inverse(curves)
+    tdps = read_tdps() if as_agent else {}
     misses = []
-    for held in _groups(curves, by):
-        kept = [index for index in range(len(curves)) if index not in held]
-        rest = [curves[index] for index in kept]
-        model = CurveModel(rest, _solve_without(inverse, curves, kept, sorted(held)))
+    for held, rest, model in _models_without(curves, by):
         for index in sorted(held):
             server = curves[index].server
-            misses.append(Miss(curves[index], model.watts(forget(server, rest) if as_agent else server)))
+            misses.append(Miss(curves[index], model.watts(forget(server, rest, tdps) if as_agent else server)))
     return misses
 
 
-def forget(server: Server, curves: Sequence[PublishedCurve]) -> Server:
-    """Return the server as an agent would take it from the other curves."""
+def forget(server: Server, curves: Sequence[PublishedCurve], tdps: Mapping[str, float]) -> Server:
+    """Return the server as an agent would take it from the other curves and the vendors' lists."""
     family = find_family(server.cpu)
-    return guess_server(server.cpu, family, server.chips, server.cores, server.memory_gb, curves)
+    return guess_server(server.cpu, family, server.chips, server.cores, server.memory_gb, curves, tdps)
 
 
 def leave_out_as_guest(curves: Sequence[PublishedCurve], *, family_known: bool) -> list[Miss]:
@@ -107,20 +119,18 @@ def leave_out_as_guest(curves: Sequence[PublishedCurve], *, family_known: bool) 
     family_known: the guest knows its CPU's family, of which all results of the held-out CPU model are left out; else it
     knows nothing, and only servers of the years in which clouds still run them are asked for.
     """
-    inverse = _inverse(curves)
+    tdps = read_tdps()
     misses = []
-    for held in _groups(curves, "model"):
+    for held, rest, model in _models_without(curves, "model"):
         family = find_family(curves[min(held)].server.cpu)
-        kept = [index for index in range(len(curves)) if index not in held]
-        rest = [curves[index] for index in kept]
         asked = [curves[index] for index in sorted(held) if curves[index].server.cores >= GUEST_HOST_CORES_MIN]
         if not family_known:
             asked = [curve for curve in asked if curve.server.year >= GUEST_YEAR_MIN]
         if not asked or (family_known and not count_relatives(family, rest)):
             continue
         known = family if family_known else None
-        usual = usual_server(known, rest)
-        watts = CurveModel(rest, _solve_without(inverse, curves, kept, sorted(held))).watts(usual)
+        usual = usual_server(known, rest, tdps)
+        watts = model.watts(usual)
         for curve in asked:
             share = curve.server.cores * threads_per_core(family) / (usual.cores * threads_per_core(known))
             misses.append(Miss(curve, tuple(value * share for value in watts)))
@@ -128,20 +138,24 @@ def leave_out_as_guest(curves: Sequence[PublishedCurve], *, family_known: bool) 
 
 
 def band_of(misses: Sequence[Miss]) -> Band:
-    """Return the band that holds 95 % of the published values at each load level: it is true of an idle server too."""
+    """Return the band of the published values, at whichever load level they lie furthest out: true of an idle server too."""
     ratios = np.array([miss.ratios() for miss in misses])
-    lower, upper = np.percentile(ratios, [2.5, 97.5], axis=0)
+    lower, upper = np.percentile(ratios, [BAND_TAIL_PERCENT, 100.0 - BAND_TAIL_PERCENT], axis=0)
     return Band(round(float(1 - lower.min()), 3), round(float(upper.max() - 1), 3))
+
+
+def leave_out_in_table(curves: Sequence[PublishedCurve], *, as_agent: bool) -> list[Miss]:
+    """Predict each curve whose CPU model has others by a model that saw those others, but not it."""
+    counts: dict[str, int] = {}
+    for curve in curves:
+        counts[curve.server.cpu] = counts.get(curve.server.cpu, 0) + 1
+    return [miss for miss in leave_out(curves, by="result", as_agent=as_agent) if counts[miss.curve.server.cpu] > 1]
 
 
 def fit_bands(curves: Sequence[PublishedCurve]) -> dict[str, Band]:
     """Return the bands of servers whose CPU model has curves, whose family has, and of which neither has; and of guests."""
-    counts: dict[str, int] = {}
-    for curve in curves:
-        counts[curve.server.cpu] = counts.get(curve.server.cpu, 0) + 1
-    of_model = [m for m in leave_out(curves, by="result", as_agent=True) if counts[m.curve.server.cpu] > 1]
     return {
-        "model": band_of(of_model),
+        "model": band_of(leave_out_in_table(curves, as_agent=True)),
         "family": band_of(leave_out(curves, by="model", as_agent=True)),
         "server": band_of(leave_out(curves, by="family", as_agent=True)),
         "guest": band_of([m for known in (True, False) for m in leave_out_as_guest(curves, family_known=known)]),
@@ -174,11 +188,30 @@ def write_table(source: Path, path: Path) -> int:
     return len(rows) - len(usable)
 
 
+def write_tdps(source: Path, path: Path) -> int:
+    """Make the packaged TDPs of a list with the columns Name and TDP; returns how many server CPUs have one."""
+    tdps: dict[str, float] = {}
+    with source.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            key = cpu_key(row["Name"])
+            if is_server(key) and row["TDP"].replace(".", "", 1).isdigit():
+                tdps.setdefault(key, float(row["TDP"]))
+    lines = [
+        _plain(str(watts)) + "," + " ".join(sorted(key for key in tdps if tdps[key] == watts))
+        for watts in sorted(set(tdps.values()))
+    ]
+    path.write_text(TDPS_HEADER + "\n".join(lines) + "\n", encoding="utf-8")
+    return len(tdps)
+
+
 def main() -> None:
     """Fit, write, and say what was written."""
     parser = argparse.ArgumentParser(description="Fit the load-to-power model of the estimate.")
     parser.add_argument("--table", type=Path, help="results to make the packaged table of, in the columns of curves.csv")
+    parser.add_argument("--tdps", type=Path, help="a list with the columns Name and TDP to make the packaged one of")
     arguments = parser.parse_args()
+    if arguments.tdps:
+        print(f"TDPs of {write_tdps(arguments.tdps, TDPS_PATH)} server CPUs")
     if arguments.table:
         print(f"{write_table(arguments.table, TABLE_PATH)} results without TDP left out")
     curves = read_table()
@@ -196,28 +229,28 @@ def _likeness(curves: Sequence[PublishedCurve]) -> NDArray[np.float64]:
     return likeness
 
 
-def _solve(likeness: NDArray[np.float64], curves: Sequence[PublishedCurve], bands: dict[str, Band]) -> Weights:
+def _inverse(curves: Sequence[PublishedCurve]) -> NDArray[np.float64]:
+    return np.asarray(np.linalg.inv(_likeness(curves) + NOISE * np.eye(len(curves))), dtype=np.float64)
+
+
+def _weights(inverse: NDArray[np.float64], curves: Sequence[PublishedCurve], bands: dict[str, Band]) -> Weights:
     logs = np.log(np.array([curve.watts for curve in curves]))
     means = logs.mean(axis=0)
-    weights = np.linalg.solve(likeness + NOISE * np.eye(len(curves)), logs - means)
-    return Weights(tuple(means.tolist()), tuple(tuple(row) for row in weights.tolist()), bands)
+    return Weights(tuple(means.tolist()), tuple(tuple(row) for row in (inverse @ (logs - means)).tolist()), bands)
 
 
-def _inverse(curves: Sequence[PublishedCurve]) -> NDArray[np.float64]:
-    inverse: NDArray[np.float64] = np.linalg.inv(_likeness(curves) + NOISE * np.eye(len(curves))).astype(np.float64)
-    return inverse
-
-
-def _solve_without(
-    inverse: NDArray[np.float64], curves: Sequence[PublishedCurve], kept: list[int], held: list[int]
-) -> Weights:
-    """Return the weights of the kept curves from the inverse over all, by the Schur complement."""
-    logs = np.log(np.array([curves[index].watts for index in kept]))
-    means = logs.mean(axis=0)
-    rest = logs - means
-    across = inverse[np.ix_(kept, held)]
-    weights = inverse[np.ix_(kept, kept)] @ rest - across @ np.linalg.solve(inverse[np.ix_(held, held)], across.T @ rest)
-    return Weights(tuple(means.tolist()), tuple(tuple(row) for row in weights.tolist()), {})
+def _models_without(
+    curves: Sequence[PublishedCurve], by: str
+) -> Iterator[tuple[set[int], list[PublishedCurve], CurveModel]]:
+    """Return each group that is left out, the other curves, and the model of these, which knows nothing of the group."""
+    inverse = _inverse(curves)
+    for held in _groups(curves, by):
+        kept, out = [index for index in range(len(curves)) if index not in held], sorted(held)
+        rest = [curves[index] for index in kept]
+        # The inverse over the rest follows from that over all, by the Schur complement.
+        across = inverse[np.ix_(kept, out)]
+        of_rest = inverse[np.ix_(kept, kept)] - across @ np.linalg.solve(inverse[np.ix_(out, out)], across.T)
+        yield held, rest, CurveModel(rest, _weights(of_rest, rest, {}))
 
 
 def _groups(curves: Sequence[PublishedCurve], by: str) -> Iterator[set[int]]:

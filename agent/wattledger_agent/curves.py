@@ -1,17 +1,18 @@
 """The load-to-power model: wall power of a whole server, from its CPUs, memory and load.
 
 Reads no sensor and no clock; it predicts what published results of the SPECpower_ssj2008 benchmark say of like servers, and
-how far off that is. Two data files stand beside it: `curves.csv`, the published curves, and `curves.json`, the weights that
-`agent/fit_curves.py` makes of them. The method is kernel ridge regression of the logarithm of the power at each load level
-(C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine Learning", 2006, equation 2.25): a linear trend, plus
-what servers near to this one differ from it by; a CPU model with published curves is nearest to itself. The benchmark's load
-is a share of the highest throughput; a utilization is taken for it, which on chips with two threads a core is a little high.
+how far off that is. Three data files stand beside it: `curves.csv`, the published curves; `curves.json`, the weights that
+`agent/fit_curves.py` makes of them; and `tdps.csv`, the thermal design power of CPU models as their vendors list it. The
+method is kernel ridge regression of the logarithm of the power at each load level (C. E. Rasmussen, C. K. I. Williams,
+"Gaussian Processes for Machine Learning", 2006, equation 2.25): a linear trend, plus what servers near to this one differ
+from it by; a CPU model with published curves is nearest to itself. The benchmark's load is a share of the highest
+throughput; a utilization is taken for it, which on chips with two threads a core is a little high.
 """
 
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +23,7 @@ Number = TypeVar("Number", int, float)
 
 TABLE_PATH = Path(__file__).with_name("curves.csv")
 WEIGHTS_PATH = Path(__file__).with_name("curves.json")
+TDPS_PATH = Path(__file__).with_name("tdps.csv")
 
 # Load levels of a curve, as shares of full load; 0 is active idle.
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -33,7 +35,9 @@ YEAR_MIN, YEAR_MAX = 2006, 2022
 # How alike two servers are, for the kernel: distances at which likeness falls to exp(-1/2), and each part's share. Chosen by
 # the leave-one-model-out error of the table itself; neighbouring choices differ by less than half a percent.
 TDP_SCALE, CHIPS_SCALE, CORES_SCALE, YEARS_SCALE, MEMORY_SCALE = 0.35, 1.0, 1.0, 1.5, 0.7
-TREND_SHARE, NEAR_SHARE, SAME_MODEL_SHARE, SAME_FAMILY_SHARE = 3.0, 0.3, 0.003, 0.3
+TREND_SHARE, NEAR_SHARE, SAME_MODEL_SHARE, SAME_FAMILY_SHARE = 3.0, 0.3, 0.03, 0.3
+# Results of one CPU model are most alike with as much memory: it tells makes of servers apart.
+SAME_MODEL_MEMORY_SCALE = 0.15
 # Variance of results of one configuration, relative to the shares above.
 NOISE = 0.04
 
@@ -118,6 +122,7 @@ class Point:
     cpu: str
     family: str
     near: tuple[float, ...]
+    memory: float
     trend: tuple[float, ...]
 
 
@@ -139,6 +144,7 @@ def point(server: Server) -> Point:
             year / YEARS_SCALE,
             (memory - chips) / MEMORY_SCALE,
         ),
+        memory=(memory - chips) / SAME_MODEL_MEMORY_SCALE,
         trend=tuple((value - c) / s for value, c, s in zip(trend, TREND_CENTRES, TREND_SPREADS, strict=True)),
     )
 
@@ -148,16 +154,23 @@ def kernel(a: Point, b: Point) -> float:
     trend = sum(x * y for x, y in zip(a.trend, b.trend, strict=True)) / len(a.trend)
     distance = sum((x - y) ** 2 for x, y in zip(a.near, b.near, strict=True))
     share = 1.0 if a.family == b.family else 1.0 - SAME_FAMILY_SHARE
-    same_model = SAME_MODEL_SHARE if a.cpu == b.cpu else 0.0
+    same_model = SAME_MODEL_SHARE * math.exp(-0.5 * (a.memory - b.memory) ** 2) if a.cpu == b.cpu else 0.0
     return 1.0 + TREND_SHARE * trend + NEAR_SHARE * share * math.exp(-0.5 * distance) + same_model
 
 
 def guess_server(
-    cpu: str, family: Family | None, chips: int, cores: int, memory_gb: float, curves: Iterable[PublishedCurve]
+    cpu: str,
+    family: Family | None,
+    chips: int,
+    cores: int,
+    memory_gb: float,
+    curves: Iterable[PublishedCurve],
+    tdps: Mapping[str, float],
 ) -> Server:
-    """Fill in a server's year and TDP from like ones: its own model, else its family's with most nearly as many cores.
+    """Fill in a server's year and TDP: of its own model's results, else of its family and of its vendor's list.
 
-    family: None takes the newest of the table's years.
+    family: None takes the newest of the table's years. tdps: as vendors list them, in watts by key (see read_tdps); for a
+    model that is not in it, the family's with most nearly as many cores counts.
     """
     same_model = [curve.server for curve in curves if curve.server.cpu == cpu]
     if same_model:
@@ -165,18 +178,22 @@ def guess_server(
             cpu, _median([s.year for s in same_model]), chips, cores, _median([s.tdp_watts for s in same_model]), memory_gb
         )
     if family is None:
-        return Server(cpu, YEAR_MAX, chips, cores, TDP_WATTS_UNKNOWN, memory_gb)
+        return Server(cpu, YEAR_MAX, chips, cores, tdps.get(cpu, TDP_WATTS_UNKNOWN), memory_gb)
+    tdp_watts = tdps.get(cpu) or _tdp_of_relatives(cpu, family, cores / chips, curves)
+    return Server(cpu, family.year, chips, cores, tdp_watts, memory_gb)
+
+
+def _tdp_of_relatives(cpu: str, family: Family, cores_per_chip: float, curves: Iterable[PublishedCurve]) -> float:
     relatives = [curve.server for curve in curves if find_family(curve.server.cpu) is family]
     relatives = [s for s in relatives if is_low_power(s.cpu) == is_low_power(cpu)]
     if not relatives:
-        return Server(cpu, family.year, chips, cores, family.tdp_watts, memory_gb)
+        return family.tdp_watts
 
     def distance(relative: Server) -> float:
-        return abs(math.log((relative.cores / relative.chips) / (cores / chips)))
+        return abs(math.log((relative.cores / relative.chips) / cores_per_chip))
 
     nearest = min(distance(relative) for relative in relatives)
-    tdps = [relative.tdp_watts for relative in relatives if distance(relative) <= nearest + 1e-9]
-    return Server(cpu, family.year, chips, cores, _median(tdps), memory_gb)
+    return _median([relative.tdp_watts for relative in relatives if distance(relative) <= nearest + 1e-9])
 
 
 # The middle of today's server CPUs.
@@ -208,6 +225,17 @@ def read_weights(path: Path = WEIGHTS_PATH) -> Weights:
         weights=tuple(tuple(row) for row in data["weights"]),
         bands={word: Band(lower, upper) for word, (lower, upper) in data["bands"].items()},
     )
+
+
+def read_tdps(path: Path = TDPS_PATH) -> dict[str, float]:
+    """Read the packaged TDPs: watts of one chip, by CPU key. Raises OSError, or ValueError for a line without a number."""
+    tdps: dict[str, float] = {}
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if not line.startswith("#"):
+                watts, _, keys = line.partition(",")
+                tdps.update(dict.fromkeys(keys.split(), float(watts)))
+    return tdps
 
 
 def _curve(row: dict[str, str]) -> PublishedCurve:

@@ -5,7 +5,7 @@ of its family, of servers at large, and none at all. A guest of a hypervisor get
 its CPU's family.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from wattledger_agent.cpus import CpuInfo, Family, cpu_key, find_family, is_desktop, is_laptop, is_server
@@ -37,16 +37,16 @@ class Estimate:
     ground: str
 
 
-def estimate(info: CpuInfo, memory_gb: float, model: CurveModel) -> Estimate:
-    """Return the estimate of a machine's wall power, or of a guest's share of it."""
+def estimate(info: CpuInfo, memory_gb: float, model: CurveModel, tdps: Mapping[str, float]) -> Estimate:
+    """Return the estimate of a machine's wall power, or of a guest's share of it. tdps: vendors' TDPs by key, in watts."""
     key = cpu_key(info.model_name)
     family = find_family(key, info.cpuid)
     if info.is_guest:
-        return _guest(info, family if is_server(key) else None, model)
+        return _guest(info, family if is_server(key) else None, model, tdps)
     published = [curve for curve in model.curves if curve.server.cpu == key]
     if not published and not is_server(key):
         return _outside(key, info)
-    server = guess_server(key, family, info.chips, info.cores, memory_gb, model.curves)
+    server = guess_server(key, family, info.chips, info.cores, memory_gb, model.curves, tdps)
     watts = model.watts(server)
     if published:
         return Estimate(watts, model.band("model"), f"{len(published)} published results of servers with this CPU")
@@ -63,14 +63,14 @@ def count_relatives(family: Family | None, curves: Sequence[PublishedCurve]) -> 
     return sum(find_family(curve.server.cpu) is family for curve in curves) if family else 0
 
 
-def usual_server(family: Family | None, curves: Sequence[PublishedCurve]) -> Server:
+def usual_server(family: Family | None, curves: Sequence[PublishedCurve], tdps: Mapping[str, float]) -> Server:
     """Return a two-chip server with the family's middle number of cores; of no known family, today's."""
     cores_per_chip = sorted(
         curve.server.cores // curve.server.chips for curve in curves if family and find_family(curve.server.cpu) is family
     )
     middle = cores_per_chip[len(cores_per_chip) // 2] if cores_per_chip else USUAL_CORES_PER_CHIP
     cores = USUAL_CHIPS * middle
-    server = guess_server("", family, USUAL_CHIPS, cores, USUAL_GB_PER_CORE * cores, curves)
+    server = guess_server("", family, USUAL_CHIPS, cores, USUAL_GB_PER_CORE * cores, curves, tdps)
     # Without a key of its own it is named after a relative, so that the model takes it for one of the family.
     relative = next((curve.server.cpu for curve in curves if family and find_family(curve.server.cpu) is family), "")
     return replace(server, cpu=relative)
@@ -81,8 +81,8 @@ def threads_per_core(family: Family | None) -> int:
     return 1 if family and family.name in SINGLE_THREADED else 2
 
 
-def _guest(info: CpuInfo, family: Family | None, model: CurveModel) -> Estimate:
-    server = usual_server(family, model.curves)
+def _guest(info: CpuInfo, family: Family | None, model: CurveModel, tdps: Mapping[str, float]) -> Estimate:
+    server = usual_server(family, model.curves, tdps)
     host_threads = server.cores * threads_per_core(family)
     share = info.threads / host_threads
     watts = tuple(value * share for value in model.watts(server))

@@ -3,7 +3,11 @@
 Not a test: it asserts nothing. Each CPU model of the packaged table is left out in turn and its results are predicted from
 the others'; the band of each is that of the others' errors. The comparison is power proportional to TDP x chips, with its
 factor fitted for each load level on the same results. Lines named `as_agent` are of a model that is told no more than an
-agent finds on a server: CPU name, chips, cores and memory, but neither year nor TDP.
+agent finds on a server: CPU name, chips, cores, memory and the TDP that vendors' lists give for the name, but not the year.
+Lines named `in_table` are of a CPU model that is in the table: each result that is not its CPU model's only one is left out
+alone, so that other machines with this CPU model stay in. Their comparison is TDP-proportional too, with the same one left
+out. `alike` is what no model can beat by much: the error of the middle of all other results of the same CPU model, with as
+many chips and cores and as much memory. Machines of one configuration differ by that.
 
     python -m tests.bench.estimation [--small]
 """
@@ -15,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tests.bench.output import report
 
-from fit_curves import Miss, band_of, leave_out
+from fit_curves import Miss, band_of, leave_out, leave_out_in_table
 from wattledger_agent.curves import LEVELS, PublishedCurve, read_table
 
 NOMINAL_COVERAGE = 0.95
@@ -31,12 +35,25 @@ def main() -> None:
     curves = read_table()
     if parser.parse_args().small:
         curves = curves[::SMALL_STEP]
-    comparison = _errors(leave_out_tdp(curves))
+    comparison = leave_out_tdp(curves)
     told = leave_out(curves, by="model", as_agent=False)
     found = leave_out(curves, by="model", as_agent=True)
-    for name, misses in (("estimation", told), ("estimation_as_agent", found)):
-        _print_errors(name, _errors(misses), comparison)
+    in_table = leave_out_in_table(curves, as_agent=True)
+    known = {id(miss.curve) for miss in in_table}
+    comparison_in_table = [miss for miss in comparison if id(miss.curve) in known]
+    for name, misses, theirs in (
+        ("estimation", told, comparison),
+        ("estimation_as_agent", found, comparison),
+        ("estimation_in_table", in_table, comparison_in_table),
+    ):
+        _print_errors(name, _errors(misses), _errors(theirs))
         _print_coverage(name, misses)
+    alike = leave_out_alike(curves)
+    known = {id(miss.curve) for miss in alike}
+    for word, percent in (("median", 50), ("p90", 90)):
+        ours = float(np.percentile(_errors([miss for miss in in_table if id(miss.curve) in known]), percent))
+        value = float(np.percentile(_errors(alike), percent))
+        report(f"estimation_alike_error_{word}_all", value, "ratio", ours, "the estimate of the same results")
 
 
 def leave_out_tdp(curves: Sequence[PublishedCurve]) -> list[Miss]:
@@ -48,6 +65,21 @@ def leave_out_tdp(curves: Sequence[PublishedCurve]) -> list[Miss]:
     for curve, tdp in zip(curves, tdps, strict=True):
         watts = np.median(factors[names != curve.server.cpu], axis=0) * tdp
         misses.append(Miss(curve, tuple(watts.tolist())))
+    return misses
+
+
+def leave_out_alike(curves: Sequence[PublishedCurve]) -> list[Miss]:
+    """Predict each curve by the middle of the others of its very configuration, where there are any."""
+    configurations = [(curve.server.cpu, curve.server.chips, curve.server.cores, curve.server.memory_gb) for curve in curves]
+    misses = []
+    for index, curve in enumerate(curves):
+        others = [
+            other.watts
+            for place, other in enumerate(curves)
+            if place != index and configurations[place] == configurations[index]
+        ]
+        if others:
+            misses.append(Miss(curve, tuple(np.median(np.array(others), axis=0).tolist())))
     return misses
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from wattledger_agent.cpus import CpuInfo, parse_cpuinfo
-from wattledger_agent.curves import CurveModel, interpolate, read_table, read_weights
+from wattledger_agent.curves import CurveModel, interpolate, read_table, read_tdps, read_weights
 from wattledger_agent.estimates import Estimate, estimate
 from wattledger_agent.readings import (
     ChannelKey,
@@ -70,7 +70,7 @@ class EstimateSource:
         memory_gb = self._read_memory_gb()
         model = CurveModel(read_table(), read_weights())
         self._info = info
-        self._estimate = estimate(info, memory_gb, model)
+        self._estimate = estimate(info, memory_gb, model, read_tdps())
         self._microwatts = None
         self._load.open()
         band = self._estimate.band
