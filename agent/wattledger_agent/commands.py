@@ -28,6 +28,9 @@ READ_BYTES = 65_536
 # Daemons often have no sbin in their path, and that is where the management tools are.
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+# What vendors' commands need of the agent's environment: libraries outside the system's folders, and where to log.
+PASSED_ON = ("HOME", "LD_LIBRARY_PATH", "HABANA_LOGS")
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -68,7 +71,7 @@ class SystemRunner:
         self._environment = {
             "LC_ALL": "C",
             "PATH": search_path or f"{os.environ.get('PATH', '')}:{SEARCH_PATH}".strip(":"),
-            "HOME": os.environ.get("HOME", "/"),
+            **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
         }
         self._stuck: dict[str, subprocess.Popen[bytes]] = {}
 

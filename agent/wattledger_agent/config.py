@@ -83,7 +83,24 @@ class IntelGpuConfig(Strict, frozen=True):
 
 
 class NvidiaConfig(Strict, frozen=True):
-    """NVIDIA GPUs by NVML."""
+    """NVIDIA GPUs by NVML.
+
+    gpm: profile how busy multiprocessors and tensor cores were (Hopper and newer). Off, because profiling may cost power.
+    """
+
+    enabled: bool = True
+    gpm: bool = False
+
+
+class GaudiConfig(Strict, frozen=True):
+    """Intel Gaudi accelerators by hl-smi, where there is one on the PCI bus."""
+
+    enabled: bool = True
+    cadence_seconds: Annotated[float, msgspec.Meta(ge=1.0, le=60.0)] = 2.0
+
+
+class AscendConfig(Strict, frozen=True):
+    """Huawei Ascend accelerators by npu-smi, where there is one on the PCI bus."""
 
     enabled: bool = True
 
@@ -163,6 +180,8 @@ class SourcesConfig(Strict, frozen=True):
     amd_gpu: AmdGpuConfig = AmdGpuConfig()
     intel_gpu: IntelGpuConfig = IntelGpuConfig()
     ipmi: IpmiConfig = IpmiConfig()
+    gaudi: GaudiConfig = GaudiConfig()
+    ascend: AscendConfig = AscendConfig()
     cpu: CpuConfig = CpuConfig()
     estimate: EstimateConfig = EstimateConfig()
     fake: FakeConfig | None = None

@@ -122,7 +122,10 @@ def _sensors(config: SourcesConfig, roots: Roots) -> Iterable[Source]:
     if config.intel_gpu.enabled:
         yield SOURCES["intel_gpu"](roots.sysfs)
     if config.nvidia.enabled:
-        yield SOURCES["nvidia"](roots.sysfs)
+        yield SOURCES["nvidia"](roots.sysfs, roots.procfs, gpm=config.nvidia.gpm)
+    for name, table in (("gaudi", config.gaudi), ("ascend", config.ascend)):
+        if table.enabled:
+            yield SOURCES[name](roots.sysfs, cadence_seconds=table.cadence_seconds, run=roots.commands)
     if config.ipmi.enabled:
         yield SOURCES["ipmi"](
             roots.devices,

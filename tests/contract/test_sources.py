@@ -13,7 +13,7 @@ import pytest
 from tests.agent.by_hand import ByHand
 from tests.agent.fake_nvml import LIBRARY_NOT_FOUND, UNKNOWN, FakeGpu, FakeNvml, eight_gpus
 from tests.agent.gpu_machines import let_gpus_work
-from tests.agent.machines import machine
+from tests.agent.machines import FIXTURES, machine
 
 from wattledger_agent.commands import RecordedRunner
 from wattledger_agent.readings import (
@@ -34,9 +34,11 @@ from wattledger_agent.readings import (
 )
 from wattledger_agent.sources import SOURCES
 from wattledger_agent.sources.amd_gpu import AmdGpuSource
+from wattledger_agent.sources.ascend import ascend_source
 from wattledger_agent.sources.cpu import CpuSource
 from wattledger_agent.sources.estimate import EstimateSource
 from wattledger_agent.sources.fake import FakeSource
+from wattledger_agent.sources.gaudi import gaudi_source
 from wattledger_agent.sources.hwmon import HwmonSource
 from wattledger_agent.sources.intel_gpu import IntelGpuSource
 from wattledger_agent.sources.ipmi import IpmiSource
@@ -116,6 +118,12 @@ CASES = [
         Case(f"rapl {name}", rapl(name))
         for name in ("xeon_two_sockets", "xeon_sapphire_rapids", "xeon_two_dies", "xeon_tpmi")
     ),
+def ipmi_bare(folder: Path) -> Source:
+    """A controller, and nothing installed that could ask it."""
+    (folder / "ipmi0").touch()
+    return IpmiSource(folder, run=RecordedRunner(()), pace=ByHand().pace, access=lambda path: True)
+
+
     *(Case(f"rapl {name}", rapl(name)) for name in ("laptop_mmio", "node_exporter_capture", "threadripper_mirrored_dies")),
     Case("rapl with the node's meter", rapl("xeon_sapphire_rapids", meter=True)),
     Case("rapl with one failing domain", rapl("xeon_two_sockets", failing="intel-rapl:1:0")),
@@ -133,6 +141,8 @@ CASES = [
     Case("cpu", cpu, metered=False),
     Case("estimate", lambda folder: EstimateSource(machine("xeon_two_sockets", folder).proc)),
     Case("fake", lambda folder: FakeSource(1, packages=2, gpus=8, node_meter=True)),
+    Case("gaudi", accelerators(gaudi_source, "gaudi2")),
+    Case("ascend", accelerators(ascend_source, "ascend_910")),
     Case("fake that always fails", lambda folder: FakeSource(1, packages=1, failure_ratio=1.0)),
 ]
 
@@ -144,7 +154,7 @@ BROKEN = [
     Case("nvidia without GPUs", nvidia(lambda: FakeNvml([]))),
     Case("ipmi without a controller", ipmi("virtual_machine")),
     Case("ipmi without permission", ipmi("dead_bmc", allowed=False)),
-    Case("ipmi without a program", lambda folder: ipmi_bare(folder)),
+    Case("ipmi without a program", ipmi_bare),
     Case("hwmon without a power sensor", hwmon("xeon_two_sockets")),
     Case("hwmon with GPUs alone", hwmon("mi300x")),
     Case("amd_gpu without a GPU", amd_gpu("epyc_genoa")),
@@ -152,13 +162,10 @@ BROKEN = [
     Case("cpu without procfs", lambda folder: CpuSource(folder), metered=False),
     Case("estimate without procfs", lambda folder: EstimateSource(folder)),
     Case("fake that can't write", lambda folder: FakeSource(1, truth_path=folder / "none" / "truth")),
+    Case("gaudi without a card", accelerators(gaudi_source, "virtual_machine")),
+    Case("ascend without a card", accelerators(ascend_source, "virtual_machine")),
+    Case("ascend without its program", lambda folder: ascend_source(FIXTURES / "ascend_910/sys", run=RecordedRunner(()))),
 ]
-
-
-def ipmi_bare(folder: Path) -> Source:
-    """A controller, and nothing installed that could ask it."""
-    (folder / "ipmi0").touch()
-    return IpmiSource(folder, run=RecordedRunner(()), pace=ByHand().pace, access=lambda path: True)
 
 
 def failing_nvml(call: str, value: int = UNKNOWN) -> FakeNvml:

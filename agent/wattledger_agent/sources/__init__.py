@@ -25,6 +25,8 @@ SOURCES: dict[str, SourceFactory] = {
     "nvidia": _made_by("nvidia", "NvidiaSource"),
     "amd_gpu": _made_by("amd_gpu", "AmdGpuSource"),
     "intel_gpu": _made_by("intel_gpu", "IntelGpuSource"),
+    "gaudi": _made_by("gaudi", "gaudi_source"),
+    "ascend": _made_by("ascend", "ascend_source"),
     "ipmi": _made_by("ipmi", "IpmiSource"),
     "cpu": _made_by("cpu", "CpuSource"),
     "estimate": _made_by("estimate", "EstimateSource"),
