@@ -103,6 +103,7 @@ class AscendConfig(Strict, frozen=True):
     """Huawei Ascend accelerators by npu-smi, where there is one on the PCI bus."""
 
     enabled: bool = True
+    cadence_seconds: Annotated[float, msgspec.Meta(ge=1.0, le=60.0)] = 2.0
 
 
 class IpmiConfig(Strict, frozen=True):
@@ -179,9 +180,9 @@ class SourcesConfig(Strict, frozen=True):
     nvidia: NvidiaConfig = NvidiaConfig()
     amd_gpu: AmdGpuConfig = AmdGpuConfig()
     intel_gpu: IntelGpuConfig = IntelGpuConfig()
-    ipmi: IpmiConfig = IpmiConfig()
     gaudi: GaudiConfig = GaudiConfig()
     ascend: AscendConfig = AscendConfig()
+    ipmi: IpmiConfig = IpmiConfig()
     cpu: CpuConfig = CpuConfig()
     estimate: EstimateConfig = EstimateConfig()
     fake: FakeConfig | None = None

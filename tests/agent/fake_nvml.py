@@ -5,33 +5,31 @@ Counts its calls and fails on demand; energy passes only by `advance`. Error val
 
 # ruff: noqa: N802
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
+from wattledger_agent.sources.nvml_recorded import RecordedError, RecordedNvml
+
 NOT_SUPPORTED = 3
+NO_PERMISSION = 4
+NOT_FOUND = 6
 LIBRARY_NOT_FOUND = 12
 GPU_IS_LOST = 15
 UNKNOWN = 999
 
 GIB = 2**30
 
-
-class FakeNvmlError(Exception):
-    """Like pynvml.NVMLError: `value` is an nvmlReturn_t."""
-
-    def __init__(self, value: int) -> None:
-        super().__init__(f"NVML error {value}")
-        self.value = value
+FakeNvmlError = RecordedError
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeGpu:
     """One GPU.
 
     energy_millijoules: None if there is no counter. power_milliwatts: None if there is no sensor.
     busy_percent: None if unsupported, as it is under MIG. name and uuid may be bytes, as older modules return them.
+    fields: milliwatts by "field/scope". more: answers by call, in the form of a recording, before all others.
     """
 
     uuid: str | bytes
@@ -46,90 +44,101 @@ class FakeGpu:
     persistent: bool = True
     bus_id: str = "00000000:3B:00.0"
     lost: bool = False
+    fields: dict[str, Any] = field(default_factory=dict)
+    instances: list["FakeGpu"] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def answers(self) -> Mapping[str, Any]:
+        """What it answers to each call, in the form of a recording."""
+        limit = self.limit_milliwatts
+        return {
+            "nvmlDeviceGetUUID": self.uuid,
+            "nvmlDeviceGetName": self.name,
+            "nvmlDeviceGetArchitecture": 9,
+            "nvmlDeviceGetPciInfo": {"busId": self.bus_id},
+            "nvmlDeviceGetMigMode": [int(self.mig), int(self.mig)],
+            "nvmlDeviceGetPersistenceMode": int(self.persistent),
+            "nvmlDeviceGetPowerManagementLimitConstraints": None if limit is None else [100_000, limit],
+            "nvmlDeviceGetEnforcedPowerLimit": limit,
+            "nvmlDeviceGetTotalEnergyConsumption": self.energy_millijoules,
+            "nvmlDeviceGetPowerUsage": self.power_milliwatts,
+            "nvmlDeviceGetFieldValues": self.fields or None,
+            "nvmlDeviceGetUtilizationRates": (
+                None if self.busy_percent is None else {"gpu": self.busy_percent, "memory": 10}
+            ),
+            "nvmlDeviceGetMemoryInfo": {"used": self.memory_used, "total": self.memory_total},
+            "nvmlDeviceGetTemperature": {"0": 45},
+            "nvmlDeviceGetClockInfo": {"1": 1755, "2": 2619},
+            "nvmlDeviceGetCurrentClocksEventReasons": 4,
+            "nvmlDeviceGetComputeRunningProcesses": [],
+            **self.more,
+        }
 
 
-@dataclass
-class FakeNvml:
+class FakeNvml(RecordedNvml):
     """GPUs, and the calls made of them.
 
     calls: number of calls by name. fail: name of a call -> function of its number (from 1) that returns an error value
     or 0; this makes "the third read of the energy fails" one line.
     """
 
-    gpus: list[FakeGpu]
-    fail: dict[str, Callable[[int], int]] = field(default_factory=dict)
-    calls: dict[str, int] = field(default_factory=dict)
-    NVMLError: type[Exception] = FakeNvmlError
+    def __init__(self, gpus: list[FakeGpu], fail: dict[str, Callable[[int], int]] | None = None) -> None:
+        super().__init__({"version": 1, "gpus": []})
+        self.gpus: list[FakeGpu] = gpus
+        self.fail: dict[str, Callable[[int], int]] = fail or {}
+        self.calls: dict[str, int] = {}
 
     def advance(self, seconds: float) -> None:
         """Let every GPU draw its power for so long."""
+        super().advance(seconds)
         for gpu in self.gpus:
             if gpu.energy_millijoules is not None:
                 gpu.energy_millijoules += round((gpu.power_milliwatts or 0) * seconds)
 
-    def nvmlInit(self) -> None:
-        self._count("nvmlInit")
-
-    def nvmlShutdown(self) -> None:
-        self._count("nvmlShutdown")
-
-    def nvmlDeviceGetCount(self) -> int:
-        self._count("nvmlDeviceGetCount")
-        return len(self.gpus)
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> Any:
-        self._count("nvmlDeviceGetHandleByIndex", self.gpus[index])
-        return self.gpus[index]
-
     def nvmlDeviceGetUUID(self, handle: Any) -> str | bytes:
-        return self._gpu("nvmlDeviceGetUUID", handle).uuid
+        """As it is: older modules return bytes."""
+        self._answer(handle, "nvmlDeviceGetUUID")
+        uuid: str | bytes = handle.uuid
+        return uuid
 
     def nvmlDeviceGetName(self, handle: Any) -> str | bytes:
-        return self._gpu("nvmlDeviceGetName", handle).name
-
-    def nvmlDeviceGetPciInfo(self, handle: Any) -> Any:
-        return SimpleNamespace(busId=self._gpu("nvmlDeviceGetPciInfo", handle).bus_id)
-
-    def nvmlDeviceGetMigMode(self, handle: Any) -> list[int]:
-        mig = int(self._gpu("nvmlDeviceGetMigMode", handle).mig)
-        return [mig, mig]
-
-    def nvmlDeviceGetPersistenceMode(self, handle: Any) -> int:
-        return int(self._gpu("nvmlDeviceGetPersistenceMode", handle).persistent)
-
-    def nvmlDeviceGetPowerManagementLimitConstraints(self, handle: Any) -> list[int]:
-        gpu = self._gpu("nvmlDeviceGetPowerManagementLimitConstraints", handle)
-        return [100_000, _supported(gpu.limit_milliwatts)]
-
-    def nvmlDeviceGetEnforcedPowerLimit(self, handle: Any) -> int:
-        return _supported(self._gpu("nvmlDeviceGetEnforcedPowerLimit", handle).limit_milliwatts)
+        """As it is: older modules return bytes."""
+        self._answer(handle, "nvmlDeviceGetName")
+        name: str | bytes = handle.name
+        return name
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any) -> int:
-        return _supported(self._gpu("nvmlDeviceGetTotalEnergyConsumption", handle).energy_millijoules)
+        """The counter, which moves by `advance` alone."""
+        return int(self._answer(handle, "nvmlDeviceGetTotalEnergyConsumption"))
 
-    def nvmlDeviceGetPowerUsage(self, handle: Any) -> int:
-        return _supported(self._gpu("nvmlDeviceGetPowerUsage", handle).power_milliwatts)
-
-    def nvmlDeviceGetUtilizationRates(self, handle: Any) -> Any:
-        gpu = self._gpu("nvmlDeviceGetUtilizationRates", handle)
-        return SimpleNamespace(gpu=_supported(gpu.busy_percent), memory=10)
-
-    def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any:
-        gpu = self._gpu("nvmlDeviceGetMemoryInfo", handle)
-        return SimpleNamespace(used=gpu.memory_used, total=gpu.memory_total, free=gpu.memory_total - gpu.memory_used)
-
-    def _gpu(self, call: str, handle: Any) -> FakeGpu:
-        assert isinstance(handle, FakeGpu)
-        self._count(call, handle)
-        return handle
-
-    def _count(self, call: str, gpu: FakeGpu | None = None) -> None:
+    def _answer(self, handle: Any, call: str, argument: str | None = None, *, whole: bool = False) -> Any:
         number = self.calls[call] = self.calls.get(call, 0) + 1
-        if gpu is not None and gpu.lost:
+        if handle is not None and handle.lost:
             raise FakeNvmlError(GPU_IS_LOST)
         value = self.fail[call](number) if call in self.fail else 0
         if value:
             raise FakeNvmlError(value)
+        return super()._answer(handle, call, argument, whole=whole)
+
+
+class FailingRecording(RecordedNvml):
+    """A recording whose calls are counted and fail on demand; see FakeNvml. lost: UUIDs of GPUs that are off the bus."""
+
+    def __init__(self, recording: Mapping[str, Any]) -> None:
+        super().__init__(recording)
+        self.calls: dict[str, int] = {}
+        self.fail: dict[str, Callable[[int], int]] = {}
+        self.lost: set[str] = set()
+
+    def _answer(self, handle: Any, call: str, argument: str | None = None, *, whole: bool = False) -> Any:
+        number = self.calls[call] = self.calls.get(call, 0) + 1
+        if handle is not None and handle.answers["nvmlDeviceGetUUID"] in self.lost:
+            raise RecordedError(GPU_IS_LOST)
+        value = self.fail[call](number) if call in self.fail else 0
+        if value:
+            raise RecordedError(value)
+        return super()._answer(handle, call, argument, whole=whole)
 
 
 def eight_gpus() -> FakeNvml:
@@ -137,7 +146,6 @@ def eight_gpus() -> FakeNvml:
     return FakeNvml([FakeGpu(f"GPU-{index:08d}-fake", energy_millijoules=10**9 * (index + 1)) for index in range(8)])
 
 
-def _supported(value: int | None) -> int:
-    if value is None:
-        raise FakeNvmlError(NOT_SUPPORTED)
-    return value
+def samples(*percents: tuple[int, int], at_microseconds: int = 1_000_000) -> Sequence[Mapping[str, int]]:
+    """Samples of processes as (pid, percent), all of one time."""
+    return [{"pid": pid, "timeStamp": at_microseconds, "smUtil": percent} for pid, percent in percents]

@@ -21,6 +21,7 @@ from wattledger_agent.readings import NANOSECONDS_PER_SECOND, Source
 from wattledger_agent.sampler import Cadence, OpenSource, Sampler
 from wattledger_agent.sources.cpu import CpuSource
 from wattledger_agent.sources.nvidia import NvidiaSource
+from wattledger_agent.sources.nvidia_gauges import GAUGES_SECONDS
 from wattledger_agent.sources.rapl import RaplSource
 from wattledger_agent.spool import Spool
 from wattledger_agent.spool_files import OsFiles
@@ -167,13 +168,15 @@ def test_a_tick_reads_each_file_once_and_opens_none(agent: Agent) -> None:
 
 
 def test_a_tick_asks_each_gpu_three_questions(agent: Agent) -> None:
-    """Energy, busy share and memory; what a GPU is was asked at the start."""
+    """Energy, busy share and memory; what a GPU is was asked at the start, and eight more questions follow every 5 s."""
     agent.tick(20)
-    assert agent.nvml.calls == {
+    every_tick = {
         "nvmlDeviceGetTotalEnergyConsumption": 20 * GPUS,
         "nvmlDeviceGetUtilizationRates": 20 * GPUS,
         "nvmlDeviceGetMemoryInfo": 20 * GPUS,
     }
+    assert {call: agent.nvml.calls.pop(call) for call in every_tick} == every_tick
+    assert sum(agent.nvml.calls.values()) == 20 // GAUGES_SECONDS * 8 * GPUS
 
 
 def test_a_flush_is_one_write_and_one_fsync(agent: Agent) -> None:
@@ -184,13 +187,14 @@ def test_a_flush_is_one_write_and_one_fsync(agent: Agent) -> None:
 
 
 def test_a_live_message_is_made_every_other_tick(agent: Agent) -> None:
-    """And the agent looks at itself no more often; 12 channels, 19 shares and 3 sources take less than 2 kB."""
+    """And the agent looks at itself no more often; 12 channels, 19 shares, 3 sources and 56 gauges take some 3 kB."""
     agent.tick(20)
     assert len(agent.lives) == agent.cost.looks == 10
     live = agent.lives[-1]
     assert (len(live.powers), len(live.utilizations), len(live.sources)) == (CHANNELS, 2 * GPUS + 3, 3)
     assert (live.agent_cpu_nanoseconds, live.agent_memory_bytes) == (1_000_000, 45_000_000)
-    assert pb.AgentMessage(live=live).ByteSize() <= 2000
+    assert len(live.gauges) == 7 * GPUS
+    assert pb.AgentMessage(live=live).ByteSize() <= 3100
 
 
 def test_a_sample_takes_150_bytes_on_the_wire(agent: Agent) -> None:

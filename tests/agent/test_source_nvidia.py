@@ -18,6 +18,7 @@ from tests.agent.fake_nvml import (
 from wattledger_agent.readings import (
     ChannelKey,
     CounterReading,
+    GaugeReading,
     Gone,
     Method,
     PowerReading,
@@ -27,9 +28,12 @@ from wattledger_agent.readings import (
     UtilizationKind,
     UtilizationReading,
 )
-from wattledger_agent.sources.nvidia import LOST_READS_MAX, POWER_BOUND_WATTS_DEFAULT, NvidiaSource
+from wattledger_agent.sources.nvidia import LOST_READS_MAX, NvidiaSource
+from wattledger_agent.sources.nvidia_gpu import POWER_BOUND_WATTS_DEFAULT
+from wattledger_agent.sources.nvml_recorded import RecordedNvml
 
 NO_SYSFS = Path("/nonexistent")
+SECOND = 1_000_000_000
 ENERGY = "nvmlDeviceGetTotalEnergyConsumption"
 
 
@@ -63,13 +67,20 @@ def test_eight_gpus_are_eight_counters_keyed_by_uuid() -> None:
 
 
 def test_a_read_makes_three_calls_for_each_gpu() -> None:
-    """The cost of a tick is counted: energy, utilization and memory, and nothing else."""
+    """The cost of a tick is counted: energy, utilization and memory; gauges come later, and not for all GPUs at once."""
     nvml = eight_gpus()
     source = source_of(nvml)
     source.open()
-    before = sum(nvml.calls.values())
     source.read(1)
-    assert sum(nvml.calls.values()) - before == 24
+    calls = []
+    for tick in range(1, 21):
+        before = sum(nvml.calls.values())
+        source.read(1 + tick * SECOND)
+        calls.append(sum(nvml.calls.values()) - before)
+    # Of eight GPUs at most two have their gauges in one second: temperature, two clocks, limit, reasons, processes, power,
+    # and whether they are cut by MIG.
+    assert (min(calls), max(calls)) == (24 + 8, 24 + 2 * 8)
+    assert sum(calls) == 20 * 24 + 4 * 8 * 8
 
 
 def test_power_is_read_where_there_is_no_energy_counter() -> None:
@@ -92,7 +103,7 @@ def test_a_gpu_without_any_energy_is_noted_and_has_no_channel() -> None:
     source = source_of(FakeNvml([FakeGpu("GPU-a", energy_millijoules=None, power_milliwatts=None)]))
     assert source.open() == []
     assert "neither an energy counter nor a power sensor" in source.notes()[0]
-    assert {type(reading) for reading in source.read(1)} == {UtilizationReading}
+    assert {type(reading) for reading in source.read(1)} == {UtilizationReading, GaugeReading}
 
 
 def test_a_gpu_cut_by_mig_is_metered_once_and_unsupported_fields_are_asked_once() -> None:
@@ -101,7 +112,7 @@ def test_a_gpu_cut_by_mig_is_metered_once_and_unsupported_fields_are_asked_once(
     source = source_of(nvml)
     assert len(source.open()) == 1
     for now in range(1, 4):
-        readings = source.read(now)
+        readings = [reading for reading in source.read(now) if not isinstance(reading, GaugeReading)]
         assert [type(reading) for reading in readings] == [CounterReading, UtilizationReading]
     assert nvml.calls["nvmlDeviceGetUtilizationRates"] == 1
     assert any("MIG" in note for note in source.notes())
@@ -119,7 +130,8 @@ def test_a_failed_read_is_a_try_again_and_does_not_touch_the_other_gpus() -> Non
     assert failure.key == key_of("GPU-b")
     assert "nvidia-smi" in failure.reason
     assert not any(isinstance(reading, UtilizationReading) and reading.device == "gpu/GPU-b" for reading in readings)
-    assert isinstance(source.read(2)[3], CounterReading)
+    later = [reading for reading in source.read(2) if isinstance(reading, CounterReading)]
+    assert [reading.key for reading in later] == [key_of("GPU-a"), key_of("GPU-b")]
 
 
 def test_a_lost_gpu_tries_again_then_is_gone_and_is_left_alone() -> None:
@@ -218,7 +230,7 @@ def test_runtime_power_management_that_is_off_costs_no_system_call(tmp_path: Pat
 def test_names_may_be_bytes_and_limits_unknown() -> None:
     """Older modules return bytes; a GPU without a limit has the largest bound."""
     source = source_of(FakeNvml([FakeGpu(b"GPU-a", name=b"NVIDIA GH200 480GB", limit_milliwatts=None)]))
-    (spec,) = source.open()
+    spec = source.open()[0]
     assert spec.key == key_of("GPU-a")
     assert spec.model == "NVIDIA GH200 480GB"
     assert spec.power_bound_watts == POWER_BOUND_WATTS_DEFAULT
@@ -257,8 +269,8 @@ def test_an_unavailable_nvml_says_what_to_do(nvml: FakeNvml, remedy: str) -> Non
 def test_the_real_module_has_what_the_source_calls() -> None:
     """Every call of the protocol exists in pynvml, and its errors have the values that the source knows."""
     pynvml = importlib.import_module("pynvml")
-    calls = [name for name in vars(FakeNvml) if name.startswith("nvml")]
-    assert len(calls) == 15
+    calls = [name for name in vars(RecordedNvml) if name.startswith("nvml")]
+    assert len(calls) == 37
     assert all(callable(getattr(pynvml, name)) for name in calls)
     assert pynvml.NVML_ERROR_NOT_SUPPORTED == NOT_SUPPORTED
     assert pynvml.NVML_ERROR_GPU_IS_LOST == GPU_IS_LOST
