@@ -33,6 +33,7 @@ from wattledger_agent.readings import (
 )
 from wattledger_agent.sources.cpu import Opener, Pread, open_for_reading
 from wattledger_agent.sources.hwmon_labels import Match, Row, Subject, find_row, load_rows
+from wattledger_agent.sources.hwmon_sensors import HwmonSensor, measured_by, place_of, position_of, sensors_of
 from wattledger_agent.sources.sensor_files import Chip, SensorFile, find_chips, read_text
 
 NAME = "hwmon"
@@ -43,21 +44,6 @@ MICROWATTS_PER_WATT = 1_000_000
 WINDOW_MILLISECONDS = (1000, 10_000)
 
 NOTES_MAX = 32
-
-
-@dataclass(frozen=True, slots=True)
-class _Sensor:
-    """A sensor as the chip shows it. names: the file of its value, or those whose product is its power."""
-
-    chip: Chip
-    method: Method
-    number: int
-    label: str
-    names: tuple[str, ...]
-
-    def __str__(self) -> str:
-        label = f" ({self.label})" if self.label else ""
-        return f"{self.names[0]}{label} of {self.chip.name} at {self.chip.device.name}"
 
 
 @dataclass(slots=True)
@@ -161,12 +147,12 @@ class HwmonSource:
             return TryAgain(key, f"hwmon: {file} shows {value / MICROWATTS_PER_WATT:.0f} W, which is impossible")
         return PowerReading(key, value)
 
-    def _described(self, chips: Sequence[Chip]) -> list[tuple[_Sensor, Match]]:
+    def _described(self, chips: Sequence[Chip]) -> list[tuple[HwmonSensor, Match]]:
         """The sensors that are to be read, with what they measure; the rest is noted."""
         rows = load_rows()
-        found: list[tuple[_Sensor, Match]] = []
+        found: list[tuple[HwmonSensor, Match]] = []
         for chip in sorted(chips, key=lambda chip: (str(chip.device), chip.ordinal)):
-            subject = Subject(chip.name, "", _place(chip), _measured(chip), _position(chip, chips))
+            subject = Subject(chip.name, "", place_of(chip), measured_by(chip), position_of(chip, chips))
             for sensor in self._sensors(chip):
                 match = find_row(rows, replace(subject, label=sensor.label))
                 if match is None:
@@ -177,9 +163,9 @@ class HwmonSource:
                     found.append((sensor, match))
         return self._single(found)
 
-    def _sensors(self, chip: Chip) -> Iterator[_Sensor]:
+    def _sensors(self, chip: Chip) -> Iterator[HwmonSensor]:
         """A chip's sensors that are switched on."""
-        for sensor in _all_sensors(chip):
+        for sensor in sensors_of(chip):
             kind = sensor.names[0].partition("_")[0]
             switch = chip.locate(f"{kind}_enable")
             fault = with_action(
@@ -192,10 +178,10 @@ class HwmonSource:
             else:
                 yield sensor
 
-    def _note_windows(self, sensors: Sequence[_Sensor]) -> None:
+    def _note_windows(self, sensors: Sequence[HwmonSensor]) -> None:
         """Say once what is averaged over an unusual time."""
         shortest, longest = WINDOW_MILLISECONDS
-        windows: dict[int, list[_Sensor]] = {}
+        windows: dict[int, list[HwmonSensor]] = {}
         for sensor in sensors:
             text = sensor.chip.text(f"power{sensor.number}_average_interval") if "average" in sensor.names[0] else ""
             windows.setdefault(int(text) if text.isdecimal() else shortest, []).append(sensor)
@@ -207,7 +193,7 @@ class HwmonSource:
             elif window > longest:
                 self._notes.append(f"{which} over {window // 1000} s; they follow the load so much later.")
 
-    def _single(self, found: list[tuple[_Sensor, Match]]) -> list[tuple[_Sensor, Match]]:
+    def _single(self, found: list[tuple[HwmonSensor, Match]]) -> list[tuple[HwmonSensor, Match]]:
         """Without the sensors of rows that hold for a single one, where there are several."""
         kept = []
         for sensor, match in found:
@@ -218,7 +204,7 @@ class HwmonSource:
                 kept.append((sensor, match))
         return kept
 
-    def _spec(self, match: Match, sensor: _Sensor) -> ChannelSpec:
+    def _spec(self, match: Match, sensor: HwmonSensor) -> ChannelSpec:
         row = match.row
         role = Role[row.role.upper()]
         if row.only and not self._acpi_meter_is_node:
@@ -254,41 +240,6 @@ class HwmonSource:
         return kept
 
 
-def _all_sensors(chip: Chip) -> Iterator[_Sensor]:
-    """Energy counters, powers, and rails of which voltage and current are measured and no power."""
-    for number in chip.numbers(r"energy(\d+)_input"):
-        yield _Sensor(chip, Method.COUNTER, number, chip.text(f"energy{number}_label"), (f"energy{number}_input",))
-    powers = set(chip.numbers(r"power(\d+)_input"))
-    averages = set(chip.numbers(r"power(\d+)_average"))
-    for number in sorted(powers | averages):
-        # A mean misses nothing of its window; an instant value stands for the moment alone.
-        name = f"power{number}_average" if number in averages else f"power{number}_input"
-        label = chip.text(f"power{number}_label") or chip.text(f"power{number}_oem_info")
-        yield _Sensor(chip, Method.INTEGRAL, number, label, (name,))
-    currents = set(chip.numbers(r"curr(\d+)_input"))
-    for number in chip.numbers(r"in(\d+)_input"):
-        # Voltages without a label are of shunts, or of nothing.
-        label = chip.text(f"in{number}_label")
-        if number in currents - powers - averages and label:
-            yield _Sensor(chip, Method.INTEGRAL, number, label, (f"in{number}_input", f"curr{number}_input"))
-
-
-def _place(chip: Chip) -> str:
-    return read_text(chip.device / "firmware_node" / "uid") or read_text(chip.device / "uid") or chip.device.name
-
-
-def _measured(chip: Chip) -> list[str]:
-    """What an ACPI power meter says that it measures."""
-    folder = chip.device / "measures"
-    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-
-
-def _position(chip: Chip, chips: Sequence[Chip]) -> int:
-    """The chip's place among those of its name: by device, then in the order of registration. Never by its number alone."""
-    alike = [other for other in chips if other.name == chip.name]
-    return sorted(alike, key=lambda other: (str(other.device), other.ordinal)).index(chip)
-
-
 def _container(device: str, meters: dict[str, ChannelKey], within: dict[str, str]) -> ChannelKey | None:
     """The nearest meter of this source that contains a device, going up where a level is not metered."""
     for _ in range(len(within) + 1):
@@ -298,6 +249,6 @@ def _container(device: str, meters: dict[str, ChannelKey], within: dict[str, str
     return meters.get(device)
 
 
-def _model(sensor: _Sensor, row: Row) -> str:
+def _model(sensor: HwmonSensor, row: Row) -> str:
     """What the firmware calls an ACPI meter; for the rest the row says enough."""
     return sensor.chip.text("power1_model_number") if row.only else ""
