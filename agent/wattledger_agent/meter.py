@@ -217,6 +217,16 @@ class Meter:
         """Return the last shown value of each device that was read lately."""
         return self._gauges.live(self._boottime)
 
+    def counts(self) -> pb.LiveMeter:
+        """Return what could not be used since the start."""
+        return pb.LiveMeter(
+            failed_reads=self.failed_reads,
+            unbelieved_readings=self.unbelieved_readings,
+            ignored_readings=self.ignored_readings,
+            ignored_rows=self.ignored_rows,
+            thinned_rows=self.thinned_rows,
+        )
+
     def live_cross_checks(self) -> list[pb.LiveCrossCheck]:
         """Return how far sources of one quantity are apart, where two were read without a gap for long enough."""
         return self._checks.live(self._roster.pairs, self._boottime)

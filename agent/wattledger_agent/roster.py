@@ -139,7 +139,7 @@ class Roster:
                         channel.spec,
                         parent=channel.parent_number,
                         opened=channel.opening,
-                        closed=channel.is_closed,
+                        ended=channel.state if channel.is_closed else None,
                     )
                     for channel in self.channels
                 ]

@@ -120,6 +120,8 @@ def run(config: AgentConfig, roots: Roots, stopping: threading.Event) -> None:
                 )
             log.info("metering %s for the collector at %s", identity.host or "this host", config.collector.address)
             _meter(config, clock, spool, shipper, inventory, stopping)
+        except SpoolError as error:
+            raise RunError(str(error)) from error
         finally:
             _farewell(spool, shipper)
     finally:
@@ -327,8 +329,12 @@ def _check_period(period_seconds: float, inventory: Inventory) -> None:
         return
     remedy = f"Set `period_seconds` to at most {wrap.period_seconds_max:.1f}."
     if wrap.is_hopeless(period_seconds):
-        raise RunError(f"`period_seconds` is {period_seconds:g}, but {wrap.sentence()}: no reading could be booked. {remedy}")
-    log.warning("`period_seconds` is %g, and %s: a few failed reads leave a gap. %s", period_seconds, wrap.sentence(), remedy)
+        raise RunError(
+            f"`period_seconds` is {period_seconds:g}, but {wrap.sentence()}: no reading could be booked. {remedy}"
+        )
+    log.warning(
+        "`period_seconds` is %g, and %s: a few failed reads leave a gap. %s", period_seconds, wrap.sentence(), remedy
+    )
 
 
 def _farewell(spool: Spool, shipper: Shipper) -> None:

@@ -209,7 +209,7 @@ class Sampler:
             return self._make_meter(self._spool.last_state)
         except MeterStateError as error:
             log.error("%s; a new epoch begins", error)
-            self._spool.renew(self._clock.instant())
+            self._spool.set_aside(self._clock.instant())
             return self._make_meter(None)
 
     def _tell_refusals(self) -> None:
@@ -237,6 +237,7 @@ class Sampler:
             spool_bytes=self._spool.unacknowledged_bytes,
             spool_unacknowledged_records=self._spool.unacknowledged_records,
             spool_thinned_samples=self._spool.thinned_samples,
+            meter=self._meter.counts(),
         )
         if self._own_cost is not None:
             live.agent_cpu_nanoseconds = self._own_cost.cpu_nanoseconds()

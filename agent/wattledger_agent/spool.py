@@ -20,7 +20,7 @@ from wattledger_agent import spool_format as fmt
 from wattledger_agent.counters import Instant
 from wattledger_agent.spool_files import Files, OsFiles
 from wattledger_agent.spool_room import FULL, Freed, Kept, Room
-from wattledger_agent.spool_segments import Segment, Segments
+from wattledger_agent.spool_segments import ASIDE_SUFFIX, Segment, Segments
 
 if TYPE_CHECKING:
     from wattledger_agent.meter import Cut
@@ -247,19 +247,25 @@ class Spool:
         Raises SpoolError.
         """
         with self._lock:
-            old = self._header
-            self._segments.close()
-            try:
-                # The newest first: a crash half way leaves a spool that is older still, and found out just the same.
-                for segment in reversed(list(self._segments.all)):
-                    self._segments.remove(segment)
-                self._files.sync_directory(self._directory)
-            except OSError as error:
-                raise _unusable(self._directory, error) from error
-            self._newest, self._before_newest, self._newest_catalog = None, 0, (0, b"")
-            self._acknowledged, self.last_state, self.recovered_sequence = 0, None, 0
-            # Last: the shipper's thread waits for another epoch, and then takes its numbers.
-            self._header = fmt.Header(self._new_epoch(), opening, old.machine_id, old.dmi_uuid)
+            # The newest first: a crash half way leaves a spool that is older still, and found out just the same.
+            self._begin_anew(opening, list(reversed(self._segments.all)), self._segments.remove)
+
+    def set_aside(self, opening: Instant) -> None:
+        """Begin a new epoch that opens at `opening`; what the old one held stays in the folder until its room is needed.
+
+        For records whose state this agent can't go on from: they may still be delivered by one that can. Raises SpoolError.
+        """
+        with self._lock:
+            waiting = self.unacknowledged_records
+            self._begin_anew(opening, list(self._segments.all), self._segments.set_aside)
+        log.error(
+            "spool: %d records that no collector has acknowledged are set aside as %s/*%s, within the quota. To deliver "
+            "them, move them to `spool` in an empty folder, without `.aside`, and run there, as `state_dir`, the release of "
+            "the agent that wrote them; else remove them",
+            waiting,
+            self._directory,
+            ASIDE_SUFFIX,
+        )
 
     def close(self) -> None:
         """Let go of files and lock; all that was appended is durable already."""
@@ -268,6 +274,20 @@ class Spool:
                 self._closed = True
                 self._segments.close()
                 self._unlock()
+
+    def _begin_anew(self, opening: Instant, segments: list[Segment], take_away: Callable[[Segment], None]) -> None:
+        old = self._header
+        self._segments.close()
+        try:
+            for segment in segments:
+                take_away(segment)
+            self._files.sync_directory(self._directory)
+        except OSError as error:
+            raise _unusable(self._directory, error) from error
+        self._newest, self._before_newest, self._newest_catalog = None, 0, (0, b"")
+        self._acknowledged, self.last_state, self.recovered_sequence = 0, None, 0
+        # Last: the shipper's thread waits for another epoch, and then takes its numbers.
+        self._header = fmt.Header(self._new_epoch(), opening, old.machine_id, old.dmi_uuid)
 
     def _recover(self) -> None:
         """Take numbering, state and acknowledgement from the newest valid record."""

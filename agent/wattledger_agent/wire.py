@@ -40,8 +40,13 @@ def opening(at: Instant) -> pb.Opening:
     return pb.Opening(boot_id=at.boot_id, clock=clock_pair(at))
 
 
-def channel(number: int, spec: ChannelSpec, *, parent: int, opened: Instant, closed: bool) -> pb.Channel:
-    """Return a channel's row of the catalog. parent: number of the channel above it; 0 for none."""
+def channel(
+    number: int, spec: ChannelSpec, *, parent: int, opened: Instant, ended: ChannelState | None = None
+) -> pb.Channel:
+    """Return a channel's row of the catalog. parent: number of the channel above it; 0 for none.
+
+    ended: the last state of a channel that is closed; None while it is open.
+    """
     return pb.Channel(
         channel=number,
         device=spec.key.device,
@@ -52,12 +57,29 @@ def channel(number: int, spec: ChannelSpec, *, parent: int, opened: Instant, clo
         role=pb.Role.ValueType(int(spec.role)),
         parent_channel=parent,
         opening=opening(opened),
-        closed=closed,
+        closed=ended is not None,
         power_bound_milliwatts=milliwatts(spec.power_bound_watts),
         uncertainty_lower_ratio=spec.uncertainty_lower_ratio,
         uncertainty_upper_ratio=spec.uncertainty_upper_ratio,
         # A vendor's string; the collector refuses control characters and long names.
         model="".join(filter(str.isprintable, spec.model))[:NAME_CHARACTERS_MAX],
+        end=None if ended is None else channel_end(ended),
+    )
+
+
+def channel_end(state: ChannelState) -> pb.ChannelEnd:
+    """Return where a closed channel ended: without it, a lost record with its last values would lose their energy."""
+    return pb.ChannelEnd(
+        boot_id=state.boot_id,
+        clock=pb.ClockPair(
+            boottime_nanoseconds=state.boottime_nanoseconds,
+            realtime_nanoseconds=state.realtime_nanoseconds,
+            synchronised=state.synchronised,
+        ),
+        energy_microjoules=state.energy_microjoules,
+        gap_lower_microjoules=state.gap_lower_microjoules,
+        gap_upper_microjoules=state.gap_upper_microjoules,
+        gap_unbounded_count=state.gap_unbounded_count,
     )
 
 

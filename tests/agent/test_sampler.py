@@ -11,7 +11,7 @@ from tests.agent.scripted import Clock, ScriptedSource, opened
 
 from wattledger_agent.counters import Instant
 from wattledger_agent.meter import Cut
-from wattledger_agent.readings import CounterReading, Gone, Reading
+from wattledger_agent.readings import CounterReading, Gone, Reading, TryAgain
 from wattledger_agent.sampler import Cadence, Sampler
 from wattledger_agent.session import Settings
 from wattledger_agent.spool import Spool, SpoolError
@@ -156,7 +156,7 @@ def test_a_spool_that_went_back_in_time_begins_a_new_epoch(make_spool: MakeSpool
 
 
 def test_a_state_that_cannot_be_read_begins_a_new_epoch(make_spool: MakeSpool, caplog: pytest.LogCaptureFixture) -> None:
-    """Better a gap than an agent that never starts again."""
+    """Better a gap than an agent that never starts again; what was spooled is kept for one that can read it."""
     spool, clock = make_spool(), Clock()
     spool.append(Cut(payload=b"", state=b"nonsense", catalog=b"", catalog_hash=1, samples=1))
     before = spool.epoch
@@ -166,6 +166,7 @@ def test_a_state_that_cannot_be_read_begins_a_new_epoch(make_spool: MakeSpool, c
 
     assert spool.epoch != before
     assert "a new epoch begins" in caplog.text
+    assert "1 records that no collector has acknowledged are set aside" in caplog.text
 
 
 def test_a_full_disk_is_told_once_and_loses_no_energy(make_spool: MakeSpool, caplog: pytest.LogCaptureFixture) -> None:
@@ -254,6 +255,16 @@ def test_live_says_what_is_now(make_spool: MakeSpool) -> None:
     assert [(power.device, power.power_milliwatts) for power in live.powers] == [("cpu/0", 60_000)]
     assert live.spool_unacknowledged_records == 1
     assert live.agent_memory_bytes == 0
+
+
+def test_live_says_what_the_meter_could_not_use(make_spool: MakeSpool) -> None:
+    """Counts since the start: a failed read, one that can't be believed, one of no channel."""
+    spool, clock = make_spool(), Clock()
+    odd: list[Reading] = [TryAgain(PACKAGE.key, "made to fail"), counter(PACKAGE, -1), counter(spec("cpu/9"), 1)]
+    sampler, delivered = make(spool, clock, ScriptedSource("rapl", lambda now: odd, [PACKAGE]))
+    tick(sampler, clock, 3)
+
+    assert delivered.lives[-1].meter == pb.LiveMeter(failed_reads=3, unbelieved_readings=3, ignored_readings=3)
 
 
 def test_the_collectors_settings_are_followed_and_forgotten(make_spool: MakeSpool) -> None:

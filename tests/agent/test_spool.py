@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -346,6 +347,66 @@ def test_renewal_begins_an_epoch_that_survives() -> None:
     assert (again.epoch, again.epoch_opening) == (spool.epoch, later)
     assert again.epoch != old
     assert sequences(again) == [1]
+
+
+def test_records_that_can_not_be_gone_on_from_are_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """Set aside under a new epoch, with what to do; nothing of them is sent, and a restart leaves them where they are."""
+    disk = FakeDisk()
+    spool = open_spool(disk)
+    for number in range(1, 41):
+        spool.append(cut(number))
+    spool.acknowledge(30)
+    held = {disk.contents(path) for path in disk.paths() if path.suffix == ".segment"}
+    old = spool.epoch
+    with caplog.at_level(logging.ERROR):
+        spool.set_aside(Instant(BOOT, 9, 11, True, 0))
+    assert (spool.next_sequence, spool.last_state, spool.find(1)) == (1, None, None)
+    spool.append(cut(1))
+    disk.crash()
+    again = open_spool(disk)
+    assert again.epoch == spool.epoch != old
+    assert sequences(again) == [1]
+    assert {disk.contents(path) for path in disk.paths() if path.name.endswith(".segment.aside")} == held
+    (told,) = caplog.messages
+    assert "10 records that no collector has acknowledged are set aside as" in told
+    assert "*.segment.aside" in told
+
+
+def test_what_was_set_aside_gives_way_to_new_records() -> None:
+    """It is within the quota, and goes first."""
+    disk = FakeDisk()
+    spool = open_spool(disk, quota=RESERVE_BYTES + 40_000)
+    for number in range(1, 41):
+        spool.append(cut(number))
+    spool.set_aside(OPENING)
+    for number in range(1, 1000):
+        spool.append(cut(number))
+        assert spool.stored_bytes <= RESERVE_BYTES + 40_000
+    assert not [path for path in disk.paths() if "aside" in path.name]
+
+
+def test_a_folder_that_can_not_be_set_aside_is_told() -> None:
+    """In the words of a spool that can't be used, and nothing has changed."""
+    disk = ReadOnlyDisk()
+    spool = open_spool(disk)
+    spool.append(cut(1))
+    epoch = spool.epoch
+    disk.read_only = True
+    with pytest.raises(SpoolError, match="Let the agent's user write to it"):
+        spool.set_aside(OPENING)
+    assert (spool.epoch, spool.next_sequence) == (epoch, 2)
+
+
+class ReadOnlyDisk(FakeDisk):
+    """A disk on which nothing may be renamed, once a test says so."""
+
+    read_only = False
+
+    def rename(self, old: Path, new: Path) -> None:
+        """As a disk, or the error."""
+        if self.read_only:
+            raise OSError(errno.EROFS, "Read-only file system")
+        super().rename(old, new)
 
 
 def test_whoever_sees_a_new_epoch_sees_its_numbers() -> None:

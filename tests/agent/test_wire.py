@@ -34,10 +34,11 @@ def _numbers(items: Sequence[tuple[str, int]], prefix: str) -> dict[str, int]:
 def test_a_channel_carries_its_whole_spec() -> None:
     """The catalog is all that the collector ever learns of a channel."""
     of = spec("gpu/0", source="nvidia", domain="board", component=Component.GPU, bound=700.5)
-    row = wire.channel(7, of, parent=3, opened=at(2), closed=True)
+    row = wire.channel(7, of, parent=3, opened=at(2), ended=open_state(at(5)))
     assert (row.channel, row.device, row.domain, row.source, row.parent_channel) == (7, "gpu/0", "board", "nvidia", 3)
     assert (row.component, row.method, row.role) == (pb.COMPONENT_GPU, pb.METHOD_COUNTER, pb.ROLE_LEAF)
     assert (row.power_bound_milliwatts, row.closed) == (700_500, True)
+    assert row.end == pb.ChannelEnd(boot_id=BOOT, clock=wire.clock_pair(at(5)))
     assert row.opening == pb.Opening(boot_id=BOOT, clock=wire.clock_pair(at(2)))
 
 
@@ -45,13 +46,13 @@ def test_a_parts_model_is_cleaned_of_what_the_collector_refuses() -> None:
     """A vendor's odd string must not cost a host its catalog."""
     of = spec()
     dirty = type(of)(**{name: getattr(of, name) for name in of.__slots__} | {"model": "Xeon\n" + "x" * 300})
-    row = wire.channel(1, dirty, parent=0, opened=at(0), closed=False)
+    row = wire.channel(1, dirty, parent=0, opened=at(0))
     assert row.model == "Xeon" + "x" * 252
 
 
 def test_the_catalogs_hash_is_that_of_its_channels() -> None:
     """Any changed field changes the hash."""
-    rows = [wire.channel(n, spec(f"cpu/{n}"), parent=0, opened=at(0), closed=False) for n in (1, 2)]
+    rows = [wire.channel(n, spec(f"cpu/{n}"), parent=0, opened=at(0)) for n in (1, 2)]
     catalog = wire.catalog(rows)
     digest = hashlib.sha256(pb.Catalog(channels=rows).SerializeToString(deterministic=True)).digest()
     assert catalog.catalog_hash == int.from_bytes(digest[:8], "big")
