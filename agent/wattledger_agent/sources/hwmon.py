@@ -87,9 +87,12 @@ class HwmonSource:
         """Find the sensors that the table describes. Raises SourceUnavailableError if there are none."""
         self.close()
         self._notes = []
-        found = self._described(find_chips(self._sysfs_root))
+        rows = load_rows()
+        found = self._described(find_chips(self._sysfs_root), rows)
         self._note_windows([sensor for sensor, _ in found])
-        within = {match.device: match.within for _, match in found}
+        # By all rows, so that what hangs in a level that is not metered here hangs in the next.
+        levels = [Match(row, match.number, match.label) for _, match in found for row in rows if row.within]
+        within = {level.device: level.within for level in levels}
         specs = self._without_doubles([self._spec(match, sensor) for sensor, match in found])
         meters = {spec.key.device: spec.key for spec in specs if spec.role is Role.METER}
         for spec, (sensor, match) in zip(specs, found, strict=True):
@@ -147,9 +150,8 @@ class HwmonSource:
             return TryAgain(key, f"hwmon: {file} shows {value / MICROWATTS_PER_WATT:.0f} W, which is impossible")
         return PowerReading(key, value)
 
-    def _described(self, chips: Sequence[Chip]) -> list[tuple[HwmonSensor, Match]]:
+    def _described(self, chips: Sequence[Chip], rows: Sequence[Row]) -> list[tuple[HwmonSensor, Match]]:
         """The sensors that are to be read, with what they measure; the rest is noted."""
-        rows = load_rows()
         found: list[tuple[HwmonSensor, Match]] = []
         for chip in sorted(chips, key=lambda chip: (str(chip.device), chip.ordinal)):
             subject = Subject(chip.name, "", place_of(chip), measured_by(chip), position_of(chip, chips))
@@ -194,12 +196,13 @@ class HwmonSource:
                 self._notes.append(f"{which} over {window // 1000} s; they follow the load so much later.")
 
     def _single(self, found: list[tuple[HwmonSensor, Match]]) -> list[tuple[HwmonSensor, Match]]:
-        """Without the sensors of rows that hold for a single one, where there are several."""
+        """Of a row that holds for a single sensor: that one, or the one of several that says what it measures."""
         kept = []
         for sensor, match in found:
             alike = [other for other, theirs in found if theirs.row is match.row]
-            if match.row.only and len(alike) > 1:
-                self._notes.append(f"hwmon: {sensor} is one of {len(alike)}, and none says what it measures; not metered.")
+            telling = [other for other in alike if measured_by(other.chip)]
+            if match.row.only and len(alike) > 1 and telling != [sensor]:
+                self._notes.append(f"hwmon: {sensor} is one of {len(alike)} and does not say what it measures; not metered.")
             else:
                 kept.append((sensor, match))
         return kept
