@@ -12,6 +12,7 @@ its driver says of processes, and the rest idled.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import isfinite
 
 from wattledger_agent.readings import IdlePolicy
@@ -163,12 +164,8 @@ class _Scale:
         self.numbers = numbers
         self.busy = busy
         self.idle = idle
-        self.ends: list[int] = []
-        whole = 0
-        for weight in weights:
-            whole += weight
-            self.ends.append(whole)
-        self.whole = whole
+        self.ends = list(accumulate(weights))
+        self.whole = self.ends[-1] if self.ends else 0
 
 
 def _by_weights(energy: int, scale: _Scale) -> Division:
@@ -187,11 +184,14 @@ def _by_weights(energy: int, scale: _Scale) -> Division:
 
 def _cpu_scale(usage: Usage, package: int | None) -> _Scale:
     """Weights are CPU times. Where workloads claim more than the host was busy, their own times are the whole: scaled."""
-    if package is None or len(usage.busy_nanoseconds) == 1:
-        numbers = [number for number, time in usage.cpu_nanoseconds.items() if time > 0]
-        weights = [usage.cpu_nanoseconds[number] for number in numbers]
-        busy = sum(usage.busy_nanoseconds)
-        return _Scale(numbers, [*weights, max(0, busy - sum(weights))], busy, sum(usage.idle_nanoseconds))
+    if package is None or not usage.packages:
+        # Where nobody is bound to a package, all of them are divided alike, and only their own idling differs.
+        worked = [(number, time) for number, time in usage.cpu_nanoseconds.items() if time > 0]
+        weights = [time for _, time in worked]
+        unclaimed = max(0, sum(usage.busy_nanoseconds) - sum(weights))
+        chosen = slice(None) if package is None else slice(package, package + 1)
+        busy, idle = sum(usage.busy_nanoseconds[chosen]), sum(usage.idle_nanoseconds[chosen])
+        return _Scale([number for number, _ in worked], [*weights, unclaimed], busy, idle)
     busy = usage.busy_nanoseconds[package]
     free = _free_nanoseconds(usage)
     all_free = sum(free)

@@ -189,6 +189,30 @@ class SourcesConfig(Strict, frozen=True):
     replay: ReplayConfig | None = None
 
 
+WorkloadName = Literal["kubernetes-pod", "slurm-job", "systemd-unit", "container", "virtual-machine"]
+
+
+class WorkloadsConfig(Strict, frozen=True):
+    """Energy per workload, by control groups.
+
+    idle_policy: to whom the energy of idling hardware goes: nobody (`node-only`), all alike, by usage, or by what each may
+    have of the CPUs if all want them. accounts_max: as many workloads, the largest, have accounts of their own.
+    flush_seconds: time between two records with accounts. memory: divide memory's energy by who holds it, not by CPU time.
+    kubelet_url: where the kubelet of this host tells the names of its pods (https://127.0.0.1:10250, or its read-only port
+    http://127.0.0.1:10255); empty: pods are shown by their uids. kubelet_token_file, kubelet_ca_file: for https.
+    """
+
+    enabled: bool = True
+    idle_policy: Literal["node-only", "equal", "by-usage", "by-reservation"] = "node-only"
+    accounts_max: Annotated[int, msgspec.Meta(ge=0, le=400)] = 50
+    flush_seconds: Seconds = 60.0
+    memory: bool = False
+    kinds: tuple[WorkloadName, ...] = ("kubernetes-pod", "slurm-job", "systemd-unit", "container", "virtual-machine")
+    kubelet_url: str = ""
+    kubelet_token_file: str = ""
+    kubelet_ca_file: str = ""
+
+
 class AgentConfig(Strict, frozen=True):
     """The whole of agent.toml.
 
@@ -206,6 +230,7 @@ class AgentConfig(Strict, frozen=True):
     labels: dict[str, str] = {}
     collector: CollectorConfig = CollectorConfig()
     sources: SourcesConfig = SourcesConfig()
+    workloads: WorkloadsConfig = WorkloadsConfig()
 
 
 def parse_config(text: str, *, origin: str = "agent.toml") -> AgentConfig:
@@ -262,6 +287,12 @@ def _check(config: AgentConfig, origin: str) -> None:
         raise ConfigError(
             f"{origin}: `flush_seconds` {config.flush_seconds} is below `period_seconds` {config.period_seconds}; "
             "a record holds at least one sample, so make it as long or longer."
+        )
+    url = config.workloads.kubelet_url
+    if url and not url.startswith(("https://", "http://127.0.0.1:", "http://localhost:", "http://[::1]:")):
+        raise ConfigError(
+            f"{origin}: `workloads.kubelet_url` is `{url}`; write https://127.0.0.1:10250, or the kubelet's read-only port on "
+            "this host, http://127.0.0.1:10255."
         )
     labels = {*config.labels, "hostname"}
     if len(labels) > LABELS_MAX:

@@ -28,6 +28,8 @@ from wattledger_agent.sampler import Cadence, Sampler
 from wattledger_agent.session import Identity
 from wattledger_agent.shipper import Shipper
 from wattledger_agent.spool import Spool, SpoolError, SpoolLockedError
+from wattledger_agent.workload_meter import WorkloadSettings
+from wattledger_agent.workload_setup import open_workloads
 from wattledger_agent.wraps import shortest_wrap
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
@@ -112,6 +114,8 @@ def run(config: AgentConfig, roots: Roots, stopping: threading.Event) -> None:
         shipper = Shipper(spool, identity, config.collector, clock.instant)
         try:
             inventory = find_sources(config.sources, roots)
+            # Workloads divide what the host metered, not what is simulated.
+            workloads = None if config.sources.fake else open_workloads(config.workloads, roots, inventory)
             _tell(inventory)
             _check_period(config.period_seconds, inventory)
             if not inventory.opened:
@@ -119,7 +123,7 @@ def run(config: AgentConfig, roots: Roots, stopping: threading.Event) -> None:
                     "no sensor can be read and the estimate is off. Run `wattledger-agent doctor` for the remedies."
                 )
             log.info("metering %s for the collector at %s", identity.host or "this host", config.collector.address)
-            _meter(config, clock, spool, shipper, inventory, stopping)
+            _meter(config, clock, spool, shipper, inventory, stopping, workloads)
         except SpoolError as error:
             raise RunError(str(error)) from error
         finally:
@@ -135,6 +139,7 @@ def _meter(
     shipper: Shipper,
     inventory: Inventory,
     stopping: threading.Event,
+    workloads: WorkloadSettings | None,
 ) -> None:
     notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""))
     sampler = Sampler(
@@ -146,6 +151,7 @@ def _meter(
         own_cost=ProcessCost(),
         stopping=stopping,
         on_tick=notifier.alive,
+        workloads=workloads,
     )
     shipper.on_new_epoch = sampler.renew
     shipper.on_settings = sampler.apply

@@ -19,6 +19,7 @@ from wattledger_agent.readings import ChannelKey, ChannelSpec, Reading, Source
 from wattledger_agent.session import Settings
 from wattledger_agent.spool import Spool, SpoolError
 from wattledger_agent.worker import Reader, reader_for
+from wattledger_agent.workload_meter import WorkloadSettings
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 log = logging.getLogger("wattledger.agent")
@@ -87,6 +88,7 @@ class Sampler:
     """One agent's measuring side. `step` is one tick; `run` is ticks until `stopping` is set.
 
     own_cost: what Live messages tell of the agent itself; None where several agents share a process.
+    workloads: how their energy is accounted; None: it is not.
     """
 
     def __init__(
@@ -100,7 +102,9 @@ class Sampler:
         own_cost: OwnCost | None = None,
         stopping: threading.Event | None = None,
         on_tick: Callable[[], None] = lambda: None,
+        workloads: WorkloadSettings | None = None,
     ) -> None:
+        self._workloads = workloads
         self._specs = [spec for source in sources for spec in source.specs]
         # Sources in threads come last, so that they read while the others do.
         self._readers: list[Reader] = [
@@ -131,7 +135,7 @@ class Sampler:
             self._on_tick()
             missed = max(0, (time.monotonic_ns() - due) // period_nanoseconds)
             due += (missed + 1) * period_nanoseconds
-        self.flush(self._clock.instant())
+        self.flush(self._clock.instant(), is_last=True)
         for reader in self._readers:
             reader.close()
 
@@ -160,20 +164,25 @@ class Sampler:
             self._next_live_nanoseconds = now.boottime_nanoseconds + round(self._cadence.live_seconds * 1e9)
             self._delivery.live(self._live(now))
 
-    def flush(self, now: Instant) -> None:
+    def flush(self, now: Instant, *, is_last: bool = False) -> None:
         """Make what was metered since the last flush durable, and let the shipper know.
 
         A record that can't be written is tried again at the next flush, before any other: the next one would hold its
         energy too, but for that of a channel that has closed since. Meanwhile the meter keeps its rows, within its bounds.
         """
         self._tell_refusals()
-        while (cut := self._unspooled or self._meter.cut(now)) is not None:
+        accounts = None if self._meter.workloads is None else self._meter.workloads.accounts
+        if accounts is not None:
+            accounts.acknowledged(self._spool.acknowledged_sequence)
+        while (cut := self._unspooled or self._meter.cut(now, is_last=is_last)) is not None:
             try:
-                self._spool.append(cut)
+                sequence = self._spool.append(cut)
             except SpoolError as error:
                 self._unspooled = cut
                 self._tell_spool_error(str(error))
                 return
+            if accounts is not None:
+                accounts.spooled(sequence)
             self._unspooled = None
             self._spool_error = ""
             self._delivery.appended()
@@ -200,7 +209,9 @@ class Sampler:
         self._meter = self._make_meter(None)
 
     def _make_meter(self, state: bytes | None) -> Meter:
-        meter = Meter(state=state, integral_gap_seconds_max=self._cadence.integral_gap_seconds_max)
+        meter = Meter(
+            state=state, integral_gap_seconds_max=self._cadence.integral_gap_seconds_max, workloads=self._workloads
+        )
         meter.offer(self._specs, self._clock.instant())
         return meter
 

@@ -147,6 +147,7 @@ class Accounts:
     def book(self, flow: Flow, parts: Mapping[int, int], idle_microjoules: int, unattributed_microjoules: int) -> None:
         """Book one divided step. What was a workload's that is gone is unattributed."""
         members = self._members
+        has_room = len(self._frozen) < self._max and (len(self._own) < self._max or bool(self._absent))
         other = 0
         for number, part in parts.items():
             member = members.get(number)
@@ -155,10 +156,14 @@ class Accounts:
                 continue
             member.recent += part
             account = member.account
-            if account is None and (account := self._admit(member)) is None:
+            if account is None and has_room:
+                account = self._admit(member)
+            if account is None:
                 other += part
             else:
-                account.add(flow, part)
+                energies = account.energies
+                energies[flow] = energies.get(flow, 0) + part
+                account.is_told = False
         for kind, energy in zip(_SPECIAL, (idle_microjoules, unattributed_microjoules, other), strict=True):
             if energy:
                 self._shared(kind).add(flow, energy)
