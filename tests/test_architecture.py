@@ -13,7 +13,7 @@ PROTOS = ROOT / "protos/wattledger_protos"
 # By half; the words after a folder are its pure modules.
 PURE_NAMES = {
     AGENT: "readings counters channels roster containment topology shares gauges meter session wire config cpus "
-    "attribution usage workload_accounts workload_meter "
+    "attribution usage workload_accounts workload_meter cgroup_names "
     "known_faults wraps cross_checks own_energy",
     COLLECTOR: "workload_records workload_ledger channel_ends "
     "records session ledger hello clocks columns gaps intervals plausible tally wire config factors accounting "

@@ -291,8 +291,8 @@ def _check(config: AgentConfig, origin: str) -> None:
     url = config.workloads.kubelet_url
     if url and not url.startswith(("https://", "http://127.0.0.1:", "http://localhost:", "http://[::1]:")):
         raise ConfigError(
-            f"{origin}: `workloads.kubelet_url` is `{url}`; write https://127.0.0.1:10250, or the kubelet's read-only port on "
-            "this host, http://127.0.0.1:10255."
+            f"{origin}: `workloads.kubelet_url` is `{url}`; write https://127.0.0.1:10250, or the kubelet's read-only port "
+            "on this host, http://127.0.0.1:10255."
         )
     labels = {*config.labels, "hostname"}
     if len(labels) > LABELS_MAX:
