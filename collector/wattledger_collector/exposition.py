@@ -6,23 +6,25 @@ OpenMetrics 1.0; names after https://prometheus.io/docs/practices/naming/.
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Summary
 from prometheus_client.exposition import choose_encoder
 
+from wattledger_collector import live_text, workload_text
 from wattledger_collector.fleet import FleetView
 from wattledger_collector.fleet_host import ChannelName, HostEntry
-from wattledger_collector.fleet_live import LiveReading, SeriesKey
+from wattledger_collector.host_text import HostText, label_text
+from wattledger_collector.live_text import render_live, series_labels
 from wattledger_collector.metrics import FAMILIES, Family
 from wattledger_collector.records import (
     MICROJOULES_PER_JOULE,
     NANOSECONDS_PER_SECOND,
     HostState,
 )
+from wattledger_collector.workload_text import render_workloads
 
 # A shard of a fleet of a million hosts then still has a thousand.
 SHARDS_MAX = 1024
@@ -31,19 +33,9 @@ SHARDS_MAX = 1024
 _SINGLE_FAMILIES = (
     "wattledger_host_created_timestamp_seconds",
     "wattledger_host_last_sample_timestamp_seconds",
-    "wattledger_agent_spool_bytes",
-    "wattledger_agent_spool_unacknowledged_records",
-    "wattledger_agent_spool_thinned_samples_total",
-    "wattledger_agent_cpu_seconds_total",
-    "wattledger_agent_memory_bytes",
-    "wattledger_agent_clock_offset_seconds",
+    *live_text.SINGLE_FAMILIES,
+    *workload_text.SINGLE_FAMILIES,
 )
-
-_UTILIZATION_FAMILIES = {
-    1: "wattledger_utilization_ratio",
-    2: "wattledger_memory_utilization_ratio",
-    3: "wattledger_steal_ratio",
-}
 
 
 class Format(Enum):
@@ -85,52 +77,6 @@ def negotiate(accept: str) -> Format:
     return Format.OPENMETRICS if openmetrics > 0 and openmetrics >= weights.get("text/plain", 0.0) else Format.TEXT
 
 
-def label_text(labels: Mapping[str, str]) -> str:
-    """Labels in braces, escaped; nothing for no labels."""
-    if not labels:
-        return ""
-    return "{" + ",".join(f'{name}="{_escape(value)}"' for name, value in labels.items()) + "}"
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-
-
-_KeyT = TypeVar("_KeyT")
-
-
-class _HostText:
-    """What stands around the values of one host: for each family one text with a place for each value, made once."""
-
-    __slots__ = ("_common", "_templates", "info", "info_key", "singles", "site")
-
-    def __init__(self, host: str, site: str) -> None:
-        self.site = site
-        self.info = self.info_key = ""
-        self._common = {"host": host, "site": site}
-        self._templates: dict[str, tuple[object, str]] = {}
-        self.singles = {family: family + label_text(self._common) + " " for family in _SINGLE_FAMILIES}
-
-    def template(self, family: str, keys: tuple[_KeyT, ...], labels: Callable[[_KeyT], dict[str, str]]) -> str:
-        """A text for all series of a family, kept for as long as the keys stay equal."""
-        kept = self._templates.get(family)
-        if kept is not None and kept[0] == keys:
-            return kept[1]
-        # A host's name may hold a percent sign, which would be taken for a place.
-        lines = [family + label_text({**self._common, **labels(key)}).replace("%", "%%") + " %r" for key in keys]
-        text = "\n".join(lines)
-        self._templates[family] = (keys, text)
-        return text
-
-    def label_info(self, state: str, hostname: str) -> str:
-        """The line of wattledger_host_info."""
-        key = f"{state}\0{hostname}"
-        if self.info_key != key:
-            labels = {**self._common, "state": state, "hostname": hostname}
-            self.info_key, self.info = key, f"wattledger_host_info{label_text(labels)} 1"
-        return self.info
-
-
 class Exposition:
     """Renders `/metrics`.
 
@@ -143,7 +89,7 @@ class Exposition:
         self._registry = registry
         self._insecure_transport = insecure_transport
         self._version = version
-        self._texts: dict[str, _HostText] = {}
+        self._texts: dict[str, HostText] = {}
         self._duration = Summary(
             "wattledger_collector_scrape_seconds",
             "Time that rendering /metrics took.",
@@ -177,10 +123,10 @@ class Exposition:
         encode, _ = choose_encoder(form.value)
         return encode(self._registry).removesuffix(b"# EOF\n")
 
-    def _text(self, entry: HostEntry) -> _HostText:
+    def _text(self, entry: HostEntry) -> HostText:
         text = self._texts.get(entry.host)
         if text is None or text.site != entry.site:
-            text = self._texts[entry.host] = _HostText(entry.host, entry.site)
+            text = self._texts[entry.host] = HostText(entry.host, entry.site, _SINGLE_FAMILIES)
         return text
 
     def _render_host(self, entry: HostEntry, now_seconds: float, lines: dict[str, list[str]]) -> None:
@@ -195,15 +141,16 @@ class Exposition:
             lines[family].append(f"{text.singles[family]}{entry.last_sample_utc_nanoseconds / NANOSECONDS_PER_SECOND}")
         if entry.is_exposed and entry.energy.keys:
             self._render_counters(entry, text, lines)
+            render_workloads(entry.workloads.shown(now_seconds), text, lines)
         live = entry.fresh_live(now_seconds, self._view.staleness_seconds)
         if live is not None and not entry.is_recorded:
-            self._render_live(live, text, lines)
+            render_live(live, entry.ignored_live_values, text, lines)
 
-    def _render_counters(self, entry: HostEntry, text: _HostText, lines: dict[str, list[str]]) -> None:
+    def _render_counters(self, entry: HostEntry, text: HostText, lines: dict[str, list[str]]) -> None:
         family = "wattledger_host_created_timestamp_seconds"
         lines[family].append(f"{text.singles[family]}{entry.created_utc_nanoseconds / NANOSECONDS_PER_SECOND}")
         family, energy = "wattledger_host_energy_joules_total", entry.energy
-        template = text.template(family, energy.keys, _series_labels)
+        template = text.template(family, energy.keys, series_labels)
         lines[family].append(template % tuple([value / MICROJOULES_PER_JOULE for value in energy.microjoules]))
         for family, totals in (
             ("wattledger_channel_energy_joules_total", entry.channel_totals),
@@ -212,41 +159,6 @@ class Exposition:
             if totals.keys:
                 template = text.template(family, totals.keys, _flow_labels)
                 lines[family].append(template % tuple([value / MICROJOULES_PER_JOULE for value in totals.microjoules]))
-
-    def _render_live(self, live: LiveReading, text: _HostText, lines: dict[str, list[str]]) -> None:
-        if live.keys:
-            family = "wattledger_host_power_watts"
-            template = text.template(family, live.keys, _series_labels)
-            lines[family].append(template % tuple([value / 1000 for value in live.milliwatts]))
-        for kind, column in live.utilizations.items():
-            utilization = _UTILIZATION_FAMILIES.get(kind)
-            if utilization is not None:
-                template = text.template(utilization, column.devices, _device_label)
-                lines[utilization].append(template % tuple([ppm / 1_000_000 for ppm in column.ppm]))
-        health = live.sources
-        if health.sources:
-            for family, counts in (
-                ("wattledger_agent_source_reads_total", health.reads),
-                ("wattledger_agent_source_failures_total", health.failures),
-                ("wattledger_agent_source_deadline_misses_total", health.deadline_misses),
-            ):
-                lines[family].append(text.template(family, health.sources, _source_label) % counts)
-        for family, value in (
-            ("wattledger_agent_spool_bytes", live.spool_bytes),
-            ("wattledger_agent_spool_unacknowledged_records", live.spool_unacknowledged_records),
-            ("wattledger_agent_spool_thinned_samples_total", live.spool_thinned_samples),
-        ):
-            lines[family].append(f"{text.singles[family]}{value}")
-        # Agents that share a process, and old ones, do not tell what they cost: that is unknown, not zero.
-        if live.agent_cpu_nanoseconds:
-            family = "wattledger_agent_cpu_seconds_total"
-            lines[family].append(f"{text.singles[family]}{live.agent_cpu_nanoseconds / NANOSECONDS_PER_SECOND}")
-        if live.agent_memory_bytes:
-            family = "wattledger_agent_memory_bytes"
-            lines[family].append(f"{text.singles[family]}{live.agent_memory_bytes}")
-        if live.clock_offset_seconds is not None:
-            family = "wattledger_agent_clock_offset_seconds"
-            lines[family].append(f"{text.singles[family]}{live.clock_offset_seconds}")
 
     def _render_fleet(self, now_seconds: float, lines: dict[str, list[str]]) -> None:
         view = self._view
@@ -305,22 +217,10 @@ class Exposition:
             add("wattledger_hosts_withheld", withheld.get(site, 0), site=site)
 
 
-def _series_labels(key: SeriesKey) -> dict[str, str]:
-    return {"component": key.component.name.lower(), "method": key.method.name.lower()}
-
-
 def _flow_labels(name: ChannelName) -> dict[str, str]:
     labels = {"device": name.device, "domain": name.domain, "source": name.source}
-    series = _series_labels(name.series)
+    series = series_labels(name.series)
     return labels | (series if name.is_booked else {"method": series["method"]})
-
-
-def _device_label(device: str) -> dict[str, str]:
-    return {"device": device}
-
-
-def _source_label(source: str) -> dict[str, str]:
-    return {"source": source}
 
 
 def _header(family: Family, form: Format) -> str:

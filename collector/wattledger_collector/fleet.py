@@ -14,10 +14,16 @@ from fractions import Fraction
 
 from wattledger_collector.accounting import BasisFinder, SiteBasis
 from wattledger_collector.emission_counters import EmissionCounters
-from wattledger_collector.factors import FactorCatalog, FactorKind
+from wattledger_collector.factor_catalog import (
+    FactorCatalog,
+)
+from wattledger_collector.factors import (
+    FactorKind,
+)
 from wattledger_collector.fleet_host import HostEntry
 from wattledger_collector.fleet_live import PowerHistory, PowerPoint, PowerSum, read_live
 from wattledger_collector.fleet_sites import Amount, RecentKey, SitePlan, SiteSeries, SiteTotals
+from wattledger_collector.fleet_workloads import WORKLOAD_STALENESS_SECONDS
 from wattledger_collector.lease import Snapshot, Standing
 from wattledger_collector.records import (
     NANOSECONDS_PER_SECOND,
@@ -186,6 +192,7 @@ class FleetView:
             entry = self._take_over(booking, now_seconds)
             site = self.plan.site_of(booking.host_after.host, now_seconds)
             entry.site = site
+            self._take_workloads(booking, entry, now_seconds)
             is_counted = booking.host_after.version <= self._counted_versions.get(entry.host, 0)
             if not booking.cursor_after.recorded and not is_counted:
                 self._count(booking, entry)
@@ -206,7 +213,7 @@ class FleetView:
         entry = self._hosts.get(host)
         if entry is None:
             return
-        entry.live = read_live(live, now_seconds)
+        entry.show_live(read_live(live, now_seconds))
         if self._history.is_due(now_seconds):
             self._history.add(now_seconds, self.power(now_seconds))
 
@@ -391,6 +398,8 @@ class FleetView:
         entry = self._entry(record, now_seconds)
         entry.update(record, [(c, store.load_channels(c.host, c.epoch).values()) for c in cursors], self.collector)
         entry.site = self.plan.site_of(record.host, now_seconds)
+        if entry.collector == self.collector:
+            entry.workloads.read(store.host_workloads(entry.host, _workloads_since(now_seconds)), now_seconds)
 
     def _load_totals(self, store: Store, rollups: Iterable[RollupRow], now_seconds: float) -> None:
         """Take over the sites' energy as it stands in the ledger, whoever booked it."""
@@ -441,6 +450,17 @@ class FleetView:
         entry.update(after, rows, self.collector)
         return entry
 
+    def _take_workloads(self, booking: Booking, entry: HostEntry, now_seconds: float) -> None:
+        """Add what a booking says of workloads; where one comes back, or others have booked, all are read as they stand."""
+        change = booking.workloads
+        if entry.workloads.follow(booking, now_seconds) or change is None:
+            return
+        if self._store is None:
+            entry.workloads.add(change, now_seconds)
+            return
+        since = min(change.seen_utc_nanoseconds, _workloads_since(now_seconds))
+        entry.workloads.read(self._store.host_workloads(entry.host, since), now_seconds, change)
+
     def _has_catalog(self, entry: HostEntry | None, cursor: Cursor, new: Sequence[ChannelInfo]) -> bool:
         numbers = {info.channel for info in new}
         return all(
@@ -477,6 +497,11 @@ class FleetView:
         new = [basis for counters in self._emissions.values() for basis in counters.take_new_bases()]
         if new and self._store is not None:
             self._store.add_emission_bases(new)
+
+
+def _workloads_since(now_seconds: float) -> int:
+    """From when on a workload was seen lately; nanoseconds."""
+    return int((now_seconds - WORKLOAD_STALENESS_SECONDS) * NANOSECONDS_PER_SECOND)
 
 
 def _by_host(cursors: Iterable[Cursor]) -> dict[str, list[Cursor]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from wattledger_collector.fleet_live import BOOKED_ROLES, LiveReading, SeriesKey, series_key
+from wattledger_collector.fleet_workloads import HostWorkloadView
 from wattledger_collector.records import (
     NANOSECONDS_PER_SECOND,
     ChannelInfo,
@@ -133,7 +134,8 @@ class HostEntry:
     energy: microjoules by component and method, over the accounted cut of all epochs but recorded ones, which are summed
     in recorded_microjoules. channel_totals: the same by flow; meter_totals, shown_totals: what is not booked, by flow.
     slack: by how much the residuals in energy stand above their present value. last_sample_utc_nanoseconds: 0 if nothing
-    was ever booked. collector: the one that the newest epoch's cursor names.
+    was ever booked. collector: the one that the newest epoch's cursor names. ignored_live_values: how many present values
+    could not be true since the collector's start.
     """
 
     __slots__ = (
@@ -146,6 +148,7 @@ class HostEntry:
         "created_utc_nanoseconds",
         "energy",
         "host",
+        "ignored_live_values",
         "is_exposed",
         "is_recorded",
         "is_withheld",
@@ -159,6 +162,7 @@ class HostEntry:
         "site",
         "slack",
         "state",
+        "workloads",
     )
 
     def __init__(self, record: Host, site: str) -> None:
@@ -168,6 +172,8 @@ class HostEntry:
         self.state = HostState(record.state)
         self.site = site
         self.live: LiveReading | None = None
+        self.ignored_live_values = 0
+        self.workloads = HostWorkloadView()
         self.energy: Totals[SeriesKey] = Totals((), ())
         self.slack: Mapping[SeriesKey, int] = {}
         self.channel_totals: Totals[ChannelName] = Totals((), ())
@@ -183,6 +189,11 @@ class HostEntry:
         self._epochs: dict[bytes, _Epoch] = {}
         self._names: dict[tuple[str, ...], ChannelName] = {}
         self._steady_since_utc_nanoseconds = self._steady_channels = 0
+
+    def show_live(self, reading: LiveReading) -> None:
+        """Take over present values."""
+        self.live = reading
+        self.ignored_live_values += reading.details.ignored
 
     def update(self, record: Host, cursors: Sequence[tuple[Cursor, Iterable[ChannelInfo]]], collector: str) -> None:
         """Take over committed rows: the host, and cursors with the catalog rows that are new.

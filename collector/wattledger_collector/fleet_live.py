@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from wattledger_collector.live_details import NO_DETAILS, LiveDetails, read_details
 from wattledger_collector.records import NANOSECONDS_PER_SECOND, Component, Method, Role
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
@@ -104,6 +105,7 @@ class LiveReading:
     agent_cpu_nanoseconds: int = 0
     agent_memory_bytes: int = 0
     clock_offset_seconds: float | None = None
+    details: LiveDetails = NO_DETAILS
 
 
 def read_live(live: pb.Live, received_seconds: float) -> LiveReading:
@@ -147,6 +149,7 @@ def read_live(live: pb.Live, received_seconds: float) -> LiveReading:
         agent_cpu_nanoseconds=live.agent_cpu_nanoseconds,
         agent_memory_bytes=live.agent_memory_bytes,
         clock_offset_seconds=_clock_offset_seconds(live.clock, received_seconds),
+        details=read_details(live),
     )
 
 

@@ -47,6 +47,25 @@ FAMILIES: tuple[Family, ...] = (
         "Diagnostic: energy that a node or module meter saw; the accounted cut has it as parts and residual.",
     ),
     Family(
+        "wattledger_workload_energy_joules_total",
+        "counter",
+        (*_HOST, "kind", "namespace", "workload", "idle_policy", "component", "method"),
+        "The same energy by what it was spent on, idle, unattributed and other included, since a workload was first seen. "
+        "One that was not seen for 15 minutes is not shown; it goes on from its total. Do not add it to the host's.",
+    ),
+    Family(
+        "wattledger_workload_cpu_seconds_total",
+        "counter",
+        (*_HOST, "kind", "namespace", "workload", "idle_policy"),
+        "CPU time of a workload that its energy was divided by, since it was first seen.",
+    ),
+    Family(
+        "wattledger_workloads_left_out",
+        "gauge",
+        _HOST,
+        "Workloads of a host beyond the 1,024 with the most energy, which alone are shown; the ledger has all.",
+    ),
+    Family(
         "wattledger_host_created_timestamp_seconds",
         "gauge",
         _HOST,
@@ -75,6 +94,69 @@ FAMILIES: tuple[Family, ...] = (
         "gauge",
         (*_HOST, "device"),
         "Share of time that a hypervisor gave to others. A sum counts lost devices.",
+    ),
+    Family(
+        "wattledger_sm_active_ratio",
+        "gauge",
+        (*_HOST, "device"),
+        "Share of time in which a GPU's multiprocessors had work, mean over all of them. A sum counts fully busy GPUs.",
+    ),
+    Family(
+        "wattledger_tensor_active_ratio",
+        "gauge",
+        (*_HOST, "device"),
+        "Share of time in which a GPU's tensor units worked. A sum counts fully busy GPUs.",
+    ),
+    Family(
+        "wattledger_device_temperature_celsius",
+        "gauge",
+        (*_HOST, "device"),
+        "Temperature of a device. Take the maximum, not the sum.",
+    ),
+    Family(
+        "wattledger_device_clock_hertz",
+        "gauge",
+        (*_HOST, "device", "clock"),
+        "Clock of a GPU's multiprocessors (compute) or memory. Take the mean, not the sum.",
+    ),
+    Family(
+        "wattledger_device_power_limit_watts",
+        "gauge",
+        (*_HOST, "device"),
+        "Most power that a device may draw at present. A sum is the most that all may draw.",
+    ),
+    Family(
+        "wattledger_device_power_watts",
+        "gauge",
+        (*_HOST, "device", "window"),
+        "Diagnostic: what a device itself calls its average or instant power. Choose one window; the accounted power is "
+        "wattledger_host_power_watts.",
+    ),
+    Family(
+        "wattledger_device_throttle_reasons",
+        "gauge",
+        (*_HOST, "device", "reason"),
+        "1 for each reason that holds a device's clocks down at present, by NVML's names; absent for the others. A sum "
+        "counts reasons.",
+    ),
+    Family(
+        "wattledger_device_processes",
+        "gauge",
+        (*_HOST, "device"),
+        "Processes that use a device. A process on two devices is counted on each.",
+    ),
+    Family(
+        "wattledger_source_reading_age_seconds",
+        "gauge",
+        (*_HOST, "device"),
+        "Age of the last value of a slow source, such as a management controller. Take the maximum, not the sum.",
+    ),
+    Family(
+        "wattledger_cross_check_disagreement_ratio",
+        "gauge",
+        (*_HOST, "device", "source", "domain", "reference_source", "reference_domain"),
+        "Energy by a source that is not booked over that by the booked one, less 1. Take the largest of the absolute "
+        "values, not the sum.",
     ),
     Family(
         "wattledger_host_last_sample_timestamp_seconds",
@@ -117,6 +199,55 @@ FAMILIES: tuple[Family, ...] = (
         "gauge",
         _HOST,
         "Resident memory of the agent.",
+    ),
+    Family(
+        "wattledger_agent_energy_joules_total",
+        "counter",
+        _HOST,
+        "Estimate of what the agent itself used since its start, by its share of the CPU time. It is within the host's "
+        "energy: do not add the two.",
+    ),
+    Family(
+        "wattledger_agent_wakeups_total",
+        "counter",
+        _HOST,
+        "Times that the agent woke up, since its start.",
+    ),
+    Family(
+        "wattledger_agent_failed_reads_total",
+        "counter",
+        _HOST,
+        "Values that a sensor did not give when it was read, since the agent's start; a counter has them in its next one.",
+    ),
+    Family(
+        "wattledger_agent_unbelieved_readings_total",
+        "counter",
+        _HOST,
+        "Values that could not be true and were not used, since the agent's start.",
+    ),
+    Family(
+        "wattledger_agent_ignored_readings_total",
+        "counter",
+        _HOST,
+        "Values of channels that were never offered, since the agent's start: a fault of a source.",
+    ),
+    Family(
+        "wattledger_agent_ignored_rows_total",
+        "counter",
+        _HOST,
+        "Samples at or before the one before them, since the agent's start; their energy is in the next one.",
+    ),
+    Family(
+        "wattledger_agent_thinned_rows_total",
+        "counter",
+        _HOST,
+        "Samples left out since a record would have been too large, since the agent's start; their energy is in those kept.",
+    ),
+    Family(
+        "wattledger_live_values_ignored_total",
+        "counter",
+        _HOST,
+        "Present values of an agent that could not be true, or were too many, since the collector's start.",
     ),
     Family(
         "wattledger_agent_clock_offset_seconds",

@@ -3,7 +3,7 @@
 Uses no ledger: the bookings are made here, so that the truth is independent of it. Energy of a step is power x time, exact.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -30,6 +30,13 @@ from wattledger_collector.records import (
     Role,
     SiteRow,
     Store,
+)
+from wattledger_collector.workload_records import (
+    Workload,
+    WorkloadBooking,
+    WorkloadCursor,
+    WorkloadEnergyRow,
+    WorkloadTimeRow,
 )
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
@@ -73,6 +80,8 @@ class SimulatedHost:
     recorded: bool = False
     epoch: bytes = b"epoch-0123456789"
     busy_ppm: int = 430_000
+    # What the host's first part was spent on, in milliwatts; the rest of its power is not attributed.
+    workloads: Mapping[Workload, int] = field(default_factory=dict)
     host: Host | None = None
     cursor: Cursor | None = None
     at_seconds: int = 0
@@ -153,12 +162,25 @@ class SimulatedHost:
             if gap
             else ()
         )
+        workloads = self._workloads(start, span, to_seconds) if self.workloads else None
         self.at_seconds = to_seconds
         self.host = msgspec.structs.replace(host_before, version=host_before.version + 1)
         self.cursor = msgspec.structs.replace(
             cursor_before, committed_sequence=cursor_before.committed_sequence + 1, points=points
         )
-        return Booking(host_before, self.host, cursor_before, self.cursor, energy=tuple(rows), gaps=gaps)
+        return Booking(
+            host_before, self.host, cursor_before, self.cursor, energy=tuple(rows), gaps=gaps, workloads=workloads
+        )
+
+    def _workloads(self, start: int, span: int, to_seconds: int) -> WorkloadBooking:
+        flow = (self.parts[0].component, self.parts[0].method)
+        return WorkloadBooking(
+            WorkloadCursor(BOOT, 0, 0, {}, (), 0, 0),
+            tuple(self.workloads),
+            to_seconds * NANOSECONDS_PER_SECOND,
+            tuple(WorkloadEnergyRow(each, start, *flow, power * 1000 * span) for each, power in self.workloads.items()),
+            tuple(WorkloadTimeRow(each, start, span * NANOSECONDS_PER_SECOND // 4) for each in self.workloads),
+        )
 
     def live(self, factor: float = 1.0) -> pb.Live:
         """The present values; factor scales all powers."""
@@ -219,6 +241,34 @@ class SimulatedFleet:
             if not host.recorded:
                 self.booked_microjoules += sum(row.energy_microjoules for row in booking.energy)
             self.view.on_live(host.name, host.live(factor), now_seconds)
+
+
+def add_details(live: pb.Live, device: str = "gpu/GPU-1") -> pb.Live:
+    """The message with all that an agent may tell beside power and health."""
+    gauges = {
+        pb.GAUGE_TEMPERATURE_CELSIUS: 61.5,
+        pb.GAUGE_CLOCK_HERTZ: 1.98e9,
+        pb.GAUGE_MEMORY_CLOCK_HERTZ: 2.6e9,
+        pb.GAUGE_POWER_LIMIT_WATTS: 700.0,
+        pb.GAUGE_THROTTLE_REASONS_MASK: 0x44,
+        pb.GAUGE_AVERAGE_POWER_WATTS: 420.25,
+        pb.GAUGE_INSTANT_POWER_WATTS: 433.0,
+        pb.GAUGE_PROCESSES_COUNT: 3,
+        pb.GAUGE_READING_AGE_SECONDS: 12.5,
+    }
+    live.gauges.extend(pb.LiveGauge(device=device, gauge=gauge, value=value) for gauge, value in gauges.items())
+    live.cross_checks.add(
+        device="node", source="ipmi", domain="node", reference_source="redfish", reference_domain="node",
+        disagreement_ratio=-0.031, window_seconds=600,
+    )  # fmt: skip
+    live.meter.CopyFrom(
+        pb.LiveMeter(failed_reads=1, unbelieved_readings=2, ignored_readings=3, ignored_rows=4, thinned_rows=5)
+    )
+    live.agent_energy_microjoules = 2_500_000
+    live.agent_wakeups = 77
+    kinds = pb.UtilizationKind.values()[2:]
+    live.utilizations.extend(pb.LiveUtilization(device=device, kind=kind, ppm=250_000) for kind in kinds)
+    return live
 
 
 def site_rows(site: str = "hall", zone: str | None = "DE", *, pue: str = "1.25", assumed: bool = False) -> list[SiteRow]:

@@ -1,7 +1,9 @@
 """The text of /metrics: equal under the official parsers, exact, sharded without loss, safe to sum."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Metric, generate_latest
 from prometheus_client.openmetrics import parser
@@ -14,30 +16,55 @@ from tests.collector.fleets import (
     MODELLED,
     SimulatedFleet,
     SimulatedHost,
+    add_details,
     assignments,
     load,
     site_rows,
 )
 
-from wattledger_collector.exposition import Exposition, Format, Shard, label_text, negotiate
+from wattledger_collector.exposition import Exposition, Format, Shard, negotiate
 from wattledger_collector.fleet import FleetView
+from wattledger_collector.host_text import label_text
 from wattledger_collector.metrics import FAMILIES
-from wattledger_collector.records import MICROJOULES_PER_JOULE
+from wattledger_collector.records import MICROJOULES_PER_JOULE, Booking
+from wattledger_collector.store import SqliteStore, open_store
+from wattledger_collector.workload_records import IdlePolicy, Workload, WorkloadKind
+from wattledger_protos.v1 import telemetry_pb2 as pb
 
 T = 1_700_000_100 // 900 * 900 + 60
 # prometheus-client does not say what this takes and returns.
 parse_openmetrics: Callable[[str], Iterable[Metric]] = parser.text_string_to_metric_families
+WORKLOAD_ENERGY = "wattledger_workload_energy_joules_total"
 AWKWARD = 'a"b\\c\nd %s {é}'
 
 
-def make_fleet(hosts: list[SimulatedHost]) -> SimulatedFleet:
+POD = Workload(WorkloadKind.KUBERNETES_POD, "uid-1", "shop", "db-0", IdlePolicy.BY_USAGE)
+# All that a host's first part, of 120 W, was spent on.
+WORKLOADS = {
+    POD: 70_000,
+    POD._replace(id="uid-2", name=AWKWARD.replace("\n", " ")): 20_000,
+    Workload(WorkloadKind.IDLE, "", "", "", IdlePolicy.BY_USAGE): 25_000,
+    Workload(WorkloadKind.UNATTRIBUTED, "", "", "", IdlePolicy.BY_USAGE): 4_000,
+    Workload(WorkloadKind.OTHER, "", "", "", IdlePolicy.BY_USAGE): 1_000,
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    """A real store, for what is read again from it."""
+    store = open_store(tmp_path / "ledger.db", create=True)
+    yield store
+    store.close()
+
+
+def make_fleet(hosts: list[SimulatedHost], stored: SqliteStore | None = None) -> SimulatedFleet:
     """A fleet in one site, with two steps behind it."""
-    store = FakeStore()
+    store = stored or FakeStore()
     store.add_sites(site_rows())
     store.add_assignments(assignments(hosts))
     view = FleetView(collector=COLLECTOR, interval_seconds=900)
     load(view, store, T)
-    fleet = SimulatedFleet(view, hosts)
+    fleet = SimulatedFleet(view, hosts, stored)
     fleet.open(T)
     fleet.step(T + 7)
     fleet.step(T + 20)
@@ -60,9 +87,13 @@ def samples(families: Iterable[Metric]) -> dict[tuple[str, tuple[tuple[str, str]
     return found
 
 
-def test_both_formats_are_equal_under_the_official_parsers() -> None:
+def test_both_formats_are_equal_under_the_official_parsers(store: SqliteStore) -> None:
     """What prometheus-client reads from our text is what it reads from its own encoding of it, in both formats."""
-    exposition = make_exposition(make_fleet([SimulatedHost("a", GPUS, T), SimulatedHost(AWKWARD, MODELLED, T)]))
+    host = SimulatedHost("a", GPUS, T, workloads=WORKLOADS)
+    fleet = make_fleet([host, SimulatedHost(AWKWARD, MODELLED, T)], store)
+    fleet.view.on_live("a", add_details(host.live()), T + 20)
+    fleet.view.on_live(AWKWARD, add_details(fleet.hosts[1].live(), 'g"p\\u %s'), T + 20)
+    exposition = make_exposition(fleet)
     text = exposition.render(T + 20).decode()
     openmetrics = exposition.render(T + 20, Format.OPENMETRICS).decode()
 
@@ -81,9 +112,11 @@ def test_both_formats_are_equal_under_the_official_parsers() -> None:
     assert {dict(labels).get("host") for _, labels in samples(theirs)} >= {"a", AWKWARD}
 
 
-def test_every_family_has_the_labels_of_the_table() -> None:
+def test_every_family_has_the_labels_of_the_table(store: SqliteStore) -> None:
     """The table of metrics, from which documentation is made, is what is exposed."""
-    fleet = make_fleet([SimulatedHost("a", GPUS, T)])
+    host = SimulatedHost("a", GPUS, T, workloads=WORKLOADS)
+    fleet = make_fleet([host], store)
+    fleet.view.on_live("a", add_details(host.live()), T + 20)
     families = {family.name: family for family in parse_text(make_exposition(fleet).render(T + 20).decode())}
     known = {family.name.removesuffix("_total") if family.kind == "counter" else family.name: family for family in FAMILIES}
     for name, family in families.items():
@@ -92,14 +125,8 @@ def test_every_family_has_the_labels_of_the_table() -> None:
             assert family.documentation == known[name].help
             for sample in family.samples:
                 assert tuple(sample.labels) == known[name].labels
-    # Only what needs a meter, another kind of utilization or an agent that tells its own cost is absent here.
-    assert {name for name in known if name not in families} <= {
-        "wattledger_meter_energy_joules",
-        "wattledger_memory_utilization_ratio",
-        "wattledger_steal_ratio",
-        "wattledger_agent_cpu_seconds",
-        "wattledger_agent_memory_bytes",
-    }
+    # Only what needs a meter is absent here.
+    assert {name for name in known if name not in families} == {"wattledger_meter_energy_joules"}
 
 
 def test_energy_summed_over_all_labels_is_what_was_booked() -> None:
@@ -110,6 +137,95 @@ def test_energy_summed_over_all_labels_is_what_was_booked() -> None:
     for scope in ("site", "host", "channel"):
         name = f"wattledger_{scope}_energy_joules_total"
         assert sum(value for (family, _), value in found.items() if family == name) == pytest.approx(booked, rel=1e-15)
+
+
+def test_workloads_sum_to_what_they_were_divided_from(store: SqliteStore) -> None:
+    """Idle, unattributed and other are series as well, so that all labels together are the part's energy."""
+    fleet = make_fleet([SimulatedHost("a", GPUS, T, workloads=WORKLOADS)], store)
+    found = samples(parse_text(make_exposition(fleet).render(T + 20).decode()))
+    energy = {dict(labels)["workload"]: value for (name, labels), value in found.items() if name == WORKLOAD_ENERGY}
+    assert energy["db-0"] == 70 * 20
+    assert energy["idle"] == 25 * 20
+    assert sum(energy.values()) == 120 * 20
+    labels = {
+        "host": "a", "site": "hall", "kind": "kubernetes_pod", "namespace": "shop", "workload": "db-0",
+        "idle_policy": "by_usage",
+    }  # fmt: skip
+    assert found["wattledger_workload_cpu_seconds_total", tuple(sorted(labels.items()))] == 5.0
+    more = {"component": "cpu", "method": "counter"}
+    assert (WORKLOAD_ENERGY, tuple(sorted({**labels, **more}.items()))) in found
+    assert found["wattledger_workloads_left_out", (("host", "a"), ("site", "hall"))] == 0
+
+
+def test_a_workload_that_was_not_seen_lately_is_not_shown(store: SqliteStore) -> None:
+    """It vanishes after a quarter of an hour; its host's other counters stay."""
+    exposition = make_exposition(make_fleet([SimulatedHost("a", GPUS, T, workloads=WORKLOADS)], store))
+    shown = {name for name, _ in samples(parse_text(exposition.render(T + 20 + 900).decode()))}
+    later = {name for name, _ in samples(parse_text(exposition.render(T + 20 + 901).decode()))}
+    assert {name for name in shown - later if "workload" in name} == {
+        WORKLOAD_ENERGY, "wattledger_workload_cpu_seconds_total", "wattledger_workloads_left_out"
+    }  # fmt: skip
+    assert "wattledger_host_energy_joules_total" in later
+
+
+def test_workloads_of_a_withheld_host_are_hidden(store: SqliteStore) -> None:
+    """After a restore they wait with their host's counters."""
+    host = SimulatedHost("a", GPUS, T, workloads=WORKLOADS)
+    fleet = make_fleet([host], store)
+    assert host.host is not None
+    before = host.host
+    host.host = msgspec.structs.replace(before, withheld=True, version=before.version + 1)
+    booking = Booking(before, host.host, host.cursor, host.cursor) if host.cursor else None
+    assert booking is not None
+    fleet.commit([booking], T + 21)
+    found = {name for name, _ in samples(parse_text(make_exposition(fleet).render(T + 21).decode()))}
+    assert WORKLOAD_ENERGY not in found
+    assert "wattledger_host_power_watts" in found
+
+
+def test_details_of_devices_are_shown() -> None:
+    """Gauges of one family are told apart by a label; reasons that hold clocks down have their names."""
+    host = SimulatedHost("a", GPUS, T)
+    fleet = make_fleet([host])
+    live = add_details(host.live())
+    live.gauges.add(device="gpu/GPU-1", gauge=pb.GAUGE_TEMPERATURE_CELSIUS, value=float("nan"))
+    fleet.view.on_live("a", live, T + 20)
+    found = samples(parse_text(make_exposition(fleet).render(T + 20).decode()))
+
+    def value(name: str, **labels: str) -> float | None:
+        common = {"host": "a", "site": "hall"}
+        return found.get((f"wattledger_{name}", tuple(sorted({**common, **labels}.items()))))
+
+    gpu = "gpu/GPU-1"
+    assert value("device_temperature_celsius", device=gpu) == 61.5
+    assert value("device_clock_hertz", device=gpu, clock="compute") == 1.98e9
+    assert value("device_clock_hertz", device=gpu, clock="memory") == 2.6e9
+    assert value("device_power_limit_watts", device=gpu) == 700
+    assert value("device_power_watts", device=gpu, window="average") == 420.25
+    assert value("device_power_watts", device=gpu, window="instant") == 433
+    assert value("device_throttle_reasons", device=gpu, reason="sw_power_cap") == 1
+    assert value("device_throttle_reasons", device=gpu, reason="hw_thermal_slowdown") == 1
+    assert value("device_throttle_reasons", device=gpu, reason="gpu_idle") is None
+    assert value("device_processes", device=gpu) == 3
+    assert value("source_reading_age_seconds", device=gpu) == 12.5
+    assert value("sm_active_ratio", device=gpu) == 0.25
+    assert value("tensor_active_ratio", device=gpu) == 0.25
+    names = {"source": "ipmi", "domain": "node", "reference_source": "redfish", "reference_domain": "node"}
+    assert value("cross_check_disagreement_ratio", device="node", **names) == -0.031
+    assert value("agent_energy_joules_total") == 2.5
+    assert value("agent_wakeups_total") == 77
+    counts = ("failed_reads", "unbelieved_readings", "ignored_readings", "ignored_rows", "thinned_rows")
+    assert [value(f"agent_{name}_total") for name in counts] == [1, 2, 3, 4, 5]
+    assert value("live_values_ignored_total") == 1
+
+
+def test_an_agent_that_does_not_tell_of_itself_has_no_such_series() -> None:
+    """What is not told is absent, not zero."""
+    found = {name for name, _ in samples(parse_text(make_exposition(make_fleet([SimulatedHost("a", MEASURED, T)])).render(
+        T + 20).decode()))}  # fmt: skip
+    assert not {"wattledger_agent_energy_joules_total", "wattledger_agent_wakeups_total"} & found
+    assert "wattledger_agent_failed_reads_total" not in found
+    assert not {name for name in found if name.startswith("wattledger_device_")}
 
 
 def test_shards_share_the_series_without_loss() -> None:
