@@ -14,7 +14,7 @@ PROTOS = ROOT / "protos/wattledger_protos"
 PURE_NAMES = {
     AGENT: "readings counters channels roster containment topology shares gauges meter session wire config cpus "
     "attribution usage workload_accounts workload_meter cgroup_names "
-    "known_faults wraps cross_checks own_energy",
+    "known_faults wraps cross_checks own_energy arm_cpus",
     COLLECTOR: "workload_records workload_ledger channel_ends "
     "records session ledger hello clocks columns gaps intervals plausible tally wire config factors accounting "
     "emission_counters merkle embodied sci uncertainty books csv_table certificates certificate_table",

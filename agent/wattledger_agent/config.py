@@ -12,6 +12,10 @@ import msgspec
 
 Seconds = Annotated[float, msgspec.Meta(ge=0.02, le=3600.0)]
 
+CURVE_POINTS_MAX = 1000
+CURVE_WATTS_MAX = 1_000_000.0
+CURVE_UPPER_RATIO_MAX = 100.0
+
 LABELS_MAX = 32  # As many as the wire carries, `hostname` included; labels describe a host, they don't hold data.
 LABEL_CHARACTERS_MAX = 256
 
@@ -125,13 +129,17 @@ class CpuConfig(Strict, frozen=True):
 
 
 class EstimateConfig(Strict, frozen=True):
-    """A model of the whole server's power; used only where no sensor measures its CPUs.
+    """A model of the whole server's power; booked only where no sensor measures its CPUs.
 
     cpu_model: take this model's curve in place of the one in /proc/cpuinfo; empty: as found.
+    curve_watts: this machine's own curve in place of any model: pairs of load and watts, loads rising from 0.0 to 1.0.
+    curve_band: how far the curve may be off, below and above, as parts of its value; empty: unknown, taken as wide.
     """
 
     enabled: bool = True
     cpu_model: str = ""
+    curve_watts: tuple[tuple[float, float], ...] = ()
+    curve_band: tuple[float, ...] = ()
 
 
 class FakeConfig(Strict, frozen=True):
@@ -294,6 +302,7 @@ def _check(config: AgentConfig, origin: str) -> None:
             f"{origin}: `workloads.kubelet_url` is `{url}`; write https://127.0.0.1:10250, or the kubelet's read-only port "
             "on this host, http://127.0.0.1:10255."
         )
+    _check_curve(config.sources.estimate, origin)
     labels = {*config.labels, "hostname"}
     if len(labels) > LABELS_MAX:
         raise ConfigError(f"{origin}: {len(labels)} labels, `hostname` included, are too many; keep at most {LABELS_MAX}.")
@@ -307,6 +316,40 @@ def _check(config: AgentConfig, origin: str) -> None:
             raise ConfigError(f"{origin}: label `{key[:40]}` is longer than {LABEL_CHARACTERS_MAX} characters; shorten it.")
         if not (key + value).isprintable():
             raise ConfigError(f"{origin}: label {key[:40]!r} has control characters; write one line of plain text.")
+
+
+def _check_curve(estimate: EstimateConfig, origin: str) -> None:
+    points, band = estimate.curve_watts, estimate.curve_band
+    name = "`sources.estimate.curve_watts`"
+    if points and not 2 <= len(points) <= CURVE_POINTS_MAX:
+        raise ConfigError(
+            f"{origin}: {name} has {len(points)} points; give 2 to {CURVE_POINTS_MAX}, as [[0.0, 90.0], [1.0, 330.0]]."
+        )
+    if points and (points[0][0], points[-1][0]) != (0.0, 1.0):
+        raise ConfigError(
+            f"{origin}: {name} goes from load {points[0][0]:g} to {points[-1][0]:g}; "
+            "state the power at load 0.0, which is idle, first and at 1.0, which is full, last."
+        )
+    for index, (load, watts) in enumerate(points):
+        if not 0.0 < watts <= CURVE_WATTS_MAX:
+            raise ConfigError(f"{origin}: {name}[{index}] has {watts:g} W; a machine that runs draws more than 0 W.")
+        if index and not load > points[index - 1][0]:
+            raise ConfigError(
+                f"{origin}: {name}[{index}] has load {load:g}, which is not above {points[index - 1][0]:g} before it; "
+                "sort the points by load, each load once."
+            )
+        if index and watts < points[index - 1][1]:
+            raise ConfigError(
+                f"{origin}: {name}[{index}] has {watts:g} W, less than {points[index - 1][1]:g} W at the load before it; "
+                "power does not fall with load, so measure that point again."
+            )
+    if band and not points:
+        raise ConfigError(f"{origin}: `sources.estimate.curve_band` is of no use without {name}; give both or none.")
+    if band and not (len(band) == 2 and 0.0 <= band[0] < 1.0 and 0.0 <= band[1] <= CURVE_UPPER_RATIO_MAX):
+        raise ConfigError(
+            f"{origin}: `sources.estimate.curve_band` is {list(band)}; write how far below and above the truth may lie, "
+            "as [0.1, 0.2] for -10 % to +20 %: below from 0 to less than 1, above 0 or more."
+        )
 
 
 def split_address(address: str, origin: str) -> tuple[str, int]:

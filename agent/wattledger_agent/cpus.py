@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from wattledger_agent.arm_cpus import Part, name_of, part_of
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -126,8 +128,8 @@ def is_low_power(key: str) -> bool:
 class CpuInfo:
     """What /proc/cpuinfo says.
 
-    model_name: empty where it names none (ARM). chips, cores, threads: of all that this system sees; each >= 1.
-    is_guest: under a hypervisor.
+    model_name: empty where it names none; on ARM, where it has numbers alone, what they stand for. chips, cores, threads: of
+    all that this system sees; each >= 1. is_guest: under a hypervisor. parts: on ARM, the numbers of each processor.
     """
 
     model_name: str
@@ -136,12 +138,38 @@ class CpuInfo:
     cores: int
     threads: int
     is_guest: bool
+    parts: tuple[Part, ...] = ()
+
+
+# Who makes a machine that is none, as its DMI table says: vendor, and a part of the product's name where the vendor sells
+# hardware too.
+_VIRTUAL_VENDORS = (
+    "alibaba cloud", "bochs", "digitalocean", "google", "innotek gmbh", "nutanix", "openstack", "ovirt", "parallels", "qemu",
+    "red hat", "tencent cloud", "vmware", "xen",
+)  # fmt: skip
+_VIRTUAL_PRODUCTS = (
+    ("amazon ec2", ""),
+    ("microsoft", "virtual machine"),
+    ("apple", "virtualization"),
+    ("hetzner", "vserver"),
+)
+
+
+def is_virtual(vendor: str, product: str) -> bool:
+    """Say whether the DMI names of a machine are those of a virtual one. A cloud's bare metal is told by its product."""
+    vendor, product = vendor.lower(), product.lower()
+    if "metal" in product:
+        return False
+    return vendor.startswith(_VIRTUAL_VENDORS) or any(
+        vendor.startswith(maker) and name in product for maker, name in _VIRTUAL_PRODUCTS
+    )
 
 
 def parse_cpuinfo(text: str) -> CpuInfo:
     """Read the text of /proc/cpuinfo. Raises ValueError if it lists no processor."""
     first: dict[str, str] = {}
     cores_of_chip: dict[str, int] = {}
+    parts: list[Part] = []
     threads = 0
     for block in text.split("\n\n"):
         fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in block.splitlines())}
@@ -149,6 +177,9 @@ def parse_cpuinfo(text: str) -> CpuInfo:
             continue
         first = first or fields
         threads += 1
+        part = part_of(fields)
+        if part is not None:
+            parts.append(part)
         if "physical id" in fields and fields.get("cpu cores", "").isdigit():
             cores_of_chip[fields["physical id"]] = int(fields["cpu cores"])
     if threads == 0:
@@ -158,10 +189,12 @@ def parse_cpuinfo(text: str) -> CpuInfo:
     if all(number.isdigit() for number in numbers):
         cpuid = (first.get("vendor_id", ""), int(numbers[0]), int(numbers[1]))
     return CpuInfo(
-        model_name=" ".join(first.get("model name", "").split()),
+        # "ARMv7 Processor rev 3 (v7l)" names no design; the numbers do.
+        model_name=name_of(parts) if parts else " ".join(first.get("model name", "").split()),
         cpuid=cpuid,
         chips=max(1, len(cores_of_chip)),
         cores=sum(cores_of_chip.values()) or threads,
         threads=threads,
         is_guest="hypervisor" in first.get("flags", "").split(),
+        parts=tuple(parts),
     )

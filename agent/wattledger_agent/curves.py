@@ -200,14 +200,6 @@ def _tdp_of_relatives(cpu: str, family: Family, cores_per_chip: float, curves: I
 TDP_WATTS_UNKNOWN = 205.0
 
 
-def interpolate(watts: Sequence[float], load_ratio: float) -> float:
-    """Return the power between a curve's levels, by straight lines; the load is taken as the nearest in [0, 1]."""
-    steps = len(LEVELS) - 1
-    position = min(max(load_ratio, 0.0), 1.0) * steps
-    below = min(int(position), steps - 1)
-    return watts[below] + (watts[below + 1] - watts[below]) * (position - below)
-
-
 def read_table(path: Path = TABLE_PATH) -> list[PublishedCurve]:
     """Read the packaged curves. Raises OSError, or ValueError for a file that is not as COLUMNS says."""
     with path.open(encoding="utf-8", newline="") as file:

@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 
 from wattledger_agent.clock import ClockError, HostClock, machine_id
 from wattledger_agent.config import AgentConfig, CollectorConfig, is_loopback, split_address
-from wattledger_agent.inventory import Inventory, Roots, close_all, find_sources, without_name
+from wattledger_agent.inventory import Inventory, Roots, close_all, find_sources, has_node_meter, without_name
 from wattledger_agent.readings import Method
 from wattledger_agent.wraps import shortest_wrap
 
@@ -106,6 +106,9 @@ def _platform(roots: Roots) -> Iterator[Finding]:
 def _sources(inventory: Inventory) -> Iterator[Finding]:
     for source in inventory.opened:
         methods = {spec.method for spec in source.specs}
+        if Method.MODEL in methods and has_node_meter(inventory.specs):
+            yield Finding(source.source.name, "ok", "1 channel, modelled: shown beside the node's meter, never booked")
+            continue
         if Method.MODEL in methods:
             yield Finding(
                 source.source.name,

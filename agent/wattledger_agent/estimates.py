@@ -1,13 +1,15 @@
 """What a machine's power is estimated to be: from its CPUs and memory, as a curve over load with a band.
 
-Reads nothing; says of each estimate what it stands on. Four grounds, from firm to weak: published results of the CPU model,
-of its family, of servers at large, and none at all. A guest of a hypervisor gets its share, by threads, of a usual server of
-its CPU's family.
+Reads nothing; says of each estimate what it stands on. Grounds, from firm to weak: the user's own curve, published results
+of the CPU model, of its family, of servers at large, and none at all. A guest of a hypervisor gets its share of a usual
+server of its CPU's family: its threads over that server's, since a guest can't see how many its host has.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from wattledger_agent.arm_cpus import core_of
 from wattledger_agent.cpus import CpuInfo, Family, cpu_key, find_family, is_desktop, is_laptop, is_server
 from wattledger_agent.curves import LEVELS, Band, CurveModel, PublishedCurve, Server, guess_server
 
@@ -29,16 +31,38 @@ SINGLE_THREADED = frozenset({"Core 2", "Core 2 entry", "Opteron K8", "Opteron K1
 class Estimate:
     """Power by load, and how far to trust it.
 
-    watts: at each of curves.LEVELS. ground: one sentence, without a full stop, on what it stands.
+    watts: at each of loads, which rise from 0 to 1. ground: one sentence, without a full stop, on what it stands.
     """
 
     watts: tuple[float, ...]
     band: Band
     ground: str
+    loads: tuple[float, ...] = LEVELS
+
+    def watts_at(self, load_ratio: float) -> float:
+        """Return the power between the loads, by straight lines; the load is taken as the nearest in [0, 1]."""
+        load = min(max(load_ratio, 0.0), 1.0)
+        above = min(bisect_right(self.loads, load), len(self.loads) - 1)
+        low, high = self.loads[above - 1], self.loads[above]
+        return self.watts[above - 1] + (self.watts[above] - self.watts[above - 1]) * (load - low) / (high - low)
+
+
+def own_curve(points: Sequence[tuple[float, float]], band_ratios: Sequence[float]) -> Estimate:
+    """Return the estimate that a user has given.
+
+    points: load and watts of this machine as it is seen, a guest's as a guest; loads rise from 0 to 1.
+    band_ratios: lower and upper; empty: unknown, which is taken as wide.
+    """
+    loads, watts = zip(*points, strict=True)
+    band = Band(*band_ratios) if band_ratios else BAND_OUTSIDE
+    told = "its band is configured too" if band_ratios else "its band is unknown and taken as wide"
+    return Estimate(watts, band, f"the configured curve of {len(points)} points; {told}", loads)
 
 
 def estimate(info: CpuInfo, memory_gb: float, model: CurveModel, tdps: Mapping[str, float]) -> Estimate:
     """Return the estimate of a machine's wall power, or of a guest's share of it. tdps: vendors' TDPs by key, in watts."""
+    if info.parts:
+        return _arm(info)
     key = cpu_key(info.model_name)
     family = find_family(key, info.cpuid)
     if info.is_guest:
@@ -91,6 +115,22 @@ def _guest(info: CpuInfo, family: Family | None, model: CurveModel, tdps: Mappin
     return Estimate(watts, model.band("guest"), ground)
 
 
+def _arm(info: CpuInfo) -> Estimate:
+    """By the core, of whatever design: so a guest's share is its cores' too."""
+    cores = [core_of(part) for part in info.parts]
+    idle, full = sum(core.idle_watts for core in cores), sum(core.full_watts for core in cores)
+    whose = "this guest's share of a server" if info.is_guest else "a machine"
+    return Estimate(
+        _concave(idle, full),
+        BAND_OUTSIDE,
+        f"a guess for {whose} with {len(cores)} cores of {info.model_name}, of which no results are published",
+    )
+
+
+def _concave(idle_watts: float, full_watts: float) -> tuple[float, ...]:
+    return tuple(idle_watts + (full_watts - idle_watts) * level**SHAPE_EXPONENT for level in LEVELS)
+
+
 def _outside(key: str, info: CpuInfo) -> Estimate:
     if is_laptop(key):
         idle, full, kind = *LAPTOP_WATTS, "a laptop"
@@ -99,5 +139,4 @@ def _outside(key: str, info: CpuInfo) -> Estimate:
     else:
         idle, full = (watts * info.cores for watts in SMALL_WATTS_PER_CORE)
         kind = f"a machine with {info.cores} cores of an unknown kind"
-    watts = tuple(idle + (full - idle) * level**SHAPE_EXPONENT for level in LEVELS)
-    return Estimate(watts, BAND_OUTSIDE, f"a guess for {kind}, of which no results are published")
+    return Estimate(_concave(idle, full), BAND_OUTSIDE, f"a guess for {kind}, of which no results are published")

@@ -1,7 +1,7 @@
 """Finds the sensors of this host: which source can be read, which can't, and what to do about it.
 
-Reads no sensor's value. The estimate of the whole server is used only where no sensor measures its CPUs, so that modelled
-and measured energy never stand for the same watts.
+Reads no sensor's value. The estimate of the whole server is booked only where no sensor measures its CPUs, so that modelled
+and measured energy never stand for the same watts; where a sensor meters the node, it is read beside that to be compared.
 """
 
 import threading
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wattledger_agent.commands import Runner
-from wattledger_agent.config import FakeConfig, ReplayConfig, SourcesConfig
+from wattledger_agent.config import EstimateConfig, FakeConfig, ReplayConfig, SourcesConfig
+from wattledger_agent.containment import NODE
 from wattledger_agent.readings import (
     ChannelSpec,
     Component,
@@ -70,8 +71,9 @@ def find_sources(config: SourcesConfig, roots: Roots) -> Inventory:
         return inventory
     for source in _sensors(config, roots):
         open_source(source, inventory)
-    if config.estimate.enabled and not _measures_cpus(inventory.specs):
-        open_source(SOURCES["estimate"](roots.procfs, cpu_model=config.estimate.cpu_model), inventory)
+    beside_meter = has_node_meter(inventory.specs)
+    if config.estimate.enabled and (beside_meter or not _measures_cpus(inventory.specs)):
+        open_source(_estimate(config.estimate, roots, inventory, beside_meter=beside_meter), inventory)
     return inventory
 
 
@@ -92,6 +94,11 @@ def replay_source(config: ReplayConfig) -> "ReplaySource":
         power_bound_watts=config.power_bound_watts or None,
         skip_invalid_rows=config.skip_invalid_rows,
     )
+
+
+def has_node_meter(specs: Iterable[ChannelSpec]) -> bool:
+    """Say whether a sensor meters the whole node."""
+    return any(spec.key.device == NODE and spec.role is Role.METER and spec.method is not Method.MODEL for spec in specs)
 
 
 def without_name(source: str, text: str) -> str:
@@ -135,6 +142,23 @@ def _sensors(config: SourcesConfig, roots: Roots) -> Iterable[Source]:
         )
     if config.cpu.enabled:
         yield SOURCES["cpu"](roots.procfs)
+
+
+def _estimate(config: EstimateConfig, roots: Roots, inventory: Inventory, *, beside_meter: bool) -> Source:
+    # Imported here, as all sources are where they are made: see sources/__init__.py.
+    from wattledger_agent.sources.cpu import CpuSource
+    from wattledger_agent.sources.estimate import SharedLoad
+
+    cpu = next((opened.source for opened in inventory.opened if isinstance(opened.source, CpuSource)), None)
+    return SOURCES["estimate"](
+        roots.procfs,
+        sysfs_root=roots.sysfs,
+        cpu_model=config.cpu_model,
+        curve_watts=config.curve_watts,
+        curve_band=config.curve_band,
+        beside_meter=beside_meter,
+        load=None if cpu is None else SharedLoad(cpu),
+    )
 
 
 def _fake(config: FakeConfig) -> Source:

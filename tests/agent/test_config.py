@@ -5,6 +5,18 @@ import pytest
 from wattledger_agent.config import AgentConfig, ConfigError, parse_config
 
 
+def curve(points: str, band: str = "[]") -> str:
+    """Return a text with a user's own curve."""
+    return f"[sources.estimate]\ncurve_watts = {points}\ncurve_band = {band}"
+
+
+def test_a_users_own_curve_arrives() -> None:
+    """Loads and watts as written, whole numbers too."""
+    estimate = parse_config(curve("[[0, 90], [0.5, 210.5], [1, 330]]", "[0.1, 0.2]")).sources.estimate
+    assert estimate.curve_watts == ((0.0, 90.0), (0.5, 210.5), (1.0, 330.0))
+    assert estimate.curve_band == (0.1, 0.2)
+
+
 def test_an_empty_text_is_the_defaults() -> None:
     """An agent needs no configuration to meter its own machine for a collector on it."""
     assert parse_config("") == AgentConfig()
@@ -35,6 +47,17 @@ def test_values_arrive() -> None:
         ("[collector]\naddress = '127.0.0.1:70000'", "write it as host:port"),
         ("[collector]\naddress = '10.0.0.1:9791'", "or write `insecure = true`"),
         ("[collector]\nca_file = 'ca.pem'", "give all three, or none"),
+        (curve("[[0.0, 90.0]]"), "`sources.estimate.curve_watts` has 1 points; give 2 to 1000"),
+        (curve("[[0.1, 90.0], [1.0, 330.0]]"), "goes from load 0.1 to 1; state the power at load 0.0, which is idle, first"),
+        (curve("[[0.0, 90.0], [0.9, 330.0]]"), "goes from load 0 to 0.9"),
+        (curve("[[0.0, 0.0], [1.0, 330.0]]"), "`sources.estimate.curve_watts`[0] has 0 W; a machine that runs draws more"),
+        (curve("[[0.0, 90.0], [0.5, nan], [1.0, 330.0]]"), "[1] has nan W"),
+        (curve("[[0.0, 90.0], [0.5, 210], [0.5, 220], [1.0, 330.0]]"), "[2] has load 0.5, which is not above 0.5 before it"),
+        (curve("[[0.0, 90.0], [0.5, 80.0], [1.0, 330.0]]"), "[1] has 80 W, less than 90 W at the load before it"),
+        (curve("[[0.0, 90.0, 1.0], [1.0, 330.0]]"), "at `$.sources.estimate.curve_watts[0]`"),
+        (curve("[[0.0, 90.0], [1.0, 330.0]]", "[0.1]"), "`sources.estimate.curve_band` is [0.1]; write how far"),
+        (curve("[[0.0, 90.0], [1.0, 330.0]]", "[1.0, 0.1]"), "`sources.estimate.curve_band` is [1.0, 0.1]"),
+        ("[sources.estimate]\ncurve_band = [0.1, 0.1]", "`sources.estimate.curve_band` is of no use without"),
         ("[labels]\n" + "\n".join(f"l{i} = 'x'" for i in range(32)), "33 labels, `hostname` included, are too many"),
         ('[labels]\nrack = "a\\nb"', "label 'rack' has control characters"),
         ("[labels]\nrack = '" + "x" * 300 + "'", "label `rack` is longer than 256 characters"),

@@ -2,7 +2,16 @@
 
 import pytest
 
-from wattledger_agent.cpus import cpu_key, find_family, is_desktop, is_laptop, is_low_power, is_server, parse_cpuinfo
+from wattledger_agent.cpus import (
+    cpu_key,
+    find_family,
+    is_desktop,
+    is_laptop,
+    is_low_power,
+    is_server,
+    is_virtual,
+    parse_cpuinfo,
+)
 from wattledger_agent.curves import read_table
 
 
@@ -106,3 +115,33 @@ def test_a_cpuinfo_without_processors_is_refused() -> None:
     """An empty or foreign file is no machine."""
     with pytest.raises(ValueError, match="lists no processor"):
         parse_cpuinfo("hello: world\n")
+
+
+def test_arm_names_its_designs_by_number() -> None:
+    """Two kinds of cores, each once, and every processor's numbers; the kernel's "ARMv8 Processor" names nothing."""
+    blocks = [
+        f"processor\t: {number}\nmodel name\t: ARMv8 Processor rev 1 (v8l)\nCPU implementer\t: 0x41\nCPU part\t: {part}\n"
+        for number, part in enumerate(["0xd05", "0xd05", "0xd0b"])
+    ]
+    info = parse_cpuinfo("\n".join(blocks))
+    assert info.model_name == "Cortex-A55 (small boards) and Cortex-A76 (Raspberry Pi 5)"
+    assert info.parts == ((0x41, 0xD05), (0x41, 0xD05), (0x41, 0xD0B))
+    assert (info.chips, info.cores, info.threads) == (1, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "product", "virtual"),
+    [
+        ("QEMU", "KVM Virtual Machine", True),
+        ("Amazon EC2", "m6g.large", True),
+        ("Amazon EC2", "m6g.metal", False),
+        ("Microsoft Corporation", "Virtual Machine", True),
+        ("Microsoft Corporation", "C2030 Blade", False),
+        ("VMware, Inc.", "VMware20,1", True),
+        ("Dell Inc.", "PowerEdge R760", False),
+        ("", "", False),
+    ],
+)
+def test_a_virtual_machine_is_told_by_its_dmi_names(vendor: str, product: str, virtual: bool) -> None:
+    """Vendors that sell hardware too are told by the product, and a cloud's bare metal is hardware."""
+    assert is_virtual(vendor, product) is virtual

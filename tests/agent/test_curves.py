@@ -14,7 +14,6 @@ from wattledger_agent.curves import (
     Server,
     Weights,
     guess_server,
-    interpolate,
     read_table,
     read_tdps,
     read_weights,
@@ -112,15 +111,6 @@ def test_power_rises_with_load_for_any_server(
     watts = model.watts(Server("xeon", year, chips, chips * cores_per_chip, tdp_watts, 4.0 * chips * cores_per_chip))
     assert all(10.0 < value < 5000.0 for value in watts)
     assert list(watts) == sorted(watts)
-
-
-def test_power_between_levels_lies_on_a_line() -> None:
-    """Levels are met exactly, loads outside [0, 1] are taken as its ends."""
-    watts = tuple(100.0 + 20.0 * step * step for step in range(len(LEVELS)))
-    assert [interpolate(watts, level) for level in LEVELS] == pytest.approx(watts)
-    assert interpolate(watts, 0.05) == pytest.approx(110.0)
-    assert interpolate(watts, 0.95) == pytest.approx((watts[9] + watts[10]) / 2)
-    assert (interpolate(watts, -1.0), interpolate(watts, 7.0)) == (watts[0], watts[-1])
 
 
 def test_year_and_tdp_are_guessed_from_like_servers() -> None:

@@ -11,13 +11,16 @@ from tests.agent.scripted import ScriptedSource
 
 from wattledger_agent.config import (
     CpuConfig,
+    EstimateConfig,
     FakeConfig,
     NvidiaConfig,
+    RaplConfig,
     ReplayConfig,
     SourcesConfig,
 )
 from wattledger_agent.inventory import Inventory, Roots, close_all, find_sources, open_source, replay_source, without_name
-from wattledger_agent.readings import ChannelSpec, Component, Method
+from wattledger_agent.readings import ChannelSpec, Component, Method, Role
+from wattledger_agent.topology import resolve
 
 CPUINFO = "".join(
     f"processor\t: {number}\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Xeon(R) Platinum 8480+\n"
@@ -67,6 +70,29 @@ def test_measured_cpus_are_not_estimated_as_well(metered: Roots) -> None:
 
     assert names(inventory) == ["rapl"]
     assert Method.MODEL not in {spec.method for spec in inventory.specs}
+    close_all(inventory)
+
+
+def test_beside_a_meter_of_the_node_the_estimate_is_compared() -> None:
+    """It is opened though the CPUs are measured, takes the load that is read anyway, and none of it is booked."""
+    machine = FIXTURES / "xeon_sapphire_rapids"
+    config = SourcesConfig(nvidia=NvidiaConfig(enabled=False), rapl=RaplConfig(psys_is_node_meter=True))
+    inventory = find_sources(config, Roots(machine / "sys", machine / "proc"))
+    roles = {spec.key.source: spec.role for spec in resolve(inventory.specs) if spec.key.device == "node"}
+    assert roles == {"rapl": Role.METER, "estimate": Role.SHOWN}
+    (estimate,) = [opened.source for opened in inventory.opened if opened.source.name == "estimate"]
+    with pytest.raises(OSError, match="see the source `cpu`"):
+        estimate.read(1)
+    assert "none of the estimate is booked" in " ".join(estimate.notes())
+    close_all(inventory)
+
+
+def test_a_users_curve_reaches_the_estimate(bare: Roots) -> None:
+    """As configured, with its band."""
+    curve = EstimateConfig(curve_watts=((0.0, 50.0), (1.0, 100.0)), curve_band=(0.1, 0.2))
+    inventory = find_sources(SourcesConfig(estimate=curve), bare)
+    (spec,) = [spec for spec in inventory.specs if spec.key.source == "estimate"]
+    assert [spec.power_bound_watts, spec.uncertainty_lower_ratio] == pytest.approx([120.0, 0.1])
     close_all(inventory)
 
 

@@ -1,6 +1,7 @@
 """Utilization of CPUs and memory: exact shares on fixture machines, and agreement with psutil."""
 
 import errno
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from tests.agent.machines import Machine, machine
 
 from wattledger_agent.readings import Reading, SourceUnavailableError, UtilizationReading
-from wattledger_agent.sources.cpu import IDLE, IOWAIT, STATES, CpuSource
+from wattledger_agent.sources.cpu import IDLE, IOWAIT, RECOUNT_READS, STATES, CpuSource
 
 
 def source_of(host: Machine) -> CpuSource:
@@ -172,3 +173,62 @@ def test_without_procfs_the_remedy_names_the_option(tmp_path: Path) -> None:
         CpuSource(tmp_path).open()
     assert str(tmp_path / "stat") in caught.value.reason
     assert "--procfs-root" in caught.value.remedy
+
+
+def test_hot_plugged_cpus_are_counted_within_a_minute(tmp_path: Path) -> None:
+    """Busy time is a share times the CPUs there are; a list that was cut off is not counted."""
+    host = machine("virtual_machine", tmp_path)
+    source = source_of(host)
+    source.open()
+    times = "1 0 1 9 0 0 0 0 0 0"
+    lists = {3: f"cpu0 {times}\ncpu1 {times}\ncpu5 {times}\nintr 1 2\n", 1: f"cpu0 {times}\n"}
+    units: list[int] = []
+    for cpus in (3, 1):
+        for read in range(1, RECOUNT_READS + 1):
+            (host.proc / "stat").write_text(f"cpu  {read} 0 0 {cpus * 100 + 9 * read} 0 0 0 0 0 0\n{lists[cpus]}")
+            found = [item.units for item in source.read(read) if isinstance(item, UtilizationReading)]
+        units.append(found[0])
+    assert units == [3, 3]
+    source.close()
+
+
+def test_one_pread_a_file_a_tick(tmp_path: Path) -> None:
+    """A minute of ticks is 60 system calls for each of the two files, a recount included."""
+    host = machine("virtual_machine", tmp_path)
+    reads: list[int] = []
+
+    def pread(descriptor: int, count: int, offset: int) -> bytes:
+        reads.append(descriptor)
+        return host.pread(descriptor, count, offset)
+
+    source = CpuSource(host.proc, opener=host.opener, pread=pread)
+    source.open()
+    reads.clear()
+    for second in range(60):
+        source.read(second)
+    assert sorted(Counter(reads).values()) == [60, 60]
+    source.close()
+
+
+def test_without_memory_its_file_is_not_read(tmp_path: Path) -> None:
+    """The estimate asks for the load alone; that is no lack to tell of."""
+    host = machine("virtual_machine", tmp_path)
+    source = CpuSource(host.proc, memory=False)
+    source.open()
+    set_times(host, 10**9, 0, 0, 10**9, 0, 0, 0, 0, 0, 0)
+    assert {reading.device for reading in source.read(1) if isinstance(reading, UtilizationReading)} == {"cpu"}
+    assert source.notes() == []
+    source.close()
+
+
+def test_a_containers_view_by_lxcfs_is_told(tmp_path: Path) -> None:
+    """There /proc/stat tells of the container's CPUs alone: what is shown is not the host's."""
+    host = machine("virtual_machine", tmp_path)
+    (host.proc / "self").mkdir(exist_ok=True)
+    mounts = "22 1 0:20 / /proc rw - proc proc rw\n"
+    for line, told in (("", []), ("99 22 0:43 /proc/stat /proc/stat rw - fuse.lxcfs lxcfs rw\n", ["lxcfs"])):
+        (host.proc / "self/mountinfo").write_text(mounts + line)
+        source = source_of(host)
+        source.open()
+        assert [word for note in source.notes() for word in ("lxcfs",) if word in note] == told
+        source.close()

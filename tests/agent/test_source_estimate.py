@@ -4,10 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tests.agent.machines import FIXTURES
+from tests.agent.metering import at
 
-from wattledger_agent.cpus import CpuInfo
+from wattledger_agent.config import NvidiaConfig, SourcesConfig
+from wattledger_agent.cpus import CpuInfo, parse_cpuinfo
 from wattledger_agent.curves import CurveModel, read_table, read_tdps, read_weights
-from wattledger_agent.estimates import BAND_OUTSIDE, estimate
+from wattledger_agent.estimates import BAND_OUTSIDE, Estimate, estimate, own_curve
+from wattledger_agent.inventory import Roots, close_all, find_sources
+from wattledger_agent.meter import Meter
 from wattledger_agent.readings import (
     ChannelSpec,
     Component,
@@ -20,7 +25,9 @@ from wattledger_agent.readings import (
     UtilizationKind,
     UtilizationReading,
 )
-from wattledger_agent.sources.estimate import EstimateSource
+from wattledger_agent.sources.cpu import CpuSource
+from wattledger_agent.sources.estimate import EstimateSource, SharedLoad
+from wattledger_protos.v1 import telemetry_pb2 as pb
 
 EPYC = "AMD EPYC 7742 64-Core Processor"
 
@@ -105,6 +112,174 @@ def test_without_a_load_there_is_no_power_and_later_the_last_one(tmp_path: Path)
     assert isinstance(first[0], TryAgain)
     assert isinstance(second[0], PowerReading)
     assert third == second
+
+
+def test_power_between_levels_lies_on_a_line() -> None:
+    """Levels are met exactly, loads outside [0, 1] are taken as its ends, and levels need not be evenly apart."""
+    curve = own_curve([(0.0, 100.0), (0.2, 160.0), (1.0, 200.0)], [])
+    assert [curve.watts_at(load) for load in (0.0, 0.2, 1.0)] == [100.0, 160.0, 200.0]
+    assert [curve.watts_at(load) for load in (0.1, 0.6)] == pytest.approx([130.0, 180.0])
+    assert (curve.watts_at(-1.0), curve.watts_at(7.0)) == (100.0, 200.0)
+
+
+def test_a_users_curve_counts_in_place_of_any_model(tmp_path: Path) -> None:
+    """Its points are met, its band is the channel's, its method stays that of a model, and the notes say so."""
+    source = EstimateSource(
+        procfs(tmp_path), curve_watts=[(0.0, 90.0), (0.5, 210.0), (1.0, 330.0)], curve_band=[0.1, 0.2], load=FakeLoad(0.25)
+    )
+    (spec,) = source.open()
+    assert source.read(0) == [PowerReading(spec.key, 150_000_000)]
+    assert (spec.method, spec.uncertainty_lower_ratio, spec.uncertainty_upper_ratio) == (Method.MODEL, 0.1, 0.2)
+    assert spec.power_bound_watts == pytest.approx(396.0)
+    assert "it stands on the configured curve of 3 points; its band is configured too." in " ".join(source.notes())
+
+
+def test_a_users_curve_without_a_band_has_a_wide_one(tmp_path: Path) -> None:
+    """What nobody states is unknown, and unknown is not exact."""
+    source = EstimateSource(procfs(tmp_path), curve_watts=[(0.0, 90.0), (1.0, 330.0)], load=FakeLoad())
+    (spec,) = source.open()
+    assert (spec.uncertainty_lower_ratio, spec.uncertainty_upper_ratio) == (
+        BAND_OUTSIDE.lower_ratio, BAND_OUTSIDE.upper_ratio,
+    )  # fmt: skip
+    assert "its band is unknown and taken as wide" in " ".join(source.notes())
+
+
+def test_stolen_time_is_not_the_guests_work(tmp_path: Path) -> None:
+    """Half of the time ran, half was given to others: half a load, as if the guest had idled meanwhile."""
+    root = procfs(tmp_path, chips=1, cores=2, flags="fpu hypervisor")
+    source = EstimateSource(root)
+    source.open()
+    (root / "stat").write_text("cpu  200 0 0 900 0 0 0 100 0 0\ncpu0 200 0 0 900 0 0 0 100 0 0\n")
+    stolen = source.read(0)
+    source.close()
+    told = EstimateSource(root, load=FakeLoad(0.5))
+    told.open()
+    assert stolen == told.read(0)
+
+
+def test_the_load_of_another_source_is_taken_with_it(tmp_path: Path) -> None:
+    """What the utilization source has just read is not read again; where it failed, there is no load and no power."""
+    root = procfs(tmp_path)
+    cpu = CpuSource(root)
+    cpu.open()
+    source = EstimateSource(root, load=SharedLoad(cpu))
+    source.open()
+    with pytest.raises(OSError, match="see the source `cpu`"):
+        source.read(0)
+    (root / "stat").write_text("cpu  150 0 0 950 0 0 0 0 0 0\ncpu0 150 0 0 950 0 0 0 0 0 0\n")
+    cpu.read(1)
+    (reading,) = source.read(1)
+    assert isinstance(reading, PowerReading)
+    (root / "stat").write_text("nonsense\n")
+    with pytest.raises(OSError, match="not the CPUs' times"):
+        cpu.read(2)
+    with pytest.raises(OSError, match="see the source `cpu`"):
+        source.read(2)
+    source.close()
+    assert cpu.latest is None
+    cpu.close()
+
+
+def test_beside_a_meter_it_says_that_nothing_of_it_is_booked(tmp_path: Path) -> None:
+    """No remedy is told for what is no fault."""
+    source = EstimateSource(procfs(tmp_path), beside_meter=True, load=FakeLoad())
+    source.open()
+    text = " ".join(source.notes())
+    assert "none of the estimate is booked, and its bias is told" in text
+    assert "intel_rapl_common" not in text
+
+
+def test_a_guest_of_a_cloud_is_told_by_its_dmi_names(tmp_path: Path) -> None:
+    """ARM has no flag for it; a cloud's bare metal is none."""
+    root, dmi = tmp_path / "proc", tmp_path / "sys/class/dmi/id"
+    root.mkdir()
+    dmi.mkdir(parents=True)
+    procfs(root)
+    (root / "cpuinfo").write_text(arm(0x41, 0xD40, 4))
+    (dmi / "sys_vendor").write_text("Amazon EC2\n")
+    texts = []
+    for product in ("c7g.xlarge", "c7g.metal"):
+        (dmi / "product_name").write_text(f"{product}\n")
+        source = EstimateSource(root, sysfs_root=tmp_path / "sys", load=FakeLoad())
+        source.open()
+        texts.append(" ".join(source.notes()))
+    assert "this is a virtual machine" in texts[0]
+    assert "this guest's share of a server with 4 cores of Neoverse-V1 (Graviton 3)" in texts[0]
+    assert "a machine with 4 cores of Neoverse-V1" in texts[1]
+    assert "virtual machine" not in texts[1]
+
+
+def arm(implementer: int, part: int, cores: int) -> str:
+    """Return /proc/cpuinfo of an ARM machine."""
+    return "\n".join(
+        f"processor\t: {number}\nBogoMIPS\t: 50\nCPU implementer\t: {implementer:#04x}\nCPU part\t: {part:#05x}\n"
+        for number in range(cores)
+    )
+
+
+def watts_of_arm(model: CurveModel, implementer: int, part: int, cores: int) -> Estimate:
+    """Return the estimate of an ARM machine."""
+    return estimate(parse_cpuinfo(arm(implementer, part, cores)), 8.0, model, {})
+
+
+def test_an_arm_server_is_known_by_its_part_numbers(model: CurveModel) -> None:
+    """An Ampere Altra of 80 cores is one of its class; the band stays wide, and the ground says that it is a guess."""
+    found = watts_of_arm(model, 0x41, 0xD0C, 80)
+    assert "80 cores of Neoverse-N1 (Ampere Altra, Graviton 2)" in found.ground
+    assert "a guess" in found.ground
+    assert found.band == BAND_OUTSIDE
+    # A Mt. Jade class server of one such chip: 210 W of design power, and what is around it.
+    assert 50 < found.watts[0] < 120
+    assert 180 < found.watts[-1] < 350
+
+
+def test_an_unknown_arm_core_is_named_by_its_numbers(model: CurveModel) -> None:
+    """No name is made up for a design that is not in the list, and the band is wide."""
+    found = watts_of_arm(model, 0x70, 0x663, 64)
+    assert "64 cores of ARM implementer 0x70 part 0x663" in found.ground
+    assert found.band == BAND_OUTSIDE
+
+
+def test_a_small_board_is_not_taken_for_a_server(model: CurveModel) -> None:
+    """A Raspberry Pi 4 draws 2.7 W idle and 6.4 W busy by its maker: within half of it, and within the band.
+
+    Agents that take its cores for a server's are told of at three times what a meter says.
+    """
+    found = watts_of_arm(model, 0x41, 0xD08, 4)
+    for ours, theirs in ((found.watts[0], 2.7), (found.watts[-1], 6.4)):
+        assert abs(ours / theirs - 1) < 0.5
+        assert ours * (1 - found.band.lower_ratio) < theirs < ours * (1 + found.band.upper_ratio)
+
+
+def test_an_estimate_never_passes_for_a_measurement(tmp_path: Path) -> None:
+    """On an Ampere server without a sensor the figures are the estimate's by source, domain and method, up to the wire.
+
+    Agents are known that publish such figures under the name of the sensor that is missing.
+    """
+    machine = FIXTURES / "ampere_altra"
+    roots = Roots(tmp_path, machine / "proc")
+    inventory = find_sources(SourcesConfig(nvidia=NvidiaConfig(enabled=False)), roots)
+    meter = Meter(state=None, integral_gap_seconds_max=10.0)
+    meter.offer(inventory.specs, at(0))
+    close_all(inventory)
+    (channel,) = meter.catalog().channels
+    assert (channel.source, channel.domain) == ("estimate", "estimate")
+    assert channel.method == pb.METHOD_MODEL
+    assert (channel.uncertainty_lower_ratio, channel.uncertainty_upper_ratio) == (0.7, 2.0)
+
+
+def test_no_load_is_no_figure_and_never_a_zero(tmp_path: Path) -> None:
+    """Until a load was seen there is no value at all: neither a row nor a live power, and the reason is told."""
+    source = EstimateSource(procfs(tmp_path), load=FakeLoad(None, None))
+    meter = Meter(state=None, integral_gap_seconds_max=10.0)
+    meter.offer(source.open(), at(0))
+    for second in (1, 2):
+        readings = source.read(second)
+        assert all(isinstance(reading, TryAgain) for reading in readings)
+        meter.observe(readings, at(second))
+    assert meter.failed_reads == 2
+    assert meter.live() == []
+    assert meter.cut(at(3)) is None
 
 
 def test_the_load_is_that_of_proc_stat(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ whose arithmetic this is (but that it takes stolen time for busy), opens and par
 cost. Source of truth: Documentation/filesystems/proc.rst.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,11 @@ NAME = "cpu"
 
 Opener = Callable[[Path], int]
 Pread = Callable[[int, int, int], bytes]
+
+# CPUs come and go while the agent runs; each so many reads the one read of /proc/stat takes the whole list in.
+RECOUNT_READS = 60
+# A line of at most 128 characters for each of a thousand CPUs.
+LIST_BYTES = 128 * 1024
 
 # The first line of /proc/stat holds ten numbers of at most 20 digits; MemTotal and MemAvailable stand in the first three
 # lines of /proc/meminfo, of 28 characters each.
@@ -39,7 +45,8 @@ def open_for_reading(path: Path) -> int:
 class CpuSource:
     """Busy and stolen share of all CPUs, and the share of the memory in use.
 
-    procfs_root: where procfs is mounted. opener, pread: how files are opened and read; replaced by tests.
+    procfs_root: where procfs is mounted. memory: say too how much of the memory is in use. opener, pread: how files are
+    opened and read; replaced by tests. latest: what the last read returned; None if it failed.
     """
 
     name = NAME
@@ -49,15 +56,20 @@ class CpuSource:
         self,
         procfs_root: Path = Path("/proc"),
         *,
+        memory: bool = True,
         opener: Opener = open_for_reading,
         pread: Pread = os.pread,
     ) -> None:
+        self.latest: Sequence[Reading] | None = None
         self._procfs_root = procfs_root
+        self._memory = memory
         self._opener = opener
         self._pread = pread
         self._stat = -1
         self._meminfo = -1
         self._cpus = 0
+        self._reads = 0
+        self._is_container_view = False
         self._last: list[int] = []
 
     def open(self) -> Sequence[ChannelSpec]:
@@ -65,6 +77,8 @@ class CpuSource:
         stat = self._procfs_root / "stat"
         try:
             self._cpus = _count_cpus(stat.read_text())
+            if self._cpus == 0:
+                raise ValueError("it lists no CPU")
             self._stat = self._opener(stat)
             self._last = _cpu_times(self._pread(self._stat, READ_BYTES, 0))
         except (OSError, ValueError) as error:
@@ -72,11 +86,11 @@ class CpuSource:
             raise SourceUnavailableError(
                 f"cpu: {stat} can't be used: {error}.", "Mount procfs there, or name its place with --procfs-root."
             ) from error
+        self._is_container_view = self._is_of_lxcfs()
         # Some sandboxes hide it; the CPUs' shares are worth having alone.
-        try:
-            self._meminfo = self._opener(self._procfs_root / "meminfo")
-        except OSError:
-            self._meminfo = -1
+        if self._memory:
+            with contextlib.suppress(OSError):
+                self._meminfo = self._opener(self._procfs_root / "meminfo")
         return []
 
     def read(self, now_nanoseconds: int) -> Sequence[Reading]:
@@ -84,18 +98,26 @@ class CpuSource:
 
         Raises OSError if /proc/stat, which the source stands on, can't be read.
         """
+        self.latest = None
         readings = self._cpu_readings()
         if self._meminfo >= 0:
             ratio = self._memory_ratio()
             if ratio is not None:
                 readings.append(UtilizationReading("memory", UtilizationKind.MEMORY, ratio))
+        self.latest = readings
         return readings
 
     def notes(self) -> Sequence[str]:
-        """Say so if the memory's share is missing."""
-        if self._meminfo < 0:
-            return [f"cpu: {self._procfs_root / 'meminfo'} can't be opened; memory utilization is not shown."]
-        return []
+        """Say so if the memory's share is missing, or if what is seen is a container's share."""
+        notes = []
+        if self._memory and self._meminfo < 0:
+            notes.append(f"cpu: {self._procfs_root / 'meminfo'} can't be opened; memory utilization is not shown.")
+        if self._is_container_view:
+            notes.append(
+                "cpu: lxcfs stands in for /proc/stat, which then tells of this container's CPUs alone; "
+                "run the agent on the container's host for the host's."
+            )
+        return notes
 
     def close(self) -> None:
         """Close both files."""
@@ -104,11 +126,25 @@ class CpuSource:
                 os.close(descriptor)
         self._stat = self._meminfo = -1
 
-    def _cpu_readings(self) -> list[Reading]:
+    def _is_of_lxcfs(self) -> bool:
         try:
-            times = _cpu_times(self._pread(self._stat, READ_BYTES, 0))
+            lines = (self._procfs_root / "self/mountinfo").read_text(errors="replace").splitlines()
+        except OSError:
+            return False
+        # Mount point is the fifth field; what it is of follows a lone hyphen.
+        return any(" /proc/stat " in line and "lxcfs" in line for line in lines)
+
+    def _cpu_readings(self) -> list[Reading]:
+        self._reads += 1
+        is_recount = self._reads % RECOUNT_READS == 0
+        try:
+            text = self._pread(self._stat, LIST_BYTES if is_recount else READ_BYTES, 0)
+            times = _cpu_times(text)
         except ValueError as error:
             raise OSError(f"{self._procfs_root / 'stat'}: {error}") from error
+        # Where the list did not fit, the count of before is nearer to the truth.
+        if is_recount and b"\nintr " in text:
+            self._cpus = _count_cpus(text.decode("ascii", "replace")) or self._cpus
         # The kernel's documentation says that iowait may fall, and a container's view may start anew: such a state counts
         # as not having advanced.
         deltas = [max(0, now - before) for now, before in zip(times, self._last, strict=True)]
@@ -145,10 +181,7 @@ def _cpu_times(text: bytes) -> list[int]:
 
 
 def _count_cpus(text: str) -> int:
-    cpus = sum(1 for line in text.splitlines() if line.startswith("cpu") and line[3:4].isdigit())
-    if cpus == 0:
-        raise ValueError("it lists no CPU")
-    return cpus
+    return sum(1 for line in text.splitlines() if line.startswith("cpu") and line[3:4].isdigit())
 
 
 def _kibibytes(text: bytes, label: bytes) -> int:
