@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from wattledger_agent.sources.nvml import Field
 from wattledger_agent.sources.nvml_recorded import RecordedError, RecordedNvml
 
 NOT_SUPPORTED = 3
@@ -79,8 +80,8 @@ class FakeGpu:
 class FakeNvml(RecordedNvml):
     """GPUs, and the calls made of them.
 
-    calls: number of calls by name. fail: name of a call -> function of its number (from 1) that returns an error value
-    or 0; this makes "the third read of the energy fails" one line.
+    calls: number of calls by name. asked: the fields of each call for fields. fail: name of a call -> function of its
+    number (from 1) that returns an error value or 0; this makes "the third read of the energy fails" one line.
     """
 
     def __init__(self, gpus: list[FakeGpu], fail: dict[str, Callable[[int], int]] | None = None) -> None:
@@ -88,6 +89,7 @@ class FakeNvml(RecordedNvml):
         self.gpus: list[FakeGpu] = gpus
         self.fail: dict[str, Callable[[int], int]] = fail or {}
         self.calls: dict[str, int] = {}
+        self.asked: list[list[Field]] = []
 
     def advance(self, seconds: float) -> None:
         """Let every GPU draw its power for so long."""
@@ -107,6 +109,11 @@ class FakeNvml(RecordedNvml):
         self._answer(handle, "nvmlDeviceGetName")
         name: str | bytes = handle.name
         return name
+
+    def nvmlDeviceGetFieldValues(self, handle: Any, fields: Sequence[Field]) -> Any:
+        """The fields, and what was asked."""
+        self.asked.append(list(fields))
+        return super().nvmlDeviceGetFieldValues(handle, fields)
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any) -> int:
         """The counter, which moves by `advance` alone."""

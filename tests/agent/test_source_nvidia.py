@@ -14,7 +14,9 @@ from tests.agent.fake_nvml import (
     FakeNvml,
     eight_gpus,
 )
+from tests.agent.metering import Book, at
 
+from wattledger_agent.meter import Meter
 from wattledger_agent.readings import (
     ChannelKey,
     CounterReading,
@@ -275,3 +277,80 @@ def test_the_real_module_has_what_the_source_calls() -> None:
     assert pynvml.NVML_ERROR_NOT_SUPPORTED == NOT_SUPPORTED
     assert pynvml.NVML_ERROR_GPU_IS_LOST == GPU_IS_LOST
     assert pynvml.NVMLError(LIBRARY_NOT_FOUND).value == LIBRARY_NOT_FOUND
+
+
+def test_a_counter_that_fell_is_a_reset_and_loses_no_more_than_its_gap() -> None:
+    """After a reset of the GPU it counts from 0: what it shows then is booked, nothing of 2^64, and the rest is a gap."""
+    nvml = FakeNvml([FakeGpu("GPU-a", energy_millijoules=9_000_000)])
+    source = source_of(nvml)
+    meter = Meter(state=None, integral_gap_seconds_max=60.0)
+    meter.offer(source.open(), at(0))
+    for second, millijoules in ((1, 9_000_000), (2, 9_350_000), (3, 120_000), (4, 470_000)):
+        nvml.gpus[0].energy_millijoules = millijoules
+        meter.observe(source.read(second * SECOND), at(second))
+    book = Book()
+    book.add(meter.cut(at(5)))
+    (account,) = book.accounts.values()
+    truth_millijoules = 350_000 + 700_000 + 350_000
+    assert account.energy in (700_000_000, 820_000_000)
+    assert account.gap_lower <= truth_millijoules * 1000 - account.energy <= account.gap_upper
+    assert account.gap_upper <= 1_400 * 1_000_000
+
+
+def test_a_gpu_without_counter_is_not_metered_as_nothing() -> None:
+    """Its power is integrated: ten seconds at 350 W are 3500 J."""
+    source = source_of(FakeNvml([FakeGpu("GPU-a", energy_millijoules=None)]))
+    meter = Meter(state=None, integral_gap_seconds_max=60.0)
+    meter.offer(source.open(), at(0))
+    for second in range(1, 12):
+        meter.observe(source.read(second * SECOND), at(second))
+    book = Book()
+    book.add(meter.cut(at(12)))
+    assert [account.energy for account in book.accounts.values()] == [3_500_000_000]
+
+
+def test_zero_watts_are_no_power() -> None:
+    """A GPU that answers draws something: 0 W is tried again, never integrated."""
+    nvml = FakeNvml([FakeGpu("GPU-a", energy_millijoules=None)])
+    source = source_of(nvml)
+    source.open()
+    nvml.gpus[0].power_milliwatts = 0
+    reading = source.read(1)[0]
+    assert isinstance(reading, TryAgain)
+    assert "0 W" in reading.reason
+
+
+def test_fields_that_fail_leave_the_counter_alone() -> None:
+    """Memory power tries again; the GPU's energy was read before."""
+    nvml = FakeNvml([FakeGpu("GPU-a", fields={"185/2": 33_000})])
+    source = source_of(nvml)
+    leaf, memory = source.open()
+    nvml.fail["nvmlDeviceGetFieldValues"] = lambda number: UNKNOWN if number == 2 else 0
+    first = [reading for reading in source.read(1) if not isinstance(reading, UtilizationReading | GaugeReading)]
+    assert [type(reading) for reading in first] == [CounterReading, TryAgain]
+    assert source.read(2)[1] == PowerReading(memory.key, 33_000_000)
+    assert leaf.key == key_of("GPU-a")
+    assert memory.role is Role.SHOWN
+    assert memory.parent == leaf.key
+
+
+def test_a_field_that_fails_in_passing_at_the_start_is_asked_again() -> None:
+    """A board is not taken for one without memory power because one call failed; one that keeps failing is noted."""
+    nvml = FakeNvml([FakeGpu("GPU-a", fields={"185/2": 33_000})])
+    nvml.fail["nvmlDeviceGetFieldValues"] = lambda number: UNKNOWN if number == 1 else 0
+    assert len(source_of(nvml).open()) == 2
+    nvml.gpus[0].fields["185/1"] = {"error": UNKNOWN}
+    source = source_of(nvml)
+    assert len(source.open()) == 2
+    assert any("185/1" in note for note in source.notes())
+
+
+def test_unsupported_fields_are_never_asked_again() -> None:
+    """An H100 has no module; after the start only its memory is asked for, and its powers with the gauges."""
+    nvml = FakeNvml([FakeGpu("GPU-a", fields={"185/0": 68_570, "186/0": 68_920, "185/2": 32_980})])
+    source = source_of(nvml)
+    source.open()
+    nvml.asked.clear()
+    source.read(SECOND)
+    source.read(2 * SECOND)
+    assert nvml.asked == [[(185, 2), (185, 0), (186, 0)], [(185, 2)]]

@@ -14,6 +14,7 @@ from tests.agent.by_hand import ByHand
 from tests.agent.fake_nvml import LIBRARY_NOT_FOUND, UNKNOWN, FakeGpu, FakeNvml, eight_gpus
 from tests.agent.gpu_machines import let_gpus_work
 from tests.agent.machines import FIXTURES, machine
+from tests.agent.nvidia_machines import gpu_machine
 
 from wattledger_agent.commands import RecordedRunner
 from wattledger_agent.readings import (
@@ -77,9 +78,24 @@ def rapl(name: str, *, meter: bool = False, failing: str = "") -> Callable[[Path
     return make
 
 
+def nvidia_machine(name: str) -> Callable[[Path], Source]:
+    """NVIDIA on a fixture machine, with all that can be switched on."""
+    return lambda folder: gpu_machine(name, folder, gpm=True, processes=True).source
+
+
 def nvidia(nvml: Callable[[], FakeNvml]) -> Callable[[Path], Source]:
     """NVIDIA on a fake NVML."""
     return lambda folder: NvidiaSource(folder, nvml=nvml())
+
+
+def accelerators(make_source: Callable[..., Source], name: str) -> Callable[[Path], Source]:
+    """What a vendor's command tells of on a fixture machine; polls are made by hand."""
+
+    def make(folder: Path) -> Source:
+        root = machine(name, folder).root
+        return make_source(root / "sys", run=RecordedRunner.from_file(root / "commands.json"), pace=ByHand().pace)
+
+    return make
 
 
 def ipmi(name: str, *, allowed: bool = True) -> Callable[[Path], Source]:
@@ -108,6 +124,12 @@ def amd_gpu(name: str, *, counting: bool = False) -> Callable[[Path], Source]:
     return make
 
 
+def ipmi_bare(folder: Path) -> Source:
+    """A controller, and nothing installed that could ask it."""
+    (folder / "ipmi0").touch()
+    return IpmiSource(folder, run=RecordedRunner(()), pace=ByHand().pace, access=lambda path: True)
+
+
 def cpu(folder: Path) -> Source:
     """CPU on a fixture machine."""
     return CpuSource(machine("virtual_machine", folder).proc)
@@ -118,12 +140,6 @@ CASES = [
         Case(f"rapl {name}", rapl(name))
         for name in ("xeon_two_sockets", "xeon_sapphire_rapids", "xeon_two_dies", "xeon_tpmi")
     ),
-def ipmi_bare(folder: Path) -> Source:
-    """A controller, and nothing installed that could ask it."""
-    (folder / "ipmi0").touch()
-    return IpmiSource(folder, run=RecordedRunner(()), pace=ByHand().pace, access=lambda path: True)
-
-
     *(Case(f"rapl {name}", rapl(name)) for name in ("laptop_mmio", "node_exporter_capture", "threadripper_mirrored_dies")),
     Case("rapl with the node's meter", rapl("xeon_sapphire_rapids", meter=True)),
     Case("rapl with one failing domain", rapl("xeon_two_sockets", failing="intel-rapl:1:0")),
@@ -131,6 +147,9 @@ def ipmi_bare(folder: Path) -> Source:
     Case("nvidia without counter", nvidia(lambda: FakeNvml([FakeGpu("GPU-a", energy_millijoules=None)]))),
     Case("nvidia that always fails", nvidia(lambda: failing_nvml("nvmlDeviceGetTotalEnergyConsumption"))),
     Case("nvidia without utilization", nvidia(lambda: failing_nvml("nvmlDeviceGetUtilizationRates"))),
+    *(Case(f"nvidia {name}", nvidia_machine(name)) for name in ("dgx_a100_mig", "dgx_h100", "gb200", "gh200", "t4_server")),
+    Case("gaudi", accelerators(gaudi_source, "gaudi2")),
+    Case("ascend", accelerators(ascend_source, "ascend_910")),
     Case("ipmi", ipmi("ipmi_node_gpus_excluded")),
     Case("ipmi with a dead controller", ipmi("dead_bmc")),
     *(Case(f"hwmon {name}", hwmon(name)) for name in ("grace", "gh200", "gb200", "ampere_altra", "epyc_genoa")),
@@ -141,8 +160,6 @@ def ipmi_bare(folder: Path) -> Source:
     Case("cpu", cpu, metered=False),
     Case("estimate", lambda folder: EstimateSource(machine("xeon_two_sockets", folder).proc)),
     Case("fake", lambda folder: FakeSource(1, packages=2, gpus=8, node_meter=True)),
-    Case("gaudi", accelerators(gaudi_source, "gaudi2")),
-    Case("ascend", accelerators(ascend_source, "ascend_910")),
     Case("fake that always fails", lambda folder: FakeSource(1, packages=1, failure_ratio=1.0)),
 ]
 
@@ -152,6 +169,9 @@ BROKEN = [
     Case("rapl without anything", lambda folder: RaplSource(folder, folder)),
     Case("nvidia without its library", nvidia(lambda: failing_nvml("nvmlInit", LIBRARY_NOT_FOUND))),
     Case("nvidia without GPUs", nvidia(lambda: FakeNvml([]))),
+    Case("gaudi without a card", accelerators(gaudi_source, "virtual_machine")),
+    Case("ascend without a card", accelerators(ascend_source, "virtual_machine")),
+    Case("ascend without its program", lambda folder: ascend_source(FIXTURES / "ascend_910/sys", run=RecordedRunner(()))),
     Case("ipmi without a controller", ipmi("virtual_machine")),
     Case("ipmi without permission", ipmi("dead_bmc", allowed=False)),
     Case("ipmi without a program", ipmi_bare),
@@ -162,9 +182,6 @@ BROKEN = [
     Case("cpu without procfs", lambda folder: CpuSource(folder), metered=False),
     Case("estimate without procfs", lambda folder: EstimateSource(folder)),
     Case("fake that can't write", lambda folder: FakeSource(1, truth_path=folder / "none" / "truth")),
-    Case("gaudi without a card", accelerators(gaudi_source, "virtual_machine")),
-    Case("ascend without a card", accelerators(ascend_source, "virtual_machine")),
-    Case("ascend without its program", lambda folder: ascend_source(FIXTURES / "ascend_910/sys", run=RecordedRunner(()))),
 ]
 
 
