@@ -15,6 +15,7 @@ from pathlib import Path
 from wattledger_agent.clock import ClockError, HostClock
 from wattledger_agent.config import AgentConfig, CollectorConfig, ConfigError, parse_config
 from wattledger_agent.inventory import Roots, find_sources
+from wattledger_agent.workload_setup import open_workloads
 
 CONFIG_DEFAULT = Path("/etc/wattledger/agent.toml")
 
@@ -113,7 +114,9 @@ def _once(config: AgentConfig, roots: Roots, *, as_json: bool) -> int:
     from wattledger_agent import once
 
     clock = HostClock(roots.procfs)
-    snapshot = once.look(find_sources(config.sources, roots), clock.instant)
+    inventory = find_sources(config.sources, roots)
+    workloads = open_workloads(config, roots, inventory)
+    snapshot = once.look(inventory, clock.instant, workloads=workloads)
     print(once.as_json(snapshot) if as_json else once.as_text(snapshot))
     return 0 if snapshot.lines else 1
 

@@ -20,7 +20,11 @@ from typing import Literal, Protocol
 from wattledger_agent.clock import ClockError, HostClock, machine_id
 from wattledger_agent.config import AgentConfig, CollectorConfig, is_loopback, split_address
 from wattledger_agent.inventory import Inventory, Roots, close_all, find_sources, has_node_meter, without_name
-from wattledger_agent.readings import Method
+from wattledger_agent.readings import Method, WorkloadsReading
+from wattledger_agent.workload_lines import found_text
+from wattledger_agent.workload_meter import WorkloadSettings
+from wattledger_agent.workload_setup import open_workloads
+from wattledger_agent.workloads import WorkloadsSource
 from wattledger_agent.wraps import shortest_wrap
 
 Verdict = Literal["ok", "warning", "failure"]
@@ -49,10 +53,11 @@ class Connect(Protocol):
 def examine(config: AgentConfig, roots: Roots, connect: Connect = socket.create_connection) -> list[Finding]:
     """Look at everything; never raises for what it finds."""
     inventory = find_sources(config.sources, roots)
+    workloads = open_workloads(config, roots, inventory)
     try:
         return [
             *_platform(roots),
-            *_sources(inventory),
+            *_sources(inventory, workloads),
             *_period(config.period_seconds, inventory),
             *_clock(roots),
             *_identity(config),
@@ -103,8 +108,13 @@ def _platform(roots: Roots) -> Iterator[Finding]:
         yield Finding("system", "ok", "Linux on hardware")
 
 
-def _sources(inventory: Inventory) -> Iterator[Finding]:
+def _sources(inventory: Inventory, workloads: WorkloadSettings | None) -> Iterator[Finding]:
     for source in inventory.opened:
+        if isinstance(source.source, WorkloadsSource) and workloads is not None:
+            found = [reading for reading in source.source.read(0) if isinstance(reading, WorkloadsReading)]
+            yield from (Finding("workloads", "ok", found_text(reading, workloads.policy)) for reading in found)
+            yield from (Finding("workloads", "warning", without_name("workloads", n)) for n in source.source.notes())
+            continue
         methods = {spec.method for spec in source.specs}
         if Method.MODEL in methods and has_node_meter(inventory.specs):
             yield Finding(source.source.name, "ok", "1 channel, modelled: shown beside the node's meter, never booked")

@@ -6,13 +6,27 @@ Books nothing and touches no spool: a few reads and the differences between them
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 from wattledger_agent.counters import Instant
 from wattledger_agent.inventory import Inventory, without_name
 from wattledger_agent.meter import Meter
-from wattledger_agent.readings import ChannelKey, Component, Gone, Method, Reading, Role, TryAgain, UtilizationReading
+from wattledger_agent.readings import (
+    NANOSECONDS_PER_SECOND,
+    ChannelKey,
+    Component,
+    Gone,
+    IdlePolicy,
+    Method,
+    Reading,
+    Role,
+    TryAgain,
+    UtilizationReading,
+)
 from wattledger_agent.worker import Reader, reader_for
+from wattledger_agent.workload_lines import WorkloadLine, policy_name, workload_lines
+from wattledger_agent.workload_lines import as_text as workloads_text
+from wattledger_agent.workload_meter import WorkloadSettings
 
 # A power needs two values, and an estimate has its first value when a load was seen between two reads.
 READS = 3
@@ -48,12 +62,17 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One look at everything. notes: source and sentence. missing: source, reason, remedy."""
+    """One look at everything. notes: source and sentence. missing: source, reason, remedy.
+
+    workloads: the largest, under the idle policy; None: they are not read.
+    """
 
     lines: list[Line]
     utilizations: list[UtilizationReading]
     notes: list[tuple[str, str]]
     missing: list[tuple[str, str, str]]
+    workloads: list[WorkloadLine] = field(default_factory=list)
+    idle_policy: IdlePolicy | None = None
 
     @property
     def booked_watts(self) -> float | None:
@@ -63,10 +82,16 @@ class Snapshot:
         return sum(known) if known else None
 
 
-def look(inventory: Inventory, instant: Callable[[], Instant], sleep: Callable[[float], None] = time.sleep) -> Snapshot:
+def look(
+    inventory: Inventory,
+    instant: Callable[[], Instant],
+    sleep: Callable[[float], None] = time.sleep,
+    workloads: WorkloadSettings | None = None,
+) -> Snapshot:
     """Read every source a few times within a second, and close it. Never raises for what a source does."""
-    meter = Meter(state=None, integral_gap_seconds_max=10.0)
-    meter.offer(inventory.specs, instant())
+    meter = Meter(state=None, integral_gap_seconds_max=10.0, workloads=workloads)
+    start = now = instant()
+    meter.offer(inventory.specs, start)
     readers = [reader_for(source.source) for source in inventory.opened]
     readings: list[Reading] = []
     try:
@@ -86,6 +111,8 @@ def look(inventory: Inventory, instant: Callable[[], Instant], sleep: Callable[[
         [reading for reading in readings if isinstance(reading, UtilizationReading)],
         [*((name, without_name(name, note)) for name, note in notes), *_refusals(meter)],
         [(missing.source, without_name(missing.source, missing.reason), missing.remedy) for missing in inventory.missing],
+        [] if meter.workloads is None else workload_lines(meter.workloads.all(), _seconds(start, now)),
+        None if workloads is None else workloads.policy,
     )
 
 
@@ -99,6 +126,8 @@ def as_text(snapshot: Snapshot) -> str:
     for reading in snapshot.utilizations:
         lines.append(f"{reading.device:<44} {reading.kind.name.lower():<8} {reading.ratio:>10.1%}")
     lines.append(f"{'booked in all':<44} {'':<8} {_watts(snapshot.booked_watts):>10}")
+    if snapshot.idle_policy is not None and snapshot.workloads:
+        lines += workloads_text(snapshot.workloads, snapshot.idle_policy)
     lines += [f"{source}: {note}" for source, note in snapshot.notes]
     lines += [f"{source}: not read: {reason} {remedy}" for source, reason, remedy in snapshot.missing]
     return "\n".join(lines)
@@ -130,6 +159,8 @@ def as_json(snapshot: Snapshot) -> str:
                 for reading in snapshot.utilizations
             ],
             "booked_power_watts": snapshot.booked_watts,
+            "idle_policy": None if snapshot.idle_policy is None else policy_name(snapshot.idle_policy),
+            "workloads": [asdict(line) for line in snapshot.workloads],
             "notes": [{"source": source, "note": note} for source, note in snapshot.notes],
             "missing": [
                 {"source": source, "reason": reason, "remedy": remedy} for source, reason, remedy in snapshot.missing
@@ -137,6 +168,10 @@ def as_json(snapshot: Snapshot) -> str:
         },
         indent=2,
     )
+
+
+def _seconds(start: Instant, end: Instant) -> float:
+    return (end.boottime_nanoseconds - start.boottime_nanoseconds) / NANOSECONDS_PER_SECOND
 
 
 def _read(readers: Sequence[Reader], now: Instant) -> list[Reading]:

@@ -114,8 +114,7 @@ def run(config: AgentConfig, roots: Roots, stopping: threading.Event) -> None:
         shipper = Shipper(spool, identity, config.collector, clock.instant)
         try:
             inventory = find_sources(config.sources, roots)
-            # Workloads divide what the host metered, not what is simulated.
-            workloads = None if config.sources.fake else open_workloads(config.workloads, roots, inventory)
+            workloads = open_workloads(config, roots, inventory)
             _tell(inventory)
             _check_period(config.period_seconds, inventory)
             if not inventory.opened:

@@ -5,37 +5,36 @@ Reads nothing itself. Where workloads can't be read, everything else is metered 
 
 from collections.abc import Iterable
 
-from wattledger_agent.config import WorkloadsConfig
+from wattledger_agent.config import AgentConfig, WorkloadsConfig
 from wattledger_agent.inventory import Inventory, Roots, open_source
 from wattledger_agent.readings import IdlePolicy, WorkloadKind
 from wattledger_agent.workload_meter import WorkloadSettings
 from wattledger_agent.workloads import PodNames, WorkloadsSource
 
 
-def open_workloads(config: WorkloadsConfig, roots: Roots, inventory: Inventory) -> WorkloadSettings | None:
-    """Add the workloads to what was found; None if they are off or unreadable, or there is no energy. Never raises."""
-    if not config.enabled or not inventory.specs:
+def open_workloads(config: AgentConfig, roots: Roots, inventory: Inventory) -> WorkloadSettings | None:
+    """Add the workloads to what was found; None if they are off or can't be read, or there is no energy to divide.
+
+    They divide what this host metered, not what is simulated. Never raises.
+    """
+    wanted = config.workloads
+    if not wanted.enabled or not inventory.specs or config.sources.fake is not None:
         return None
-    policy = IdlePolicy[_constant(config.idle_policy)]
+    policy = IdlePolicy[_constant(wanted.idle_policy)]
     source = WorkloadsSource(
         roots.sysfs / "fs/cgroup",
         roots.procfs,
         roots.sysfs,
-        kinds=_kinds(config.kinds),
-        with_memory=config.memory,
+        kinds=_kinds(wanted.kinds),
+        with_memory=wanted.memory,
         with_reservations=policy is IdlePolicy.BY_RESERVATION,
-        names=_names(config),
+        names=_names(wanted),
     )
     before = len(inventory.opened)
     open_source(source, inventory)
     if len(inventory.opened) == before:
         return None
-    return WorkloadSettings(policy, config.accounts_max, config.flush_seconds, source.owner_of)
-
-
-def policy_name(policy: IdlePolicy) -> str:
-    """A policy as the configuration names it."""
-    return policy.name.lower().replace("_", "-")
+    return WorkloadSettings(policy, wanted.accounts_max, wanted.flush_seconds, source.owner_of)
 
 
 def _kinds(names: Iterable[str]) -> frozenset[WorkloadKind]:
