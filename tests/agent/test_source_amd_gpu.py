@@ -24,6 +24,7 @@ from wattledger_agent.readings import (
     UtilizationReading,
 )
 from wattledger_agent.sources.amd_gpu import GAUGE_PERIOD_NANOSECONDS, TRIAL_SECONDS, AmdGpuSource
+from wattledger_agent.sources.amd_smi import AmdSmi, load_amdsmi
 from wattledger_agent.sources.sensor_files import GONE_READS
 
 SECOND = 1_000_000_000
@@ -34,15 +35,72 @@ def still(seconds: float) -> None:
     """No energy passes while the source waits."""
 
 
-def source_of(host: Machine, files: Files | None = None, *, settle: Callable[[float], None] = still) -> AmdGpuSource:
+def source_of(
+    host: Machine,
+    files: Files | None = None,
+    *,
+    settle: Callable[[float], None] = still,
+    smi: Callable[[], AmdSmi | None] = lambda: None,
+) -> AmdGpuSource:
     """A source on this machine, not open."""
     files = files or Files()
-    return AmdGpuSource(host.sys, opener=files.opener, pread=files.pread, settle=settle)
+    return AmdGpuSource(host.sys, smi=smi, opener=files.opener, pread=files.pread, settle=settle)
 
 
 def working(host: Machine, files: Files | None = None, factor: float = 1.0) -> AmdGpuSource:
     """A source on a machine whose accumulators go on by `factor` times what power says."""
     return source_of(host, files, settle=lambda seconds: let_gpus_work(host, seconds, factor))
+
+
+class FakeSmiError(Exception):
+    """The library's own."""
+
+
+class FakeSmi:
+    """The maker's library. steps: by address, each GPU's accumulator; error: the call that fails."""
+
+    AmdSmiException: type[Exception] = FakeSmiError
+
+    def __init__(self, steps: dict[str, int], resolution: float = 15.259, error: str = "") -> None:
+        self.steps = steps
+        self.resolution = resolution
+        self.error = error
+        self.calls: list[str] = []
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if name == self.error:
+            raise FakeSmiError("not supported")
+
+    def amdsmi_init(self) -> None:
+        """Starts."""
+        self._call("init")
+
+    def amdsmi_shut_down(self) -> None:
+        """Ends."""
+        self._call("shut_down")
+
+    def amdsmi_get_processor_handles(self) -> Sequence[str]:
+        """Addresses stand for handles."""
+        return list(self.steps)
+
+    def amdsmi_get_gpu_device_bdf(self, handle: str) -> str:
+        """As the library writes it."""
+        return handle.upper()
+
+    def amdsmi_get_energy_count(self, handle: str) -> dict[str, object]:
+        """The accumulator."""
+        self._call("energy")
+        return {"energy_accumulator": self.steps[handle], "counter_resolution": self.resolution, "timestamp": 1}
+
+
+def with_unknown_tables(host: Machine) -> dict[str, int]:
+    """Give every GPU a table of a revision to come; returns the library's accumulators."""
+    for table in tables(host):
+        data = bytearray(table.read_bytes())
+        data[3] = 99
+        table.write_bytes(bytes(data))
+    return {table.parent.name: 1_000_000_000 for table in tables(host)}
 
 
 def of(readings: Sequence[Reading], device: str) -> list[Reading]:
@@ -285,3 +343,65 @@ def test_a_gpu_without_energy_and_power_is_told(tmp_path: Path) -> None:
     source = source_of(host)
     assert len(source.open()) == 7
     assert f"amd_gpu: {FIRST} has neither an energy accumulator nor power; it is not metered." in source.notes()
+
+
+def test_the_library_counts_where_the_table_is_of_a_kind_to_come(tmp_path: Path) -> None:
+    """In its own resolution, which is reckoned in whole numbers."""
+    host = machine("mi300x", tmp_path)
+    smi = FakeSmi(with_unknown_tables(host))
+
+    def settle(seconds: float) -> None:
+        for address in smi.steps:
+            smi.steps[address] += round(150_000_000 * seconds / 15.259)
+
+    source = source_of(host, settle=settle, smi=lambda: smi)
+    assert {spec.method for spec in source.open()} == {Method.COUNTER}
+    reading = of(source.read(1), FIRST)[0]
+    assert isinstance(reading, CounterReading)
+    assert reading.counter_microjoules == smi.steps["0000:0c:00.0"] * 15_259 // 1000
+    source.close()
+    assert smi.calls[-1] == "shut_down"
+
+
+def test_the_library_is_not_loaded_where_the_table_says_all(tmp_path: Path) -> None:
+    """It takes memory, and its calls may hang."""
+    host = machine("mi300x", tmp_path)
+    loaded: list[bool] = []
+    source = source_of(host, smi=lambda: loaded.append(True))
+    source.open()
+    assert loaded == []
+
+
+@pytest.mark.parametrize("error", ["init", "energy"])
+def test_a_library_that_fails_leaves_power(tmp_path: Path, error: str) -> None:
+    """As on a guest, where it says that it is not supported."""
+    host = machine("mi300x", tmp_path)
+    smi = FakeSmi(with_unknown_tables(host), error=error)
+    source = source_of(host, smi=lambda: smi)
+    assert {spec.method for spec in source.open()} == {Method.INTEGRAL}
+    assert sum(isinstance(r, PowerReading) for r in source.read(1)) == 8
+    told = "the library amdsmi is installed, but does not start (not supported); it is not used."
+    assert (told in "\n".join(source.notes())) == (error == "init")
+    source.close()
+
+
+def test_a_library_that_fails_later_is_a_failed_read(tmp_path: Path) -> None:
+    """The channel stays a counter: what it missed comes with the next value."""
+    host = machine("mi300x", tmp_path)
+    smi = FakeSmi(with_unknown_tables(host))
+
+    def settle(seconds: float) -> None:
+        for address in smi.steps:
+            smi.steps[address] += round(150_000_000 * seconds / 15.259)
+
+    source = source_of(host, settle=settle, smi=lambda: smi)
+    source.open()
+    smi.error = "energy"
+    assert isinstance(of(source.read(1), FIRST)[0], TryAgain)
+    smi.error = "shut_down"
+    source.close()
+
+
+def test_without_the_library_nothing_is_missing(tmp_path: Path) -> None:
+    """It is no dependency of the agent."""
+    assert load_amdsmi("amdsmi_not_installed") is None

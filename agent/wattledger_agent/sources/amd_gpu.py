@@ -1,13 +1,14 @@
 """Energy, utilization and gauges of AMD GPUs, from the files of the kernel's driver amdgpu.
 
-Needs no library of the maker: the energy accumulator is in the driver's own table (amd_metrics.py), and where there is none
-power is read. A board of two dies is metered once. Source of truth: drivers/gpu/drm/amd/pm/amdgpu_pm.c.
+Needs no library of the maker: the energy accumulator is in the driver's table (amd_metrics.py). Where that is of no known
+kind, the library is asked if it is there (amd_smi.py), and else power is read. A board of two dies is metered once. Source
+of truth: drivers/gpu/drm/amd/pm/amdgpu_pm.c.
 """
 
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from wattledger_agent.known_faults import power_sentinel
@@ -16,8 +17,6 @@ from wattledger_agent.readings import (
     ChannelSpec,
     Component,
     CounterReading,
-    Gauge,
-    GaugeReading,
     Gone,
     Method,
     PowerReading,
@@ -25,17 +24,16 @@ from wattledger_agent.readings import (
     Role,
     SourceUnavailableError,
     TryAgain,
-    UtilizationKind,
-    UtilizationReading,
 )
-from wattledger_agent.sources.amd_metrics import TABLE_BYTES, energy_microjoules
+from wattledger_agent.sources.amd_gpu_files import MICROWATTS_PER_WATT, AmdGpu
+from wattledger_agent.sources.amd_metrics import TABLE_BYTES, energy_microjoules, is_known
+from wattledger_agent.sources.amd_smi import AmdSmi, SmiCounters, load_amdsmi
 from wattledger_agent.sources.cpu import Opener, Pread, open_for_reading
-from wattledger_agent.sources.sensor_files import Chip, SensorFile, SleepWatch, find_chips, read_text
+from wattledger_agent.sources.sensor_files import Chip, find_chips, read_text
 
 NAME = "amd_gpu"
 CHIP = "amdgpu"
 
-MICROWATTS_PER_WATT = 1_000_000
 
 # Excursions above the limit last milliseconds. Where none is stated: twice the 1400 W of an MI355X.
 POWER_BOUND_FACTOR = 2.0
@@ -46,50 +44,18 @@ POWER_BOUND_WATTS_DEFAULT = 2800.0
 TRIAL_SECONDS = 0.2
 TRIAL_FACTOR = 3.0
 
-# PCI devices of boards of which one die alone has power data: MI250X and MI250 (aldebaran_is_primary() in aldebaran_ppt.c).
-TWO_DIE_MODELS = ("0x7408", "0x740c")
-
-# Each read asks the GPU's controller, and these values are only shown.
+# Each read asks the GPU's controller, and gauges are only shown.
 GAUGE_PERIOD_NANOSECONDS = 5_000_000_000
 
-# File, gauge, and units of the file in one unit of the gauge. Junction is what an OAM module has in place of edge.
-GAUGES = (
-    (("temp1_input", "temp2_input"), Gauge.TEMPERATURE_CELSIUS, 1000),
-    (("freq1_input",), Gauge.CLOCK_HERTZ, 1),
-    (("freq2_input",), Gauge.MEMORY_CLOCK_HERTZ, 1),
-    (("power1_cap",), Gauge.POWER_LIMIT_WATTS, MICROWATTS_PER_WATT),
-)
-
-BUSY, VRAM_USED, VRAM_TOTAL = "gpu_busy_percent", "mem_info_vram_used", "mem_info_vram_total"
-
-
-@dataclass(slots=True)
-class _Gpu:
-    """One die with its open files. spec is None where another die reports for it, or nothing does."""
-
-    chip: Chip
-    device: str
-    sleep: SleepWatch
-    table: SensorFile
-    power: SensorFile | None
-    busy: SensorFile
-    vram_used: SensorFile
-    vram_total_bytes: int
-    gauges: list[tuple[SensorFile, Gauge, int]] = field(default_factory=list)
-    spec: ChannelSpec | None = None
-    gone: bool = False
-
-    @property
-    def files(self) -> list[SensorFile]:
-        """All its files."""
-        power = [] if self.power is None else [self.power]
-        return [self.table, *power, self.busy, self.vram_used, *(file for file, _, _ in self.gauges)]
+# PCI devices of boards of which one die alone has power data: MI250X and MI250 (aldebaran_is_primary() in aldebaran_ppt.c).
+TWO_DIE_MODELS = ("0x7408", "0x740c")
 
 
 class AmdGpuSource:
     """A leaf for each board, with the busy share and the share of memory of each of its dies. A sleeping GPU is not woken.
 
-    opener, pread, settle: how files are opened and read, and how to wait (seconds); replaced by tests.
+    smi: makes the module `amdsmi`, or None where it is not installed. opener, pread, settle: how files are opened and read,
+    and how to wait (seconds). All are replaced by tests.
     """
 
     name = NAME
@@ -99,6 +65,7 @@ class AmdGpuSource:
         self,
         sysfs_root: Path = Path("/sys"),
         *,
+        smi: Callable[[], AmdSmi | None] = load_amdsmi,
         opener: Opener = open_for_reading,
         pread: Pread = os.pread,
         settle: Callable[[float], None] = time.sleep,
@@ -107,7 +74,9 @@ class AmdGpuSource:
         self._opener = opener
         self._pread = pread
         self._settle = settle
-        self._gpus: list[_Gpu] = []
+        self._load_smi = smi
+        self._smi: SmiCounters | None = None
+        self._gpus: list[AmdGpu] = []
         self._notes: list[str] = []
         self._next_gauges_nanoseconds = 0
 
@@ -118,14 +87,16 @@ class AmdGpuSource:
         self._next_gauges_nanoseconds = 0
         chips = [chip for chip in find_chips(self._sysfs_root) if chip.name == CHIP]
         for chip in sorted(chips, key=lambda chip: chip.device.name):
-            self._gpus.append(self._probe(chip))
+            self._gpus.append(AmdGpu(chip, self._device(chip), self._opener, self._pread))
         if not self._gpus:
             raise SourceUnavailableError(
                 f"amd_gpu: no chip in {self._sysfs_root / 'class/hwmon'} is called {CHIP}.",
                 "Where there is an AMD GPU: modprobe amdgpu; else nothing can be done.",
             )
         awake = [gpu for gpu in self._gpus if not gpu.sleep.sleeps()]
-        powers = {gpu.device: self._power(gpu) for gpu in awake}
+        if any(not _has_known_table(gpu) for gpu in awake):
+            self._open_smi()
+        powers = {gpu.device: gpu.power_microwatts() for gpu in awake}
         counted = self._counting(awake, powers)
         for gpu in self._gpus:
             self._decide(gpu, powers, gpu.device in counted)
@@ -149,12 +120,13 @@ class AmdGpuSource:
     def close(self) -> None:
         """Close all files."""
         for gpu in self._gpus:
-            gpu.sleep.close()
-            for file in gpu.files:
-                file.close()
+            gpu.close()
         self._gpus = []
+        if self._smi is not None:
+            self._smi.close()
+            self._smi = None
 
-    def _read(self, gpu: _Gpu, readings: list[Reading], with_gauges: bool) -> None:
+    def _read(self, gpu: AmdGpu, readings: list[Reading], with_gauges: bool) -> None:
         if gpu.sleep.sleeps():
             if gpu.spec is not None:
                 reason = f"amd_gpu: {gpu.device} sleeps (runtime power management); left asleep"
@@ -165,22 +137,13 @@ class AmdGpuSource:
             if not isinstance(readings[-1], CounterReading | PowerReading):
                 # A GPU that does not answer this is not asked more: each call may take its time to fail.
                 return
-        busy, used = _value(gpu.busy), _value(gpu.vram_used)
-        if busy is not None and 0 <= busy <= 100:
-            readings.append(UtilizationReading(gpu.device, UtilizationKind.BUSY, busy / 100))
-        if used is not None and 0 <= used <= gpu.vram_total_bytes > 0:
-            readings.append(UtilizationReading(gpu.device, UtilizationKind.MEMORY, used / gpu.vram_total_bytes))
-        for file, gauge, scale in gpu.gauges if with_gauges else []:
-            shown = _value(file)
-            # A limit of 0 is that of a second die, whose board has one limit.
-            if shown is not None and (shown or gauge is not Gauge.POWER_LIMIT_WATTS):
-                readings.append(GaugeReading(gpu.device, gauge, shown / scale))
+        readings.extend(gpu.shown(with_gauges=with_gauges))
 
-    def _energy(self, gpu: _Gpu, spec: ChannelSpec) -> Reading:
+    def _energy(self, gpu: AmdGpu, spec: ChannelSpec) -> Reading:
         file = gpu.table if spec.method is Method.COUNTER or gpu.power is None else gpu.power
         try:
             if spec.method is Method.COUNTER:
-                energy = energy_microjoules(file.read(TABLE_BYTES))
+                energy = self._accumulated(gpu)
                 if energy is None:
                     return TryAgain(spec.key, f"amd_gpu: {file} has no energy accumulator now; see the kernel's log")
                 return CounterReading(spec.key, energy, file.generation)
@@ -196,26 +159,6 @@ class AmdGpuSource:
             return TryAgain(spec.key, f"amd_gpu: {file} shows {power} microwatts, which is impossible")
         return PowerReading(spec.key, power)
 
-    def _probe(self, chip: Chip) -> _Gpu:
-        def file(name: str) -> SensorFile:
-            return SensorFile(chip, name, self._opener, self._pread)
-
-        total = read_text(chip.device / VRAM_TOTAL)
-        name = next((name for name in ("power1_average", "power1_input") if (chip.folder / name).exists()), None)
-        gpu = _Gpu(
-            chip,
-            device=self._device(chip),
-            sleep=SleepWatch(chip, self._opener, self._pread),
-            table=file("gpu_metrics"),
-            power=None if name is None else file(name),
-            busy=file(BUSY),
-            vram_used=file(VRAM_USED),
-            vram_total_bytes=int(total) if total.isdecimal() else 0,
-        )
-        for names, gauge, scale in GAUGES:
-            gpu.gauges += [(file(name), gauge, scale) for name in names if (chip.folder / name).exists()][:1]
-        return gpu
-
     def _device(self, chip: Chip) -> str:
         """By the GPU's own number, which stays when it is put into another slot; without one, by its place on the bus."""
         unique = read_text(chip.device / "unique_id")
@@ -223,15 +166,15 @@ class AmdGpuSource:
         device = f"gpu/{unique}"
         return device if unique.strip("0") and device not in taken else f"gpu/{chip.device.name}"
 
-    def _counting(self, gpus: Sequence[_Gpu], powers: dict[str, int | None]) -> set[str]:
+    def _counting(self, gpus: Sequence[AmdGpu], powers: dict[str, int | None]) -> set[str]:
         """The GPUs whose accumulator is there and moves as power says. Waits once for all of them."""
-        before = {gpu.device: _accumulated(gpu) for gpu in gpus}
+        before = {gpu.device: self._tried(gpu) for gpu in gpus}
         if all(value is None for value in before.values()):
             return set()
         self._settle(TRIAL_SECONDS)
         counting, doubted = set(), list[str]()
         for gpu in gpus:
-            first, last, power = before[gpu.device], _accumulated(gpu), powers[gpu.device]
+            first, last, power = before[gpu.device], self._tried(gpu), powers[gpu.device]
             if first is None or last is None or power == 0:
                 continue
             passed, expected = last - first, (power or 0) * TRIAL_SECONDS
@@ -246,7 +189,7 @@ class AmdGpuSource:
             )
         return counting
 
-    def _decide(self, gpu: _Gpu, powers: dict[str, int | None], counts: bool) -> None:
+    def _decide(self, gpu: AmdGpu, powers: dict[str, int | None], counts: bool) -> None:
         """Give a GPU its channel, unless another die reports for it or it reports nothing."""
         is_silent = gpu.power is None or powers.get(gpu.device) == 0
         if is_silent and not counts:
@@ -259,45 +202,57 @@ class AmdGpuSource:
         if gpu.power is None and not counts:
             self._notes.append(f"amd_gpu: {gpu.device} has neither an energy accumulator nor power; it is not metered.")
             return
-        limit = _value_of(gpu.chip, "power1_cap_max") / MICROWATTS_PER_WATT
         spec = ChannelSpec(
             key=ChannelKey(gpu.device, "board", NAME),
             component=Component.GPU,
             method=Method.INTEGRAL,
             role=Role.LEAF,
-            power_bound_watts=limit * POWER_BOUND_FACTOR or POWER_BOUND_WATTS_DEFAULT,
+            power_bound_watts=_limit_watts(gpu.chip) * POWER_BOUND_FACTOR or POWER_BOUND_WATTS_DEFAULT,
             model=read_text(gpu.chip.device / "product_name"),
         )
         gpu.spec = replace(spec, method=Method.COUNTER) if counts else spec
 
-    def _primary(self, gpu: _Gpu, powers: dict[str, int | None]) -> _Gpu | None:
+    def _primary(self, gpu: AmdGpu, powers: dict[str, int | None]) -> AmdGpu | None:
         """The die that reports for a board of two: the one before this on the bus, else after it; None for other models."""
-        model = read_text(gpu.chip.device / "device")
-        if model not in TWO_DIE_MODELS:
+        if gpu.model not in TWO_DIE_MODELS:
             return None
-        alike = [o for o in self._gpus if powers.get(o.device) and read_text(o.chip.device / "device") == model]
+        alike = [other for other in self._gpus if powers.get(other.device) and other.model == gpu.model]
         before = [other for other in alike if other.chip.device.name < gpu.chip.device.name]
         return next(iter(before[-1:] or alike), None)
 
-    def _power(self, gpu: _Gpu) -> int | None:
-        return None if gpu.power is None else _value(gpu.power)
+    def _open_smi(self) -> None:
+        """Load the maker's library, if it is there."""
+        module = self._load_smi()
+        if module is None:
+            return
+        try:
+            self._smi = SmiCounters(module)
+        except module.AmdSmiException as error:
+            self._notes.append(f"amd_gpu: the library amdsmi is installed, but does not start ({error}); it is not used.")
+
+    def _accumulated(self, gpu: AmdGpu) -> int | None:
+        """The GPU's energy by its driver's table, else by the library; None without either. Raises OSError."""
+        energy = energy_microjoules(gpu.table.read(TABLE_BYTES))
+        if energy is None and self._smi is not None:
+            return self._smi.microjoules(gpu.chip.device.name)
+        return energy
+
+    def _tried(self, gpu: AmdGpu) -> int | None:
+        try:
+            return self._accumulated(gpu)
+        except OSError:
+            return None
 
 
-def _accumulated(gpu: _Gpu) -> int | None:
+def _has_known_table(gpu: AmdGpu) -> bool:
     try:
-        return energy_microjoules(gpu.table.read(TABLE_BYTES))
+        return is_known(gpu.table.read(TABLE_BYTES))
     except OSError:
-        return None
+        # It may come yet; the library reads the same file.
+        return True
 
 
-def _value(file: SensorFile) -> int | None:
-    """A file's number, or None where it can't be had: for what is good to know, but not needed."""
-    try:
-        return file.number()
-    except (OSError, ValueError):
-        return None
-
-
-def _value_of(chip: Chip, name: str) -> int:
-    text = chip.text(name)
-    return int(text) if text.isdecimal() else 0
+def _limit_watts(chip: Chip) -> float:
+    """The highest limit that can be set, or 0 where none is stated."""
+    text = chip.text("power1_cap_max")
+    return int(text) / MICROWATTS_PER_WATT if text.isdecimal() else 0.0

@@ -21,6 +21,11 @@ HEADER = struct.Struct("<HBB")
 ACCUMULATOR = struct.Struct("<Q")
 
 
+def is_known(table: bytes) -> bool:
+    """Whether the table is of a kind of which it is known where its accumulator is, if it has one."""
+    return len(table) >= HEADER.size and HEADER.unpack_from(table)[1:] in {(FORMAT, revision) for revision in OFFSETS}
+
+
 def energy_microjoules(table: bytes) -> int | None:
     """The energy since the driver was loaded, rounded down; None if the table is of another kind or does not hold it."""
     if len(table) < HEADER.size:
