@@ -109,6 +109,7 @@ class ChannelState(msgspec.Struct, frozen=True, array_like=True):
     value: the last raw counter (microjoules) or power (microwatts); None before the first reading and for residuals.
     energy_microjoules: cumulative since the opening. remainder: half microwatt-nanoseconds, in [0, 2e9).
     gap_*: cumulative bounds of what the channel may have missed. gap_reason: that of the last gap; 0 if there was none.
+    late_nanoseconds: the value may have been taken so much before this moment, by a read that returned late.
     """
 
     boot_id: bytes
@@ -124,6 +125,7 @@ class ChannelState(msgspec.Struct, frozen=True, array_like=True):
     gap_upper_microjoules: int = 0
     gap_unbounded_count: int = 0
     gap_reason: int = 0
+    late_nanoseconds: int = 0
 
 
 def open_state(now: Instant) -> ChannelState:
@@ -192,14 +194,14 @@ def span_start(reading: SpanReading, now: Instant) -> Instant:
 
 
 def elapsed_nanoseconds(state: ChannelState, now: Instant) -> int | None:
-    """Return the time since the state's reading; None if no clock can tell it.
+    """Return the longest time since the state's value was taken; None if no clock can tell it.
 
     Boottime within a boot; over boots realtime, if it was synchronised at both ends.
     """
     if state.boot_id == now.boot_id:
-        return max(0, now.boottime_nanoseconds - state.boottime_nanoseconds)
+        return max(0, now.boottime_nanoseconds - state.boottime_nanoseconds) + state.late_nanoseconds
     elapsed = now.realtime_nanoseconds - state.realtime_nanoseconds
-    return elapsed if state.synchronised and now.synchronised and elapsed >= 0 else None
+    return elapsed + state.late_nanoseconds if state.synchronised and now.synchronised and elapsed >= 0 else None
 
 
 def add_gap(
@@ -249,7 +251,8 @@ def _take_counter(
         reason = GapReason.RESET
     if reason is not None or state.value is None:
         return miss(rule, state, now, reason or GapReason.NOT_MEASURED, raw, generation)
-    possible = rule.possible_microjoules(now.boottime_nanoseconds - state.boottime_nanoseconds)
+    # Between two values more time may lie than between their rows, if the first was late; never more than that.
+    possible = rule.possible_microjoules(now.boottime_nanoseconds - state.boottime_nanoseconds + state.late_nanoseconds)
     delta = raw - state.value
     wrap = rule.counter_range_microjoules
     if wrap is not None:
@@ -296,11 +299,16 @@ def _integrate(
     return _at(state, now, power, 0, energy, remainder), None
 
 
+def is_suspended(before: Instant | ChannelState, now: Instant) -> bool:
+    """Say whether the host slept between two moments of a boot."""
+    return abs(now.suspended_nanoseconds - before.suspended_nanoseconds) > SUSPEND_NANOSECONDS
+
+
 def _interruption(state: ChannelState, now: Instant) -> GapReason | None:
     """Name what happened to the whole host since the last reading, if it forbids to go on from there."""
     if state.boot_id != now.boot_id:
         return GapReason.REBOOT
-    if abs(now.suspended_nanoseconds - state.suspended_nanoseconds) > SUSPEND_NANOSECONDS:
+    if is_suspended(state, now):
         return GapReason.SUSPEND
     return None
 

@@ -4,13 +4,24 @@ Reads no sensor, clock or file; what is possible on a channel is in counters, wh
 there are in roster. Source of truth for the records: protos/wattledger_protos/v1/telemetry.proto.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from msgspec import structs
+
 from wattledger_agent import wire
 from wattledger_agent.channels import Channel, MeterStateError, pack, unpack, unpack_workloads
-from wattledger_agent.counters import ChannelState, GapDetail, Instant, advance, is_believable, skip_to, span_start
+from wattledger_agent.counters import (
+    ChannelState,
+    GapDetail,
+    Instant,
+    advance,
+    is_believable,
+    is_suspended,
+    skip_to,
+    span_start,
+)
 from wattledger_agent.cross_checks import CrossChecks
 from wattledger_agent.gauges import Gauges
 from wattledger_agent.readings import (
@@ -58,6 +69,9 @@ class Cut:
     samples: int
 
 
+_IN_TIME: Mapping[ChannelKey, int] = {}
+
+
 class Meter:
     """The account of one epoch.
 
@@ -90,6 +104,8 @@ class Meter:
         self._gauges = Gauges(self._gap_nanoseconds)
         self._checks = CrossChecks()
         self._last_row: Instant | None = None
+        # Since when the host has run without an interruption.
+        self._settled_nanoseconds = 0
         self._serial = 0
         self._times: list[int] = []
         self._details: list[tuple[int, GapDetail]] = []
@@ -112,8 +128,13 @@ class Meter:
         """Say whether a row at this time is not after the last one of its boot, so that `observe` would ignore it."""
         return now.boot_id == self._boot_id and now.boottime_nanoseconds <= self._boottime
 
-    def observe(self, readings: Sequence[Reading], now: Instant) -> None:
-        """Take one row of readings at this time. A row that is not after the last one of its boot is ignored."""
+    def observe(
+        self, readings: Sequence[Reading], now: Instant, late_nanoseconds: Mapping[ChannelKey, int] = _IN_TIME
+    ) -> None:
+        """Take one row of readings at this time. A row that is not after the last one of its boot is ignored.
+
+        late_nanoseconds: how long before the row the reads were asked for that returned too late for the row of that moment.
+        """
         for reading in readings:
             if type(reading) is Gone and not self._roster.remove(reading.key, now):
                 self.ignored_readings += 1
@@ -137,7 +158,7 @@ class Meter:
                 if self.workloads is not None:
                     self.workloads.take(reading)
             elif not isinstance(reading, Gone):
-                taken += self._take(reading, now, bit)
+                taken += self._take(reading, now, bit, late_nanoseconds.get(reading.key, 0))
         for channel in self._roster.open.values():
             if channel.is_fresh and channel.is_offered and channel.spec.role is not Role.RESIDUAL:
                 self._roster.start(channel, now, self._serial)
@@ -235,21 +256,33 @@ class Meter:
         """Return the busy time of a device, summed over its units, since the start."""
         return self._shares.busy_nanoseconds(device)
 
-    def _take(self, reading: CounterReading | PowerReading | SpanReading, now: Instant, bit: int) -> bool:
+    def _take(self, reading: CounterReading | PowerReading | SpanReading, now: Instant, bit: int, late: int = 0) -> bool:
         """Take one reading into the row; say whether the row has a value of its channel now."""
         channel = self._roster.open.get(reading.key)
         if channel is None or not channel.is_offered or channel.serial == self._serial:
             self.ignored_readings += 1
             return False
-        if not is_believable(channel.rule, reading, now):
+        if not is_believable(channel.rule, reading, now) or (late and not self._is_of_now(channel, reading, now, late)):
             self.unbelieved_readings += 1
             return False
         if channel.is_fresh:
             at = span_start(reading, now) if isinstance(reading, SpanReading) else now
             self._roster.start(channel, at, self._serial)
         state, gap = advance(channel.rule, channel.state, reading, now)
+        if late:
+            state = structs.replace(state, late_nanoseconds=late)
         self._keep(channel, state, [] if gap is None else [gap], bit)
         return True
+
+    def _is_of_now(self, channel: Channel, reading: Reading, now: Instant, late: int) -> bool:
+        """Say whether a late value may stand for this row: a counter's may, but for one from before a suspend or a boot.
+
+        It tells what was used up to some moment since the read was asked for, and the next one tells the rest. A power that
+        is older than what is integrated over is none of the present.
+        """
+        if now.boottime_nanoseconds - late < self._settled_nanoseconds:
+            return False
+        return isinstance(reading, CounterReading) or late <= channel.rule.integral_gap_nanoseconds
 
     def _keep(self, channel: Channel, state: ChannelState, gaps: list[GapDetail], bit: int) -> None:
         if self.workloads is not None and channel.spec.role is Role.LEAF:
@@ -332,6 +365,9 @@ class Meter:
         elif len(self._times) * len(self._roster.open) >= PENDING_VALUES_MAX:
             self._thin_rows()
         self._serial += 1
+        last = self._last_row
+        if last is None or last.boot_id != now.boot_id or is_suspended(last, now):
+            self._settled_nanoseconds = now.boottime_nanoseconds
         self._last_row = now
         self._boot_id, self._boottime = now.boot_id, now.boottime_nanoseconds
         self._times.append(now.boottime_nanoseconds)

@@ -15,7 +15,7 @@ from wattledger_agent.channels import MeterStateError
 from wattledger_agent.counters import Instant
 from wattledger_agent.meter import Cut, Meter
 from wattledger_agent.own_energy import OwnEnergy
-from wattledger_agent.readings import ChannelKey, ChannelSpec, Reading, Source
+from wattledger_agent.readings import ChannelKey, ChannelSpec, CounterReading, PowerReading, Reading, Source
 from wattledger_agent.session import Settings
 from wattledger_agent.spool import Spool, SpoolError
 from wattledger_agent.worker import Reader, reader_for
@@ -156,7 +156,8 @@ class Sampler:
         now = self._clock.instant()
         if self._renewal_wanted.is_set():
             self._begin_epoch(now)
-        self._meter.observe(self._read_all(now), now)
+        readings, late = self._read_all(now)
+        self._meter.observe(readings, now, late)
         if now.boottime_nanoseconds >= self._next_flush_nanoseconds:
             self._next_flush_nanoseconds = now.boottime_nanoseconds + round(self._cadence.flush_seconds * 1e9)
             self.flush(now)
@@ -187,14 +188,20 @@ class Sampler:
             self._spool_error = ""
             self._delivery.appended()
 
-    def _read_all(self, now: Instant) -> list[Reading]:
+    def _read_all(self, now: Instant) -> tuple[list[Reading], dict[ChannelKey, int]]:
+        """Read every source; return also how late those readings are that were asked for in an earlier tick."""
         for reader in self._readers:
             reader.begin(now.boottime_nanoseconds)
         deadline = time.monotonic() + DEADLINE_PERIODS * self._cadence.period_seconds
         readings: list[Reading] = []
+        late: dict[ChannelKey, int] = {}
         for reader in self._readers:
-            readings.extend(reader.finish(deadline - time.monotonic()))
-        return readings
+            found = reader.finish(deadline - time.monotonic())
+            readings.extend(found)
+            if reader.late_nanoseconds:
+                values = (reading for reading in found if isinstance(reading, CounterReading | PowerReading))
+                late |= {reading.key: reader.late_nanoseconds for reading in values}
+        return readings, late
 
     def _begin_epoch(self, now: Instant) -> None:
         try:

@@ -1,8 +1,8 @@
 """Reads one source with a deadline, so that a hung driver or management controller can't stop the others.
 
 A source that may block is read in a thread of its own; a read that misses its deadline leaves the source out until it
-returns, and what it then returns is dropped: counters tell the same energy at the next read. Only what is said once, that a
-part is gone, is passed on late.
+returns. It is then asked anew: after one slow read the fresh answer counts. If that one is late too, the answer before is
+passed on with how late it is, so that a source which always needs more than its share of a period is metered, a row behind.
 """
 
 import threading
@@ -42,6 +42,8 @@ class SourceHealth:
 class InlineReader:
     """Reads a source in the caller's thread: for sources that never block."""
 
+    late_nanoseconds = 0
+
     def __init__(self, source: Source, timer: Callable[[], int] = time.perf_counter_ns) -> None:
         self.source = source
         self.health = SourceHealth(source.name)
@@ -61,7 +63,10 @@ class InlineReader:
 
 
 class ThreadedReader:
-    """Reads a source in a daemon thread of its own, which is left behind if it never returns."""
+    """Reads a source in a daemon thread of its own, which is left behind if it never returns.
+
+    late_nanoseconds: how long before the last `begin` the readings that `finish` returned were asked for; 0: in time.
+    """
 
     def __init__(self, source: Source, timer: Callable[[], int] = time.perf_counter_ns) -> None:
         self.source = source
@@ -74,7 +79,10 @@ class ThreadedReader:
         self._stopping = False
         self._now_nanoseconds = 0
         self._readings: Sequence[Reading] = ()
-        self._late: list[Reading] = []
+        self._late: Sequence[Reading] = ()
+        self._late_asked_nanoseconds = 0
+        self.late_nanoseconds = 0
+        self._started = self._returned = 0
         self._thread = threading.Thread(target=self._run, name=f"source-{source.name}", daemon=True)
         self._thread.start()
 
@@ -84,29 +92,40 @@ class ThreadedReader:
         if not self._begun:
             return
         if self._busy:
-            self._late.extend(reading for reading in self._readings if isinstance(reading, Gone))
+            self._late, self._late_asked_nanoseconds = self._readings, self._now_nanoseconds
         self._busy = True
         self._now_nanoseconds = now_nanoseconds
+        self._started += 1
         self._wanted.release()
 
     def finish(self, deadline_seconds: float) -> Sequence[Reading]:
-        """The readings, if the read begun returns within the deadline; else none, and a missed deadline.
+        """The readings, if the read begun returns within the deadline; else those of the one before, if that was late too.
 
         Waits once for each read: while one hangs, later ticks go on without a wait.
         """
+        self.late_nanoseconds = 0
         if not self._begun:
             return ()
         self._begun = False
+        late, self._late = self._late, ()
         if not self._done.acquire(timeout=max(deadline_seconds, 0.0)):
             self.health.deadline_misses += 1
             self.health.last_error = (
-                f"{self.source.name}: a read has not returned within {deadline_seconds:.1f} s; the other sources go on. "
+                f"{self.source.name}: a read has not returned within {deadline_seconds:.1f} s; the other sources go on, "
+                "and its answer is used when it comes. "
                 "Look for a hung driver (dmesg) or management controller."
             )
-            return ()
+            self.late_nanoseconds = self._now_nanoseconds - self._late_asked_nanoseconds if late else 0
+            return late
         self._busy = False
-        late, self._late = self._late, []
-        return [*late, *self._readings] if late else self._readings
+        # That a part is gone is said once.
+        gone = [reading for reading in late if isinstance(reading, Gone)]
+        return [*gone, *self._readings] if gone else self._readings
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a read is under way."""
+        return self._started != self._returned
 
     def close(self) -> None:
         """Let the thread end after the read under way; it closes the source then."""
@@ -123,6 +142,7 @@ class ThreadedReader:
                 return
             self._readings = _read(self.source, self._now_nanoseconds, self.health, self._timer)
             self._done.release()
+            self._returned += 1
 
 
 Reader = InlineReader | ThreadedReader

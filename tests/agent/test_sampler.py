@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -241,6 +242,56 @@ def test_a_hung_source_leaves_the_others_alone(make_spool: MakeSpool) -> None:
     assert (health["rapl"].reads, health["nvidia"].deadline_misses) == (3, 1)
     assert "has not returned within" in health["nvidia"].last_error
     assert [power.power_milliwatts for power in delivered.lives[-1].powers] == [60_000]
+
+
+def test_a_source_that_always_needs_longer_is_metered(make_spool: MakeSpool) -> None:
+    """Eight tenths of a period for each read, as some drivers need: every second is booked, and no other source is late."""
+    spool, clock = make_spool(), Clock()
+    gpu = spec("gpu/GPU-1", source="nvidia", domain="board")
+
+    def slow(now: int) -> Sequence[Reading]:
+        time.sleep(0.08)
+        return [counter(gpu, 50 * now // 1000)]
+
+    slow_source, quick = ScriptedSource("nvidia", slow, [gpu], may_block=True), rising()
+    sampler, _ = make(spool, clock, slow_source, quick, cadence=Cadence(0.1, 100.0, 0.1))
+    for _ in range(10):
+        begun = time.monotonic()
+        sampler.step()
+        clock.seconds += 1.0
+        time.sleep(max(0.0, begun + 0.1 - time.monotonic()))
+    sampler.flush(clock.instant())
+
+    record = spool.find(spool.next_sequence - 1)
+    assert record is not None
+    columns = {column.channel: column for column in pb.Payload.FromString(record.payload).columns}
+    # Ten ticks, of which the first waits for the first answer; on a busy machine a few more may.
+    told = {number: sum(column.energy_delta_microjoules) for number, column in columns.items()}
+    assert told.keys() == {1, 2}
+    assert told[2 if told[1] == 9 * 60_000_000 else 1] >= 4 * 50_000_000
+    assert len(quick.reads) == 10
+
+
+def test_a_hung_source_delays_the_others_by_half_a_period_once(make_spool: MakeSpool) -> None:
+    """A controller that answers after a minute is waited for in the tick that asks it, and in none after that."""
+    spool, clock, release = make_spool(), Clock(), threading.Event()
+    gpu = spec("gpu/GPU-1", source="nvidia", domain="board")
+
+    def hang(now: int) -> Sequence[Reading]:
+        release.wait(60.0)
+        return [CounterReading(gpu.key, 1)]
+
+    quick = rising()
+    hung = ScriptedSource("nvidia", hang, [gpu], may_block=True)
+    sampler, _ = make(spool, clock, hung, quick, cadence=Cadence(1.0, 100.0, 100.0))
+    begun = time.monotonic()
+    tick(sampler, clock, 20)
+    waited = time.monotonic() - begun
+    release.set()
+
+    assert len(quick.reads) == 20
+    # Half a second, once; were each tick to wait, ten.
+    assert 0.5 <= waited < 5.0
 
 
 def test_live_says_what_is_now(make_spool: MakeSpool) -> None:

@@ -1,6 +1,7 @@
 """A source that hangs or fails costs itself alone."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from wattledger_agent.readings import ChannelKey, ChannelSpec, CounterReading, Gone, Reading, TryAgain
@@ -31,6 +32,14 @@ class ScriptedSource:
 
     def close(self) -> None:
         self.closed.set()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until it holds, for a minute at most."""
+    until = time.monotonic() + 60.0
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 def test_a_reading_comes_through_with_the_time_of_its_begin() -> None:
@@ -78,7 +87,7 @@ def test_a_channel_that_could_not_be_read_is_the_last_error_until_it_can() -> No
 
 
 def test_a_hung_source_is_waited_for_once_and_comes_back() -> None:
-    """One missed deadline for a hung read, no further waits, and reads go on when it returns; the late answer is dropped."""
+    """One missed deadline for a hung read, no further waits, and reads go on when it returns."""
     release = threading.Event()
     returned = threading.Event()
 
@@ -107,6 +116,47 @@ def test_a_hung_source_is_waited_for_once_and_comes_back() -> None:
     assert readings == [CounterReading(KEY, now - 1)]
     reader.close()
     assert source.closed.wait(5.0)
+
+
+def test_a_source_that_always_needs_longer_is_read_a_period_behind() -> None:
+    """Each answer comes too late for its own tick and in time for the next, with how late it is."""
+    asked: list[threading.Event] = [threading.Event() for _ in range(6)]
+
+    def slow(now: int) -> Sequence[Reading]:
+        asked[now // 10].wait()
+        return [CounterReading(KEY, now)]
+
+    reader = ThreadedReader(ScriptedSource(slow, may_block=True))
+    found = []
+    for now in range(0, 50, 10):
+        reader.begin(now)
+        found.append((list(reader.finish(0.01)), reader.late_nanoseconds))
+        asked[now // 10].set()
+        wait_for(lambda: not reader.is_reading)
+    assert found[0] == ([], 0)
+    assert found[1:] == [([CounterReading(KEY, now)], 10) for now in range(0, 40, 10)]
+    assert reader.health.deadline_misses == 5
+    reader.close()
+
+
+def test_after_one_late_read_the_fresh_answer_counts() -> None:
+    """A value of a minute ago is no news where one of now is there."""
+    release = threading.Event()
+
+    def hang_once(now: int) -> Sequence[Reading]:
+        if now == 1:
+            release.wait()
+        return [CounterReading(KEY, now)]
+
+    reader = ThreadedReader(ScriptedSource(hang_once, may_block=True))
+    reader.begin(1)
+    assert reader.finish(0.01) == ()
+    release.set()
+    wait_for(lambda: not reader.is_reading)
+    reader.begin(60)
+    assert reader.finish(5.0) == [CounterReading(KEY, 60)]
+    assert reader.late_nanoseconds == 0
+    reader.close()
 
 
 def test_a_part_that_went_during_a_late_read_is_gone_all_the_same() -> None:

@@ -1,0 +1,101 @@
+"""Readings that come a row late: counters lose nothing by it, and what may have happened meanwhile is in the bounds."""
+
+from dataclasses import replace
+
+from tests.agent.metering import GAP_SECONDS, SECOND, Book, at, counter, spec
+
+from wattledger_agent.channels import unpack
+from wattledger_agent.meter import Meter
+from wattledger_agent.readings import ChannelSpec, Component, Method, PowerReading, Role
+from wattledger_protos.v1 import telemetry_pb2 as pb
+
+NODE = spec("node", role=Role.METER, domain="board", source="bmc", component=Component.OTHER, bound=1000.0)
+# Ten seconds at the bound are a range.
+CPU = spec("cpu/0", wrap=1_000_000_000)
+GPU = spec("gpu/0", source="nvidia", domain="board", component=Component.GPU, parent=NODE.key)
+POWER = replace(GPU, method=Method.INTEGRAL, parent=None)
+
+
+def begin(*specs: ChannelSpec) -> Meter:
+    """A meter to which these are offered."""
+    meter = Meter(state=None, integral_gap_seconds_max=GAP_SECONDS)
+    meter.offer(specs, at(0))
+    return meter
+
+
+def booked(meter: Meter) -> Book:
+    """What its records say."""
+    book = Book()
+    book.add(meter.cut(at(1000)))
+    return book
+
+
+def test_a_source_that_is_always_late_loses_nothing() -> None:
+    """Its values stand a row behind, the residual is reckoned with them, and the sum is the meter's."""
+    meter = begin(NODE, GPU)
+    meter.observe([counter(NODE, 0), counter(GPU, 0)], at(0))
+    for second in range(1, 11):
+        behind = counter(GPU, 300_000_000 * (second - 1))
+        meter.observe([counter(NODE, 500_000_000 * second), behind], at(second), {GPU.key: SECOND})
+    book = booked(meter)
+    gpu, residual = book.account("gpu/0"), book.account("node", "residual")
+    assert (gpu.energy, residual.energy) == (9 * 300_000_000, 10 * 500_000_000 - 9 * 300_000_000)
+    assert not gpu.details
+    assert not residual.details
+
+
+def test_a_wrap_is_ambiguous_if_the_value_before_may_be_old() -> None:
+    """The rows are a second apart, but the counter may have run for eleven."""
+    meter = begin(CPU)
+    meter.observe([counter(CPU, 0)], at(1))
+    meter.observe([counter(CPU, 10)], at(20), {CPU.key: 10 * SECOND})
+    meter.observe([counter(CPU, 20)], at(21))
+    meter.observe([counter(CPU, 30)], at(22))
+    account = booked(meter).account("cpu/0")
+    assert [gap.reason for gap in account.details] == [pb.GAP_REASON_WRAP_AMBIGUOUS, pb.GAP_REASON_WRAP_AMBIGUOUS]
+    assert account.energy == 10
+    assert account.details[1].upper_microjoules == 10 + 1_000_000_000
+
+
+def test_a_gap_after_a_late_value_begins_where_that_may_have_been_taken() -> None:
+    """What a reset lost is bounded by the time since the read was asked for."""
+    meter = begin(GPU)
+    meter.observe([counter(GPU, 0)], at(1))
+    meter.observe([counter(GPU, 500)], at(6), {GPU.key: 5 * SECOND})
+    meter.observe([counter(GPU, 0)], at(7))
+    (gap,) = booked(meter).account("gpu/0").details
+    assert (gap.reason, gap.upper_microjoules) == (pb.GAP_REASON_RESET, 6 * 100_000_000)
+
+
+def test_lateness_is_kept_over_a_restart() -> None:
+    """The next agent's first reading is measured from the same moment."""
+    meter = begin(GPU)
+    meter.observe([counter(GPU, 0)], at(1))
+    meter.observe([counter(GPU, 0)], at(6), {GPU.key: 5 * SECOND})
+    cut = meter.cut(at(6))
+    assert cut is not None
+    (channel,) = unpack(cut.state, GAP_SECONDS)[2]
+    assert channel.state.late_nanoseconds == 5 * SECOND
+
+
+def test_a_late_value_from_before_a_suspend_is_not_taken() -> None:
+    """The counter may have begun anew in the sleep: its value of before would pass for one of after."""
+    meter = begin(GPU)
+    meter.observe([counter(GPU, 1_000)], at(1))
+    meter.observe([counter(GPU, 2_000)], at(30, suspended=20), {GPU.key: 29 * SECOND})
+    assert meter.unbelieved_readings == 1
+    meter.observe([counter(GPU, 100)], at(31, suspended=20), {GPU.key: SECOND})
+    meter.observe([counter(GPU, 600)], at(32, suspended=20))
+    account = booked(meter).account("gpu/0")
+    assert account.energy == 500
+    assert [gap.reason for gap in account.details] == [pb.GAP_REASON_SUSPEND]
+
+
+def test_a_power_of_long_ago_is_none_of_the_present() -> None:
+    """A counter tells the same later, a power does not."""
+    meter = begin(POWER)
+    meter.observe([PowerReading(POWER.key, 50_000_000)], at(1))
+    meter.observe([PowerReading(POWER.key, 50_000_000)], at(3), {POWER.key: SECOND})
+    meter.observe([PowerReading(POWER.key, 90_000_000)], at(70), {POWER.key: 61 * SECOND})
+    account = booked(meter).account("gpu/0")
+    assert (account.energy, meter.unbelieved_readings) == (100_000_000, 1)
