@@ -114,7 +114,7 @@ def _once(config: AgentConfig, roots: Roots, *, as_json: bool) -> int:
     from wattledger_agent import once
 
     clock = HostClock(roots.procfs)
-    inventory = find_sources(config.sources, roots)
+    inventory = find_sources(config.sources, roots, processes=config.workloads.enabled)
     workloads = open_workloads(config, roots, inventory)
     snapshot = once.look(inventory, clock.instant, workloads=workloads)
     print(once.as_json(snapshot) if as_json else once.as_text(snapshot))

@@ -52,7 +52,7 @@ class Connect(Protocol):
 
 def examine(config: AgentConfig, roots: Roots, connect: Connect = socket.create_connection) -> list[Finding]:
     """Look at everything; never raises for what it finds."""
-    inventory = find_sources(config.sources, roots)
+    inventory = find_sources(config.sources, roots, processes=config.workloads.enabled)
     workloads = open_workloads(config, roots, inventory)
     try:
         return [

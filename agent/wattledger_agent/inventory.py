@@ -23,6 +23,7 @@ from wattledger_agent.readings import (
 )
 from wattledger_agent.sampler import OpenSource
 from wattledger_agent.sources import SOURCES
+from wattledger_agent.sources.nvml import Nvml
 
 if TYPE_CHECKING:
     from wattledger_agent.sources.replay import ReplaySource
@@ -33,12 +34,16 @@ OPEN_SECONDS_MAX = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """Where sysfs, procfs and device files are, and how commands are run (None: the programs of this host)."""
+    """Where sysfs, procfs and device files are, and who answers in place of this host's programs (commands), NVIDIA's library
+    (nvml) and management controller (redfish: a folder of recorded resources); None: they do themselves.
+    """
 
     sysfs: Path = Path("/sys")
     procfs: Path = Path("/proc")
     devices: Path = Path("/dev")
     commands: Runner | None = None
+    nvml: Nvml | None = None
+    redfish: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +68,16 @@ class Inventory:
         return [spec for source in self.opened for spec in source.specs]
 
 
-def find_sources(config: SourcesConfig, roots: Roots) -> Inventory:
-    """Open every enabled source. Never raises: what can't be opened is missing."""
+def find_sources(config: SourcesConfig, roots: Roots, *, processes: bool = False) -> Inventory:
+    """Open every enabled source. Never raises: what can't be opened is missing.
+
+    processes: let GPUs tell which processes used them, for the energy of workloads.
+    """
     inventory = Inventory([], [])
     if config.fake is not None:
         open_source(_fake(config.fake), inventory)
         return inventory
-    for source in _sensors(config, roots):
+    for source in _sensors(config, roots, processes=processes):
         open_source(source, inventory)
     beside_meter = has_node_meter(inventory.specs)
     if config.estimate.enabled and (beside_meter or not _measures_cpus(inventory.specs)):
@@ -112,7 +120,7 @@ def close_all(inventory: Inventory) -> None:
         source.source.close()
 
 
-def _sensors(config: SourcesConfig, roots: Roots) -> Iterable[Source]:
+def _sensors(config: SourcesConfig, roots: Roots, *, processes: bool) -> Iterable[Source]:
     if config.rapl.enabled:
         yield SOURCES["rapl"](
             roots.sysfs,
@@ -129,7 +137,7 @@ def _sensors(config: SourcesConfig, roots: Roots) -> Iterable[Source]:
     if config.intel_gpu.enabled:
         yield SOURCES["intel_gpu"](roots.sysfs)
     if config.nvidia.enabled:
-        yield SOURCES["nvidia"](roots.sysfs, roots.procfs, gpm=config.nvidia.gpm)
+        yield SOURCES["nvidia"](roots.sysfs, roots.procfs, gpm=config.nvidia.gpm, processes=processes, nvml=roots.nvml)
     for name, table in (("gaudi", config.gaudi), ("ascend", config.ascend)):
         if table.enabled:
             yield SOURCES[name](roots.sysfs, cadence_seconds=table.cadence_seconds, run=roots.commands)
@@ -139,6 +147,19 @@ def _sensors(config: SourcesConfig, roots: Roots) -> Iterable[Source]:
             cadence_seconds=config.ipmi.cadence_seconds,
             excludes_gpus=config.ipmi.excludes_gpus,
             run=roots.commands,
+        )
+    if config.redfish.address:
+        yield SOURCES["redfish"](
+            config.redfish.address,
+            user=config.redfish.user,
+            password_file=config.redfish.password_file,
+            ca_file=config.redfish.ca_file,
+            insecure=config.redfish.insecure,
+            recording=roots.redfish,
+            sysfs_root=roots.sysfs,
+            cadence_seconds=config.redfish.cadence_seconds,
+            excludes_gpus=config.redfish.excludes_gpus,
+            system=config.redfish.system,
         )
     if config.cpu.enabled:
         yield SOURCES["cpu"](roots.procfs)

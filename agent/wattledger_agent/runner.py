@@ -113,7 +113,7 @@ def run(config: AgentConfig, roots: Roots, stopping: threading.Event) -> None:
     try:
         shipper = Shipper(spool, identity, config.collector, clock.instant)
         try:
-            inventory = find_sources(config.sources, roots)
+            inventory = find_sources(config.sources, roots, processes=config.workloads.enabled)
             workloads = open_workloads(config, roots, inventory)
             _tell(inventory)
             _check_period(config.period_seconds, inventory)

@@ -1,12 +1,13 @@
 """Which sources a host is read with: measured before modelled, and whatever is missing says what to do."""
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
-from tests.agent.machines import FIXTURES
+from tests.agent.machines import FIXTURES, machine
 from tests.agent.scripted import ScriptedSource
 
 from wattledger_agent.config import (
@@ -181,3 +182,17 @@ def test_a_source_that_hangs_while_opening_is_missing() -> None:
     release.set()
     (missing,) = inventory.missing
     assert "has not opened within" in missing.reason
+
+
+def test_a_recorded_nvml_stands_for_the_driver(tmp_path: Path) -> None:
+    """GPUs are found through it, and tell their processes only where workloads are accounted."""
+    host = machine("t4_server", tmp_path)
+    recording = json.loads((host.root / "nvml.json").read_text())
+    for processes in (False, True):
+        nvml = RecordedNvml(recording)
+        inventory = find_sources(SourcesConfig(), Roots(host.sys, host.proc, nvml=nvml), processes=processes)
+        (gpus,) = [opened for opened in inventory.opened if opened.source.name == "nvidia"]
+        assert len(gpus.specs) == 2
+        shares = [reading for reading in gpus.source.read(1) if isinstance(reading, ProcessShares)]
+        assert bool(shares) == processes
+        close_all(inventory)

@@ -320,6 +320,17 @@ def test_zero_watts_are_no_power() -> None:
     assert "0 W" in reading.reason
 
 
+def test_a_register_without_a_value_is_no_power_and_no_energy() -> None:
+    """0xFFFFFFFF mW and counters beyond 2^63 are refused; at the start such a field is one that the board does not have."""
+    nvml = FakeNvml([FakeGpu("GPU-a", energy_millijoules=None, fields={"185/2": 0xFFFF_FFFF}), FakeGpu("GPU-b")])
+    source = source_of(nvml)
+    assert len(source.open()) == 2
+    nvml.gpus[0].power_milliwatts = 0xFFFF_FFFF
+    nvml.gpus[1].energy_millijoules = 2**64 - 1
+    refused = [reading for reading in source.read(1) if isinstance(reading, TryAgain)]
+    assert [reading.key for reading in refused] == [key_of("GPU-a"), key_of("GPU-b")]
+
+
 def test_fields_that_fail_leave_the_counter_alone() -> None:
     """Memory power tries again; the GPU's energy was read before."""
     nvml = FakeNvml([FakeGpu("GPU-a", fields={"185/2": 33_000})])

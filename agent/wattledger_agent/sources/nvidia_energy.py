@@ -5,6 +5,7 @@ Decides nothing about wraps or sums, and finds no channels (see nvidia_gpu). Sou
 
 from collections.abc import Mapping, Sequence
 
+from wattledger_agent.known_faults import energy_sentinel, power_sentinel
 from wattledger_agent.readings import ChannelKey, ChannelSpec, CounterReading, Method, PowerReading, Reading, TryAgain
 from wattledger_agent.sources.nvidia_gpu import Gpu
 from wattledger_agent.sources.nvidia_module import Module
@@ -70,9 +71,12 @@ def _shown_counter(nvml: Nvml, gpu: Gpu, spec: ChannelSpec, run_generation: int)
         return TryAgain(spec.key, f"nvidia: the energy counter of {gpu.device} can't be read: {error}")
 
 
-def _counter(nvml: Nvml, gpu: Gpu, key: ChannelKey, run_generation: int) -> CounterReading:
-    millijoules = nvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle)
-    return CounterReading(key, millijoules * MICROJOULES_PER_MILLIJOULE, _generation(gpu, run_generation))
+def _counter(nvml: Nvml, gpu: Gpu, key: ChannelKey, run_generation: int) -> Reading:
+    microjoules = nvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle) * MICROJOULES_PER_MILLIJOULE
+    fault = energy_sentinel(key.source, microjoules)
+    if fault is not None:
+        return TryAgain(key, f"nvidia: {gpu.device} counts {microjoules} uJ: {fault.sentence}")
+    return CounterReading(key, microjoules, _generation(gpu, run_generation))
 
 
 def _generation(gpu: Gpu, run_generation: int) -> int:
@@ -90,4 +94,8 @@ def _power(key: ChannelKey, milliwatts: int | Exception | None) -> Reading:
         return TryAgain(key, f"nvidia: the power of {key.device} can't be read: {why}; if this stays, see nvidia-smi -q")
     if milliwatts == 0:
         return TryAgain(key, f"nvidia: {key.device} says that it draws 0 W, which nothing that answers does")
-    return PowerReading(key, milliwatts * MICROWATTS_PER_MILLIWATT)
+    microwatts = milliwatts * MICROWATTS_PER_MILLIWATT
+    fault = power_sentinel(key.source, microwatts)
+    if fault is not None:
+        return TryAgain(key, f"nvidia: {key.device} says that it draws {milliwatts} mW: {fault.sentence}")
+    return PowerReading(key, microwatts)

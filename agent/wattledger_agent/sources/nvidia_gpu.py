@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from wattledger_agent.known_faults import power_sentinel
 from wattledger_agent.readings import ChannelKey, ChannelSpec, Component, Method, Role
 from wattledger_agent.sources.nvidia_pci import PciDevice
 from wattledger_agent.sources.nvml import (
@@ -30,6 +31,7 @@ from wattledger_agent.sources.nvml import (
 NAME = "nvidia"
 
 MILLIWATTS_PER_WATT = 1000
+MICROWATTS_PER_MILLIWATT = 1000
 
 # Twice the largest limit that can be set: excursions above the limit last milliseconds. The counter does not wrap, so a
 # generous bound costs nothing but wider gaps.
@@ -156,8 +158,7 @@ def _probe_fields(gpu: Gpu, nvml: Nvml, notes: list[str]) -> dict[Field, int]:
             if error_value(error) in UNSUPPORTED:
                 return found
             continue
-        # A part that draws nothing is none: some drivers answer 0 for what the board does not have.
-        found |= {field: answer for field, answer in answers.items() if isinstance(answer, int) and answer > 0}
+        found |= {field: answer for field, answer in answers.items() if isinstance(answer, int) and _is_power(answer)}
         wanted = [field for field, answer in answers.items() if isinstance(answer, Exception)]
         if not wanted:
             return found
@@ -247,6 +248,11 @@ def _board(gpu: Gpu, nvml: Nvml) -> str:
     """The serial number of the GPU's board; both GPUs of a GB200 module have the same. Empty if there is none."""
     serial = gpu.ask(nvml, "nvmlDeviceGetSerial") if gpu.is_superchip else None
     return text(serial).strip() if serial else ""
+
+
+def _is_power(milliwatts: int) -> bool:
+    """Whether a part that answers so is there: one that draws nothing is none, nor is one without a value."""
+    return milliwatts > 0 and power_sentinel(NAME, milliwatts * MICROWATTS_PER_MILLIWATT) is None
 
 
 def _first(fields: Sequence[Field], found: dict[Field, int]) -> Field | None:
