@@ -20,7 +20,8 @@ from wattledger_agent.config import (
     SourcesConfig,
 )
 from wattledger_agent.inventory import Inventory, Roots, close_all, find_sources, open_source, replay_source, without_name
-from wattledger_agent.readings import ChannelSpec, Component, Method, Role
+from wattledger_agent.readings import ChannelSpec, Component, Method, ProcessShares, Role
+from wattledger_agent.sources.nvml_recorded import RecordedNvml
 from wattledger_agent.topology import resolve
 
 CPUINFO = "".join(
