@@ -192,7 +192,7 @@ class Accounts:
         Called at an even pace. A workload that is gone for a whole pace is gone for good; one that was only started anew
         within it goes on in its account.
         """
-        for key in self._absent:
+        for key in tuple(self._absent):
             self._freeze(key)
         there = {(member.workload.kind, member.workload.id) for member in self._members.values()}
         challengers = sorted((m for m in self._members.values() if m.account is None), key=lambda m: -m.recent)
