@@ -122,6 +122,25 @@ class IpmiConfig(Strict, frozen=True):
     cadence_seconds: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = 10.0
 
 
+class RedfishConfig(Strict, frozen=True):
+    """The whole node's power by its management controller's Redfish service; read where `address` is set.
+
+    address: `https://host[:port]`. user: an account that may read; empty: none. password_file: a path, or the name of a systemd
+    credential; its first line is the password. ca_file: PEM file of the authority that signed the controller's certificate;
+    empty: those that the system trusts. insecure: believe any certificate, and allow plain HTTP.
+    excludes_gpus, cadence_seconds: as for IPMI. system: id of this server where the controller has several.
+    """
+
+    address: str = ""
+    user: str = ""
+    password_file: str = ""
+    ca_file: str = ""
+    insecure: bool = False
+    excludes_gpus: bool = False
+    cadence_seconds: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = 10.0
+    system: str = ""
+
+
 class CpuConfig(Strict, frozen=True):
     """CPU and memory utilization."""
 
@@ -191,6 +210,7 @@ class SourcesConfig(Strict, frozen=True):
     gaudi: GaudiConfig = GaudiConfig()
     ascend: AscendConfig = AscendConfig()
     ipmi: IpmiConfig = IpmiConfig()
+    redfish: RedfishConfig = RedfishConfig()
     cpu: CpuConfig = CpuConfig()
     estimate: EstimateConfig = EstimateConfig()
     fake: FakeConfig | None = None
@@ -291,11 +311,13 @@ def _check(config: AgentConfig, origin: str) -> None:
             f"{origin}: `collector.address` {host}:{port} is not loopback and no certificates are given. Give `ca_file`, "
             "`certificate_file` and `key_file`, or write `insecure = true` to send unencrypted."
         )
+    _check_redfish(config.sources.redfish, origin)
     if config.flush_seconds < config.period_seconds:
         raise ConfigError(
             f"{origin}: `flush_seconds` {config.flush_seconds} is below `period_seconds` {config.period_seconds}; "
             "a record holds at least one sample, so make it as long or longer."
         )
+    _check_curve(config.sources.estimate, origin)
     url = config.workloads.kubelet_url
     if url and not url.startswith(("https://", "http://127.0.0.1:", "http://localhost:", "http://[::1]:")):
         raise ConfigError(
@@ -349,6 +371,27 @@ def _check_curve(estimate: EstimateConfig, origin: str) -> None:
         raise ConfigError(
             f"{origin}: `sources.estimate.curve_band` is {list(band)}; write how far below and above the truth may lie, "
             "as [0.1, 0.2] for -10 % to +20 %: below from 0 to less than 1, above 0 or more."
+        )
+
+
+def _check_redfish(redfish: RedfishConfig, origin: str) -> None:
+    if not redfish.address:
+        return
+    scheme, _, rest = redfish.address.partition("://")
+    host = rest.rstrip("/")
+    if scheme not in ("https", "http") or not host or "/" in host or "@" in host:
+        raise ConfigError(
+            f"{origin}: `sources.redfish.address` is `{redfish.address}`; write it as https://host or https://host:port."
+        )
+    name = host.partition("]")[0].strip("[") if host.startswith("[") else host.partition(":")[0]
+    if scheme == "http" and not redfish.insecure and not is_loopback(name):
+        raise ConfigError(
+            f"{origin}: `sources.redfish.address` {redfish.address} would carry the password unencrypted. Write https://, or "
+            "`insecure = true` beside it."
+        )
+    if bool(redfish.user) != bool(redfish.password_file):
+        raise ConfigError(
+            f"{origin}: `sources.redfish.user` and `sources.redfish.password_file` go together; give both, or neither."
         )
 
 

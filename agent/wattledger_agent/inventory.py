@@ -34,8 +34,8 @@ OPEN_SECONDS_MAX = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """Where sysfs, procfs and device files are, and who answers in place of this host's programs (commands), NVIDIA's library
-    (nvml) and management controller (redfish: a folder of recorded resources); None: they do themselves.
+    """Where sysfs, procfs and device files are, and who answers in place of this host's programs (commands), NVIDIA's
+    library (nvml) and management controller (redfish: a folder of recorded resources); None: they do themselves.
     """
 
     sysfs: Path = Path("/sys")

@@ -10,6 +10,22 @@ def curve(points: str, band: str = "[]") -> str:
     return f"[sources.estimate]\ncurve_watts = {points}\ncurve_band = {band}"
 
 
+def redfish(address: str, more: str = "") -> str:
+    """Return a text with a management controller."""
+    return f"[sources.redfish]\naddress = '{address}'\n{more}"
+
+
+@pytest.mark.parametrize("address", ["https://bmc1", "https://[fe80::1]:8443/", "http://127.0.0.1:8000", "http://[::1]"])
+def test_an_address_of_a_controller_is_taken_as_written(address: str) -> None:
+    """HTTPS, or plain where nobody can listen in."""
+    assert parse_config(redfish(address)).sources.redfish.address == address
+
+
+def test_plain_http_to_a_controller_must_be_asked_for() -> None:
+    """In so many words."""
+    assert parse_config(redfish("http://10.0.0.9", "insecure = true")).sources.redfish.insecure
+
+
 def test_a_users_own_curve_arrives() -> None:
     """Loads and watts as written, whole numbers too."""
     estimate = parse_config(curve("[[0, 90], [0.5, 210.5], [1, 330]]", "[0.1, 0.2]")).sources.estimate
@@ -47,6 +63,10 @@ def test_values_arrive() -> None:
         ("[collector]\naddress = '127.0.0.1:70000'", "write it as host:port"),
         ("[collector]\naddress = '10.0.0.1:9791'", "or write `insecure = true`"),
         ("[collector]\nca_file = 'ca.pem'", "give all three, or none"),
+        (redfish("bmc1"), "`sources.redfish.address` is `bmc1`; write it as https://host"),
+        (redfish("https://reader:secret@bmc1"), "write it as https://host"),
+        (redfish("http://10.0.0.9"), "would carry the password unencrypted. Write https://, or `insecure = true`"),
+        (redfish("https://bmc1", "user = 'reader'"), "`sources.redfish.password_file` go together"),
         (curve("[[0.0, 90.0]]"), "`sources.estimate.curve_watts` has 1 points; give 2 to 1000"),
         (curve("[[0.1, 90.0], [1.0, 330.0]]"), "goes from load 0.1 to 1; state the power at load 0.0, which is idle, first"),
         (curve("[[0.0, 90.0], [0.9, 330.0]]"), "goes from load 0 to 0.9"),

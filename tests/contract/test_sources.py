@@ -45,6 +45,8 @@ from wattledger_agent.sources.intel_gpu import IntelGpuSource
 from wattledger_agent.sources.ipmi import IpmiSource
 from wattledger_agent.sources.nvidia import NvidiaSource
 from wattledger_agent.sources.rapl import RaplSource
+from wattledger_agent.sources.redfish import RedfishSource
+from wattledger_agent.sources.redfish_session import FolderFetch, RedfishSession
 
 SECOND = 1_000_000_000
 
@@ -124,6 +126,18 @@ def amd_gpu(name: str, *, counting: bool = False) -> Callable[[Path], Source]:
     return make
 
 
+def redfish(name: str, *, system: str = "") -> Callable[[Path], Source]:
+    """Redfish as a fixture machine's controller answered; polls are made by hand."""
+    folder = FIXTURES / name / "redfish"
+    return lambda empty: RedfishSource(lambda: FolderFetch(folder), system=system, pace=ByHand().pace)
+
+
+def redfish_dead(folder: Path) -> Source:
+    """Nothing listens at the controller's address."""
+    session = RedfishSession("http://127.0.0.1:1", "reader", lambda: "secret")
+    return RedfishSource(lambda: session, pace=ByHand().pace)
+
+
 def ipmi_bare(folder: Path) -> Source:
     """A controller, and nothing installed that could ask it."""
     (folder / "ipmi0").touch()
@@ -152,6 +166,9 @@ CASES = [
     Case("ascend", accelerators(ascend_source, "ascend_910")),
     Case("ipmi", ipmi("ipmi_node_gpus_excluded")),
     Case("ipmi with a dead controller", ipmi("dead_bmc")),
+    Case("redfish", redfish("redfish_server")),
+    Case("redfish with a shared enclosure", redfish("shared_chassis", system="Node2")),
+    Case("redfish with a dead controller", redfish_dead),
     *(Case(f"hwmon {name}", hwmon(name)) for name in ("grace", "gh200", "gb200", "ampere_altra", "epyc_genoa")),
     *(Case(f"hwmon {name}", hwmon(name)) for name in ("jetson_orin", "acpi_meter_sentinel")),
     *(Case(f"amd_gpu {name}", amd_gpu(name)) for name in ("mi300x", "mi250_dual_die")),
@@ -173,6 +190,8 @@ BROKEN = [
     Case("ascend without a card", accelerators(ascend_source, "virtual_machine")),
     Case("ascend without its program", lambda folder: ascend_source(FIXTURES / "ascend_910/sys", run=RecordedRunner(()))),
     Case("ipmi without a controller", ipmi("virtual_machine")),
+    Case("redfish without power", redfish("virtual_machine")),
+    Case("redfish with an unnamed node", redfish("shared_chassis")),
     Case("ipmi without permission", ipmi("dead_bmc", allowed=False)),
     Case("ipmi without a program", ipmi_bare),
     Case("hwmon without a power sensor", hwmon("xeon_two_sockets")),

@@ -28,6 +28,7 @@ SOURCES: dict[str, SourceFactory] = {
     "gaudi": _made_by("gaudi", "gaudi_source"),
     "ascend": _made_by("ascend", "ascend_source"),
     "ipmi": _made_by("ipmi", "IpmiSource"),
+    "redfish": _made_by("redfish", "redfish_source"),
     "cpu": _made_by("cpu", "CpuSource"),
     "estimate": _made_by("estimate", "EstimateSource"),
     "fake": _made_by("fake", "FakeSource"),
