@@ -324,7 +324,6 @@ def _check(config: AgentConfig, origin: str) -> None:
             f"{origin}: `workloads.kubelet_url` is `{url}`; write https://127.0.0.1:10250, or the kubelet's read-only port "
             "on this host, http://127.0.0.1:10255."
         )
-    _check_curve(config.sources.estimate, origin)
     labels = {*config.labels, "hostname"}
     if len(labels) > LABELS_MAX:
         raise ConfigError(f"{origin}: {len(labels)} labels, `hostname` included, are too many; keep at most {LABELS_MAX}.")
