@@ -120,6 +120,7 @@ class Accounts:
         self._members: dict[int, _Member] = {}
         self._absent: set[tuple[WorkloadKind, str]] = set()
         self._held: list[Account] = []
+        self._dropped_records = self._acknowledged = 0
         self._known: Mapping[int, Workload] = {}
         if saved is not None:
             self._restore(saved)
@@ -216,7 +217,7 @@ class Accounts:
                 break
             holders.pop()
             self._freeze((least.workload.kind, least.workload.id))
-            self._admit(challenger)
+            self._give_account(challenger)
         self._absent = set(self._own.keys() - there)
         for member in self._members.values():
             member.recent //= 2
@@ -247,8 +248,16 @@ class Accounts:
                 account.held_sequence = sequence
         self._held = []
 
-    def acknowledged(self, sequence: int) -> None:
-        """Forget frozen accounts that the collector has; their numbers are never used again."""
+    def acknowledged(self, sequence: int, dropped_records: int = 0) -> None:
+        """Forget frozen accounts that the collector has; their numbers are never used again.
+
+        dropped_records: how many records were given up unsent since the start. What they told is told again, and so is what
+        a collector that was restored, and therefore acknowledges less than before, may lack.
+        """
+        if dropped_records != self._dropped_records or sequence < self._acknowledged:
+            for account in self.all():
+                account.is_told, account.held_sequence = False, None
+        self._dropped_records, self._acknowledged = dropped_records, sequence
         if any(account.held_sequence is not None for account in self._frozen):
             self._frozen = [a for a in self._frozen if a.held_sequence is None or a.held_sequence > sequence]
 
@@ -305,14 +314,19 @@ class Accounts:
 
     def _admit(self, member: _Member) -> Account | None:
         """Give a workload its own account if there is room, or one is held by a workload that is gone."""
-        key = (member.workload.kind, member.workload.id)
-        account = self._own.get(key)
-        if account is None:
-            # While the collector is away, frozen accounts gather; their number is bounded by letting nobody in.
+        if (member.workload.kind, member.workload.id) not in self._own:
+            # While the collector is away, frozen accounts gather; their number is bounded by letting nobody in: those that
+            # wait then are as many as may be live, and as many again as were live when they went.
             if len(self._frozen) >= self._max:
                 return None
             if len(self._own) >= self._max and not self._make_room():
                 return None
+        return self._give_account(member)
+
+    def _give_account(self, member: _Member) -> Account:
+        key = (member.workload.kind, member.workload.id)
+        account = self._own.get(key)
+        if account is None:
             account = self._own[key] = self._open(member.workload)
         member.account = account
         return account
