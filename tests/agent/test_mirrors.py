@@ -30,12 +30,13 @@ def test_duplicates_that_part_are_told_after_having_agreed() -> None:
 
 def test_duplicates_may_wrap_apart() -> None:
     """Each counter has its own modulus and its own place in it."""
-    watch = DuplicateWatch(RANGE, 4 * RANGE)
-    for tick in range(60):
+    coarse = 262_143_328_911
+    watch = DuplicateWatch(RANGE, coarse)
+    for tick in range(120):
         counted = 3000 * JOULE * tick
         leader = (RANGE - JOULE + counted) % RANGE
-        assert watch.observe(leader, counted % (4 * RANGE), leader) is not Verdict.DISTINCT
-    assert watch.advances_microjoules == (59 * 3000 * JOULE, 59 * 3000 * JOULE)
+        assert watch.observe(leader, counted % coarse, leader) is not Verdict.DISTINCT
+    assert watch.advances_microjoules == (119 * 3000 * JOULE, 119 * 3000 * JOULE)
 
 
 def test_an_observation_that_took_long_says_nothing() -> None:

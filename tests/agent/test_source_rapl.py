@@ -425,6 +425,19 @@ def test_an_unknown_range_leaves_no_way_to_take_a_fall_for_a_wrap(tmp_path: Path
     assert any("a fall of it will be a gap" in note for note in source.notes())
 
 
+def test_a_difference_below_zero_is_refused_where_no_range_refuses_it(tmp_path: Path) -> None:
+    """A counter without a range is held against what the registry knows to be no energy; the reason says which."""
+    host = machine("xeon_two_sockets", tmp_path)
+    (host.zone("intel-rapl:0") / "max_energy_range_uj").unlink()
+    source = source_of(host)
+    source.open()
+    host.set_energy("intel-rapl:0", 18446744073447456768)
+    refused = outcome(source.read(1), PACKAGE_0)
+    assert isinstance(refused, TryAgain)
+    assert "taken as unsigned" in refused.reason
+    source.close()
+
+
 def test_an_unknown_domain_is_noted_and_not_metered(tmp_path: Path) -> None:
     """A name that no kernel had so far is left out in words."""
     host = machine("xeon_two_sockets", tmp_path)

@@ -102,6 +102,8 @@ def test_scaphandre_280_a_wrap_of_one_socket_hides_nothing(xeon: Machine) -> Non
 def test_codecarbon_1309_a_fall_without_a_known_range_is_never_negative(xeon: Machine) -> None:
     """max_energy_range_uj could not be read, and -1.19e-3 kWh were booked; here it is a gap from 0 up."""
     (xeon.zone("intel-rapl:0") / "max_energy_range_uj").unlink()
+    # Right below the usual range: whoever assumes that one books a wrap.
+    xeon.set_energy("intel-rapl:0", INTEL_RANGE - JOULE)
     bench = Bench(xeon)
     bench.tick()
     xeon.set_energy("intel-rapl:0", 3 * JOULE)
