@@ -45,6 +45,18 @@ def add_chip(host: Machine, device: str, number: int, files: Mapping[str, object
     return folder
 
 
+def add_pci_device(host: Machine, address: str, vendor: str, kind: str = "0x038000") -> Path:
+    """Put a device on the PCI bus that no driver has."""
+    folder = host.sys / "devices/pci0000:f0" / address
+    folder.mkdir(parents=True)
+    for name, value in (("vendor", vendor), ("class", kind)):
+        (folder / name).write_text(f"{value}\n")
+    bus = host.sys / "bus/pci/devices"
+    bus.mkdir(parents=True, exist_ok=True)
+    (bus / address).symlink_to(folder)
+    return folder
+
+
 @dataclass
 class Files:
     """Opens and reads as the kernel would, by the file's path below a device: counts reads, and fails where told.

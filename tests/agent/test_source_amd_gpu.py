@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from tests.agent.chips import Files, chip, write
+from tests.agent.chips import Files, add_pci_device, chip, write
 from tests.agent.gpu_machines import accumulate, let_gpus_work, tables
 from tests.agent.machines import Machine, machine
 from tests.agent.metering import Book, at
@@ -19,6 +19,7 @@ from wattledger_agent.readings import (
     Method,
     PowerReading,
     Reading,
+    SourceUnavailableError,
     TryAgain,
     UtilizationKind,
     UtilizationReading,
@@ -405,3 +406,24 @@ def test_a_library_that_fails_later_is_a_failed_read(tmp_path: Path) -> None:
 def test_without_the_library_nothing_is_missing(tmp_path: Path) -> None:
     """It is no dependency of the agent."""
     assert load_amdsmi("amdsmi_not_installed") is None
+
+
+def test_a_gpu_without_its_driver_is_told(tmp_path: Path) -> None:
+    """Another sentence than for a host that has none: here something can be done."""
+    host = machine("virtual_machine", tmp_path)
+    with pytest.raises(SourceUnavailableError, match=r"no AMD GPU is on this host's PCI bus\."):
+        source_of(host).open()
+    add_pci_device(host, "0000:f1:00.0", "0x1002", "0x120000")
+    add_pci_device(host, "0000:f1:00.1", "0x1002", "0x040300")  # Its sound.
+    add_pci_device(host, "0000:f2:00.0", "0x1a03", "0x030000")  # The management controller's screen.
+    with pytest.raises(SourceUnavailableError, match=r"sensors of the AMD GPU at 0000:f1:00\.0\. Load it: modprobe amdgpu"):
+        source_of(host).open()
+
+
+def test_a_gpu_that_a_guest_has_is_told_beside_the_others(tmp_path: Path) -> None:
+    """Seven of eight are metered, and nobody should think that they are all."""
+    host = machine("mi300x", tmp_path)
+    add_pci_device(host, "0000:f1:00.0", "0x1002")
+    source = source_of(host)
+    assert len(source.open()) == 8
+    assert "amd_gpu: no driver shows sensors of the AMD GPU at 0000:f1:00.0; it is not metered." in source.notes()

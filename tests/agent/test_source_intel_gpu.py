@@ -4,13 +4,24 @@ import errno
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.agent.chips import Files, chip, write
+import pytest
+from tests.agent.chips import Files, add_pci_device, chip, write
 from tests.agent.machines import Machine, machine
 from tests.agent.metering import Account, Book, at
 
 from wattledger_agent.counters import GapReason
 from wattledger_agent.meter import Meter
-from wattledger_agent.readings import CounterReading, Gauge, GaugeReading, Method, Reading, Role, TryAgain
+from wattledger_agent.readings import (
+    ChannelKey,
+    CounterReading,
+    Gauge,
+    GaugeReading,
+    Method,
+    Reading,
+    Role,
+    SourceUnavailableError,
+    TryAgain,
+)
 from wattledger_agent.sources.intel_gpu import RANGE_MICROJOULES, IntelGpuSource
 
 I915, XE = "gpu/0000:29:00.0", "gpu/0000:3d:00.0"
@@ -60,6 +71,8 @@ def test_a_card_is_booked_once(tmp_path: Path) -> None:
         (XE, "pkg"): Role.SHOWN,
     }
     assert all(spec.method is Method.COUNTER for spec in specs)
+    parents = {(spec.key.device, spec.key.domain): spec.parent for spec in specs if spec.role is Role.SHOWN}
+    assert parents == {(device, domain): ChannelKey(device, "card", "intel_gpu") for device, domain in parents}
 
 
 def test_a_gpu_without_a_card_counter_is_booked_by_its_package(tmp_path: Path) -> None:
@@ -148,3 +161,14 @@ def test_a_card_without_a_counter_is_told(tmp_path: Path) -> None:
     source = IntelGpuSource(host.sys)
     assert {spec.key.device for spec in source.open()} == {I915}
     assert source.notes() == ["intel_gpu: xe at 0000:3d:00.0 has no energy counter; it is not metered."]
+
+
+def test_a_card_without_its_driver_is_told(tmp_path: Path) -> None:
+    """Graphics in the processor have no energy counter, and are in its package."""
+    host = machine("virtual_machine", tmp_path)
+    add_pci_device(host, "0000:00:02.0", "0x8086", "0x030000")
+    with pytest.raises(SourceUnavailableError, match="no discrete Intel GPU is on this host's PCI bus"):
+        IntelGpuSource(host.sys).open()
+    add_pci_device(host, "0000:f1:00.0", "0x8086")
+    with pytest.raises(SourceUnavailableError, match=r"the GPU at 0000:f1:00\.0; it is not metered\. Load i915"):
+        IntelGpuSource(host.sys).open()

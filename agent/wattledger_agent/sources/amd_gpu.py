@@ -29,10 +29,11 @@ from wattledger_agent.sources.amd_gpu_files import MICROWATTS_PER_WATT, AmdGpu
 from wattledger_agent.sources.amd_metrics import TABLE_BYTES, energy_microjoules, is_known
 from wattledger_agent.sources.amd_smi import AmdSmi, SmiCounters, load_amdsmi
 from wattledger_agent.sources.cpu import Opener, Pread, open_for_reading
-from wattledger_agent.sources.sensor_files import Chip, find_chips, read_text
+from wattledger_agent.sources.sensor_files import Chip, find_chips, gpus_without_chip, read_text
 
 NAME = "amd_gpu"
 CHIP = "amdgpu"
+VENDOR = "0x1002"
 
 
 # Excursions above the limit last milliseconds. Where none is stated: twice the 1400 W of an MI355X.
@@ -88,11 +89,17 @@ class AmdGpuSource:
         chips = [chip for chip in find_chips(self._sysfs_root) if chip.name == CHIP]
         for chip in sorted(chips, key=lambda chip: chip.device.name):
             self._gpus.append(AmdGpu(chip, self._device(chip), self._opener, self._pread))
+        silent = gpus_without_chip(self._sysfs_root, VENDOR, chips)
+        told = f"amd_gpu: no driver shows sensors of the AMD GPU at {', '.join(silent)}"
+        if not self._gpus and silent:
+            raise SourceUnavailableError(f"{told}.", "Load it: modprobe amdgpu; a GPU that a guest has is metered there.")
         if not self._gpus:
             raise SourceUnavailableError(
-                f"amd_gpu: no chip in {self._sysfs_root / 'class/hwmon'} is called {CHIP}.",
-                "Where there is an AMD GPU: modprobe amdgpu; else nothing can be done.",
+                "amd_gpu: no AMD GPU is on this host's PCI bus.",
+                "If there should be one, see `lspci -d 1002:` and the kernel's log.",
             )
+        if silent:
+            self._notes.append(f"{told}; it is not metered.")
         awake = [gpu for gpu in self._gpus if not gpu.sleep.sleeps()]
         if any(not _has_known_table(gpu) for gpu in awake):
             self._open_smi()

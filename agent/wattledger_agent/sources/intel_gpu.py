@@ -27,11 +27,12 @@ from wattledger_agent.readings import (
     TryAgain,
 )
 from wattledger_agent.sources.cpu import Opener, Pread, open_for_reading
-from wattledger_agent.sources.sensor_files import Chip, SensorFile, SleepWatch, find_chips, read_text
+from wattledger_agent.sources.sensor_files import Chip, SensorFile, SleepWatch, find_chips, gpus_without_chip, read_text
 
 NAME = "intel_gpu"
 
 CHIP = re.compile(r"(i915|xe)(?:_(gt\d+))?")
+VENDOR = "0x8086"
 
 # The register's 32 bits in steps of 2^-14 J (the unit in the drivers' own reckoning). The driver adds up what passed since
 # the read before and takes a register that fell for one wrap: what passed in more is lost in it unseen. So the value is
@@ -84,11 +85,16 @@ class IntelGpuSource:
         # The card's own chip comes before those of its tiles, whatever their numbers.
         for chip in sorted(chips, key=lambda chip: (str(chip.device), chip.name)):
             self._add(chip)
+        silent = gpus_without_chip(self._sysfs_root, VENDOR, chips)
+        if silent:
+            self._notes.append(f"intel_gpu: no driver shows sensors of the GPU at {', '.join(silent)}; it is not metered.")
+        if not self._counters and self._notes:
+            remedy = "Load i915 of Linux 6.2 or xe of 6.8, or newer ones; a GPU that a guest has is metered there."
+            raise SourceUnavailableError(self._notes[0], remedy)
         if not self._counters:
-            hint = f" {self._notes[0]}" if self._notes else ""
             raise SourceUnavailableError(
-                f"intel_gpu: no chip of i915 or xe in {self._sysfs_root / 'class/hwmon'} has an energy counter.{hint}",
-                "For a discrete Intel GPU use Linux 6.2 (i915) or 6.8 (xe); without one nothing can be done.",
+                "intel_gpu: no discrete Intel GPU is on this host's PCI bus.",
+                "If there should be one, see `lspci -d 8086::0300` and the kernel's log.",
             )
         return [counter.spec for counter in self._counters]
 

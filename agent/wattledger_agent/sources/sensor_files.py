@@ -17,6 +17,10 @@ from wattledger_agent.sources.cpu import Opener, Pread
 READ_BYTES = 32  # A 64-bit number has at most 20 digits.
 GENERATION_MASK = 2**63 - 1
 
+# PCI classes of display controllers and processing accelerators, and the bus on which the processor's own parts are.
+GPU_CLASSES = ("0x03", "0x1200")
+PROCESSOR_BUS = "0000:00:"
+
 # The driver took its files away; the next read looks whether it has come back.
 DRIVER_GONE = (errno.ENODEV, errno.ENXIO, errno.ENOENT)
 
@@ -70,6 +74,19 @@ def find_chips(sysfs_root: Path) -> list[Chip]:
             ordinal = sum(chip.device == device and chip.name == name for chip in chips)
             chips.append(Chip(name, folder, device, ordinal))
     return chips
+
+
+def gpus_without_chip(sysfs_root: Path, vendor: str, chips: Sequence[Chip]) -> list[str]:
+    """PCI addresses of a vendor's (`0x1002`) GPUs of which none of these chips is; graphics in a processor do not count."""
+    metered = {chip.device.name for chip in chips}
+    return [
+        folder.name
+        for folder in natural(sysfs_root / "bus/pci/devices")
+        if folder.name not in metered
+        and not folder.name.startswith(PROCESSOR_BUS)
+        and read_text(folder / "vendor") == vendor
+        and read_text(folder / "class").startswith(GPU_CLASSES)
+    ]
 
 
 class SensorFile:
