@@ -55,9 +55,9 @@ def find_pairs(channels: Iterable[Channel], offered: Mapping[ChannelKey, Channel
 
     A channel that is shown, not booked, is compared with the one booked channel of its device where its spec says that it
     contains the same: it was offered as a leaf or a meter and another stands for its device; or its own source offers it
-    beside its booked channel of the same device, by another method and within no other channel (a GPU's power beside its
-    energy counter). Parts are never compared with a whole: not where either side has several channels of the device
-    without a meter of it, and not a domain within a package.
+    beside its booked channel of the same device, by another method, within no other channel and with no larger bound (a
+    GPU's power beside its energy counter). Parts are never compared with a whole: not where either side has several
+    channels of the device without a meter of it, and not a domain within a package.
     """
     present = [channel for channel in channels if channel.is_offered and channel.spec.key in offered]
     booked: dict[str, list[Channel]] = {}
@@ -215,7 +215,9 @@ def _is_same(channel: Channel, reference: Channel, offered: Mapping[ChannelKey, 
         return len(siblings) == 1
     beside = reference.spec
     is_second_view = spec.parent is None and spec.method is not beside.method and spec.component is beside.component
-    return is_second_view and beside.key.source == key.source
+    # What may draw more contains more: a superchip's counter that covers its CPU too is no second view of the GPU.
+    is_larger = spec.power_bound_watts > beside.power_bound_watts
+    return is_second_view and not is_larger and beside.key.source == key.source
 
 
 def _pair(subject: Channel, reference: Channel, leaves: Sequence[Channel]) -> Pair:

@@ -115,6 +115,13 @@ def test_a_gpus_power_is_compared_with_its_counter() -> None:
     assert check.disagreement_ratio == pytest.approx(-0.10)
 
 
+def test_a_superchips_counter_is_not_its_gpus() -> None:
+    """A counter that may cover the CPU beside the GPU, as its bound says, is a whole, and the GPU's power its part."""
+    gpu = replace(GPU, method=Method.INTEGRAL)
+    whole = replace(GPU, key=replace(GPU.key, domain="counter"), role=Role.SHOWN, power_bound_watts=2000.0)
+    assert run(meter_of(gpu, whole), [(gpu, 300.0), (whole, 700.0)], range(1, 122)) == []
+
+
 def test_a_platform_domain_is_not_a_node_meter() -> None:
     """Nobody knows what psys contains on this platform, so that it is compared with nothing."""
     psys = spec("node", role=Role.SHOWN, domain="psys", component=Component.OTHER)
@@ -147,6 +154,31 @@ def test_failed_reads_are_bridged_together_or_not_at_all() -> None:
         meter.observe(both, at(second))
     (check,) = meter.live_cross_checks()
     assert check.disagreement_ratio == pytest.approx(0.10)
+
+
+def test_a_slow_reference_is_compared_at_its_own_readings() -> None:
+    """What the other source counted since then waits for the next joint reading."""
+    meter = meter_of(HSMP, RAPL)
+    for second in range(1, 145):
+        fails = TryAgain(RAPL.key, "busy")
+        row: list[Reading] = [reading(HSMP, 55.0, second), fails if second % 30 != 1 else reading(RAPL, 50.0, second)]
+        meter.observe(row, at(second))
+    (check,) = meter.live_cross_checks()
+    assert check.disagreement_ratio == pytest.approx(0.10)
+    assert check.window_seconds == 120.0
+
+
+def test_a_comparison_that_ended_is_no_more_told() -> None:
+    """A source that has been silent for the whole window says nothing of the present."""
+    meter = meter_of(RAPL, HSMP)
+    assert run(meter, [(RAPL, 50.0), (HSMP, 55.0)], range(1, 122)) != []
+    assert run(meter, [(RAPL, 50.0)], range(122, 440)) == []
+
+
+def test_a_second_counter_of_one_source_is_no_second_view() -> None:
+    """A mirrored zone that is shown says nothing of the one that is booked."""
+    mirror = spec(role=Role.SHOWN, domain="package-die-1")
+    assert run(meter_of(RAPL, mirror), [(RAPL, 50.0), (mirror, 50.0)], range(1, 122)) == []
 
 
 def test_two_silent_sensors_do_not_disagree() -> None:

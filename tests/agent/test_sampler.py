@@ -12,7 +12,16 @@ from tests.agent.scripted import Clock, ScriptedSource, opened
 
 from wattledger_agent.counters import Instant
 from wattledger_agent.meter import Cut
-from wattledger_agent.readings import CounterReading, Gone, Reading, TryAgain
+from wattledger_agent.readings import (
+    CounterReading,
+    Gone,
+    Method,
+    PowerReading,
+    Reading,
+    TryAgain,
+    UtilizationKind,
+    UtilizationReading,
+)
 from wattledger_agent.sampler import Cadence, Sampler
 from wattledger_agent.session import Settings
 from wattledger_agent.spool import Spool, SpoolError
@@ -306,6 +315,47 @@ def test_live_says_what_is_now(make_spool: MakeSpool) -> None:
     assert [(power.device, power.power_milliwatts) for power in live.powers] == [("cpu/0", 60_000)]
     assert live.spool_unacknowledged_records == 1
     assert live.agent_memory_bytes == 0
+
+
+class Working:
+    """An agent that works for 10 ms and is woken twice each time that it is looked at."""
+
+    looks = 0
+
+    def cpu_nanoseconds(self) -> int:
+        """See OwnCost."""
+        self.looks += 1
+        return self.looks * SECOND // 100
+
+    def memory_bytes(self) -> int:
+        """See OwnCost."""
+        return 1
+
+    def wakeups(self) -> int:
+        """See OwnCost."""
+        return 2 * self.looks
+
+
+def test_live_compares_sources_and_tells_the_agents_own_part(make_spool: MakeSpool) -> None:
+    """A second meter of the package says 66 W beside 60 W; of 60 W and half a busy second a second, 5 ms are the agent's."""
+    spool, clock, delivered = make_spool(), Clock(), Delivered()
+    second = spec(method=Method.INTEGRAL, source="hsmp", domain="socket")
+    sources = (
+        rising(),
+        ScriptedSource("hsmp", lambda now: [PowerReading(second.key, 66_000_000)], [second]),
+        ScriptedSource("cpu", lambda now: [UtilizationReading("cpu", UtilizationKind.BUSY, 0.5)], []),
+    )
+    sampler = Sampler(opened(*sources).opened, spool, delivered, clock, CADENCE, own_cost=Working())
+    tick(sampler, clock, 121)
+
+    live = delivered.lives[-1]
+    (check,) = live.cross_checks
+    assert (check.source, check.reference_source, check.window_seconds) == ("hsmp", "rapl", 120.0)
+    assert check.disagreement_ratio == pytest.approx(0.1)
+    assert live.agent_wakeups == 122
+    assert live.agent_energy_microjoules == 72_000_000
+    assert delivered.lives[30].cross_checks[:] != []
+    assert delivered.lives[29].cross_checks[:] == []
 
 
 def test_live_says_what_the_meter_could_not_use(make_spool: MakeSpool) -> None:
