@@ -1037,7 +1037,7 @@ class Live(_message.Message):
     agent_energy_microjoules: _builtins.int
     """The agent's own share of the measured energy, by its share of the CPU time; cumulative microjoules since its start."""
     agent_wakeups: _builtins.int
-    """Times that the agent's threads went to sleep of their own will, and reads of sources, since its start."""
+    """Times that the agent's threads went to sleep of their own will, to be woken later, since its start. 0: not told."""
     @_builtins.property
     def clock(self) -> Global___ClockPair: ...
     @_builtins.property
