@@ -31,6 +31,7 @@ from wattledger_agent.readings import (
     CounterReading,
     GaugeReading,
     Gone,
+    Offer,
     PowerReading,
     ProcessShares,
     Reading,
@@ -138,6 +139,8 @@ class Meter:
         for reading in readings:
             if type(reading) is Gone and not self._roster.remove(reading.key, now):
                 self.ignored_readings += 1
+            elif type(reading) is Offer:
+                self._roster.offer(reading.specs, now)
         self._roster.arrange()
         if self.is_past(now):
             self.ignored_rows += 1
@@ -157,7 +160,7 @@ class Meter:
             elif isinstance(reading, ProcessShares | WorkloadsReading):
                 if self.workloads is not None:
                     self.workloads.take(reading)
-            elif not isinstance(reading, Gone):
+            elif not isinstance(reading, Gone | Offer):
                 taken += self._take(reading, now, bit, late_nanoseconds.get(reading.key, 0))
         for channel in self._roster.open.values():
             if channel.is_fresh and channel.is_offered and channel.spec.role is not Role.RESIDUAL:

@@ -248,10 +248,20 @@ class TryAgain:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The channel will not come back in this run: its part was removed. It is closed, and leaves the sums."""
+    """The channel will not come back by itself: its part was removed. It is closed, and leaves the sums."""
 
     key: ChannelKey
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The source has opened itself anew, because a part came back or appeared: these are all its channels from now on.
+
+    What it offered before and does not offer now it has said to be Gone, in the same read or earlier.
+    """
+
+    specs: tuple[ChannelSpec, ...]
 
 
 Reading = (
@@ -264,6 +274,7 @@ Reading = (
     | WorkloadsReading
     | TryAgain
     | Gone
+    | Offer
 )
 
 

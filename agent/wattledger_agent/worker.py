@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from wattledger_agent.readings import Gone, Reading, Source, TryAgain
+from wattledger_agent.readings import Gone, Offer, Reading, Source, TryAgain
 
 ERROR_CHARACTERS_MAX = 512  # As many as the wire carries for a source's last error.
 
@@ -118,9 +118,9 @@ class ThreadedReader:
             self.late_nanoseconds = self._now_nanoseconds - self._late_asked_nanoseconds if late else 0
             return late
         self._busy = False
-        # That a part is gone is said once.
-        gone = [reading for reading in late if isinstance(reading, Gone)]
-        return [*gone, *self._readings] if gone else self._readings
+        # That a part is gone, or came back, is said once.
+        once = [reading for reading in late if isinstance(reading, Gone | Offer)]
+        return [*once, *self._readings] if once else self._readings
 
     @property
     def is_reading(self) -> bool:

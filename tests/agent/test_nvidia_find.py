@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from tests.agent.fake_nvml import FakeGpu, FakeNvml
+from tests.agent.fake_nvml import UNKNOWN, FakeGpu, FakeNvml
+from tests.agent.metering import Book, at
 
-from wattledger_agent.readings import ChannelKey, CounterReading, Gone, Method, PowerReading, Reading, TryAgain
+from wattledger_agent.meter import Meter
+from wattledger_agent.readings import ChannelKey, CounterReading, Gone, Method, Offer, PowerReading, Reading, TryAgain
 from wattledger_agent.sources.nvidia import LOST_READS_MAX, NvidiaSource
 
 SECOND = 1_000_000_000
@@ -124,9 +126,54 @@ def test_a_gpu_that_was_bound_anew_is_offered_again_under_its_uuid(tmp_path: Pat
     assert energy(source.read(9 * SECOND)) == [CounterReading(first[1].key, 10**12, 0)]
     bind(tmp_path, "0000:3b:00.0")
     assert source.wants_reopening()
-    assert list(source.open()) == first
+    readings = source.read(20 * SECOND)
+    assert isinstance(readings, list)
+    assert readings[0] == Offer(tuple(first))
     assert nvml.calls["nvmlShutdown"] == 1
-    assert len(energy(source.read(10 * SECOND))) == 2
+    assert [one.key for one in energy(readings) if isinstance(one, CounterReading)] == [spec.key for spec in first]
+    assert not [one for one in source.read(30 * SECOND) if isinstance(one, Offer)]
+    source.close()
+
+
+def test_a_gpu_that_came_back_is_metered_again_and_the_other_one_went_on(tmp_path: Path) -> None:
+    """Its channel is closed and a new one opened at 0; what it used meanwhile is in no figure."""
+    add_gpu(tmp_path, "0000:3b:00.0")
+    nvml = FakeNvml([FakeGpu("GPU-a"), FakeGpu("GPU-b", bus_id="00000000:5E:00.0")])
+    source = source_of(tmp_path, nvml)
+    meter = Meter(state=None, integral_gap_seconds_max=60.0)
+    meter.offer(source.open(), at(0))
+    for second in range(1, 41):
+        nvml.advance(1.0)
+        nvml.gpus[0].lost = 10 <= second < 30
+        if second == 29:
+            bind(tmp_path, "0000:3b:00.0")
+        meter.observe(source.read(second * SECOND), at(second))
+    book = Book()
+    book.add(meter.cut(at(41)))
+    energies = sorted((channel.device, book.accounts[channel.channel].energy) for channel in book.catalog.channels)
+    # From 1 s to 9 s, and from the look after 30 s to 40 s; the other one all the time.
+    assert energies[0][1] + energies[1][1] in {(8 + seconds) * 350_000_000 for seconds in range(5, 11)}
+    assert energies[2] == ("gpu/GPU-b", 39 * 350_000_000)
+    source.close()
+
+
+def test_where_nvml_finds_nothing_when_it_is_started_anew_it_is_tried_again(tmp_path: Path) -> None:
+    """All that was metered is gone; the next look that finds GPUs offers them."""
+    add_gpu(tmp_path, "0000:3b:00.0")
+    nvml = FakeNvml([FakeGpu("GPU-a"), FakeGpu("GPU-b", bus_id="00000000:5E:00.0")])
+    source = source_of(tmp_path, nvml)
+    first = tuple(source.open())
+    nvml.gpus[0].lost = True
+    for second in range(1, LOST_READS_MAX + 1):
+        source.read(second * SECOND)
+    bind(tmp_path, "0000:3b:00.0")
+    nvml.fail["nvmlInit"] = lambda number: UNKNOWN if number == 2 else 0
+    gone = source.read(20 * SECOND)
+    assert [one.key for one in gone if isinstance(one, Gone)] == [first[1].key]
+    assert len(gone) == 1
+    assert source.read(21 * SECOND) == []
+    nvml.gpus[0].lost = False
+    assert source.read(30 * SECOND)[0] == Offer(first)
     source.close()
 
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from wattledger_agent.readings import ChannelKey, ChannelSpec, CounterReading, Gone, Reading, TryAgain
+from wattledger_agent.readings import ChannelKey, ChannelSpec, CounterReading, Gone, Offer, Reading, TryAgain
 from wattledger_agent.worker import InlineReader, ThreadedReader, reader_for
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
@@ -160,16 +160,17 @@ def test_after_one_late_read_the_fresh_answer_counts() -> None:
 
 
 def test_a_part_that_went_during_a_late_read_is_gone_all_the_same() -> None:
-    """A source says it once; kept open, the channel would keep its meter's residual from being reckoned for ever."""
+    """A source says it once, as it does what came back; kept open, the channel would keep its meter's residual waiting."""
     release, returned = threading.Event(), threading.Event()
     gone = Gone(ChannelKey("gpu/GPU-1", "board", "scripted"), "it fell off the bus")
+    offer = Offer(())
 
     def hang(now: int) -> Sequence[Reading]:
         if now > 1:
             return [CounterReading(KEY, now)]
         release.wait()
         returned.set()
-        return [CounterReading(KEY, now), gone]
+        return [CounterReading(KEY, now), gone, offer]
 
     reader = ThreadedReader(ScriptedSource(hang, may_block=True))
     reader.begin(1)
@@ -182,7 +183,7 @@ def test_a_part_that_went_during_a_late_read_is_gone_all_the_same() -> None:
         reader.begin(now)
         readings = reader.finish(5.0)
         now += 1
-    assert readings == [gone, CounterReading(KEY, now - 1)]
+    assert readings == [gone, offer, CounterReading(KEY, now - 1)]
     reader.begin(now)
     assert reader.finish(5.0) == [CounterReading(KEY, now)]
     reader.close()

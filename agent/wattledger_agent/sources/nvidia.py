@@ -19,6 +19,7 @@ from wattledger_agent.readings import (
     NANOSECONDS_PER_SECOND,
     ChannelSpec,
     Gone,
+    Offer,
     PowerReading,
     Reading,
     SourceUnavailableError,
@@ -41,6 +42,9 @@ from wattledger_agent.sources.nvml import LOST, Nvml, error_value, load_nvml, re
 # A GPU that NVML calls lost has fallen off the bus and stays so until a reset or a reboot; a few reads more are given for an
 # answer that was wrong, then its channels are closed, so that they are not a gap for ever.
 LOST_READS_MAX = 3
+
+# How often sysfs is looked at for a GPU that came back. Only where one is gone does it cost a system call.
+LOOK_SECONDS = 5
 
 
 class NvidiaSource:
@@ -81,6 +85,8 @@ class NvidiaSource:
         self._notes: list[str] = []
         self._run_generation = 0
         self._started = False
+        self._is_lost = False
+        self._look_nanoseconds = 0
 
     def open(self) -> Sequence[ChannelSpec]:
         """Start NVML and probe every GPU that is awake. Raises SourceUnavailableError if there is none."""
@@ -103,9 +109,13 @@ class NvidiaSource:
 
     def read(self, now_nanoseconds: int) -> Sequence[Reading]:
         """Read every GPU that is awake; the calls are counted in the module's docstring."""
+        readings: list[Reading] = []
+        if now_nanoseconds >= self._look_nanoseconds:
+            self._look_nanoseconds = now_nanoseconds + LOOK_SECONDS * NANOSECONDS_PER_SECOND
+            if self.wants_reopening():
+                readings += self._open_anew()
         if self._run_generation == 0:
             self._run_generation = now_nanoseconds
-        readings: list[Reading] = []
         for number, gpu in enumerate(self._gpus):
             if not gpu.gone:
                 self._read(gpu, number, now_nanoseconds, readings)
@@ -126,7 +136,22 @@ class NvidiaSource:
         then offered under the same UUID, hence the same key.
         """
         returned = any(gpu.gone and gpu.pci.binding() not in (0, gpu.binding) for gpu in self._gpus)
-        return returned or any(not device.sleeps() for device in self._strangers)
+        return self._is_lost or returned or any(not device.sleeps() for device in self._strangers)
+
+    def _open_anew(self) -> list[Reading]:
+        """Start NVML again and offer what it finds then; what is not there any more is gone."""
+        before = [spec.key for gpu in self._gpus if not gpu.gone for spec in gpu.specs]
+        before += [module.spec.key for module in self._modules if not module.gone]
+        reason = "nvidia: NVML was started anew, and does not find it"
+        try:
+            specs = tuple(self.open())
+        except SourceUnavailableError as error:
+            # Tried again at the next look.
+            self._is_lost = True
+            self._notes.append(error.reason)
+            return [Gone(key, reason) for key in before]
+        keys = {spec.key for spec in specs}
+        return [*(Gone(key, reason) for key in before if key not in keys), Offer(specs)]
 
     def close(self) -> None:
         """Close the files and NVML."""
@@ -143,6 +168,7 @@ class NvidiaSource:
         self._instances, self._gauges_due = {}, {}
         self._gpm, self._processes = None, None
         self._started = False
+        self._is_lost = False
 
     def _start(self) -> Nvml:
         if self._nvml is None:
