@@ -44,7 +44,7 @@ def test_pods_are_named_by_uid_and_static_ones_by_hash() -> None:
 @pytest.mark.parametrize("answer", [b"", b"no", b"[]", b"{}", b'{"items": 3}'])
 def test_what_is_no_list_of_pods_is_refused(answer: bytes) -> None:
     """Whatever stands at the address."""
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match="Expecting value|no PodList"):
         pod_names(answer)
 
 
@@ -64,7 +64,7 @@ def test_a_kubelet_that_hangs_delays_nothing() -> None:
     assert (dict(names.names), kubelet.asked) == ({}, 1)
     kubelet.may_answer.set()
     names.wait(10)
-    assert len(names.names) == 6
+    assert len(names.names) == 5
 
 
 def test_it_is_asked_soon_for_unknown_pods_and_seldom_otherwise() -> None:
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
 def address() -> Iterator[str]:
     """Where a kubelet answers."""
     with HTTPServer(("127.0.0.1", 0), _Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -128,4 +128,4 @@ def test_the_token_is_sent_as_it_stands_in_its_file(address: str, tmp_path: Path
     token.write_text("secret\n")
     names.look(100 * SECOND, has_unknown=True)
     names.wait(10)
-    assert (len(names.names), names.problem) == (6, "")
+    assert (len(names.names), names.problem) == (5, "")
