@@ -1,6 +1,6 @@
 """The two watches that tell counters of their own from one register that is shown twice."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wattledger_agent.sources.mirrors import DuplicateWatch, MirrorWatch, Verdict
@@ -53,6 +53,7 @@ def test_an_observation_that_took_long_says_nothing() -> None:
     steps=st.lists(st.integers(0, 60_000 * JOULE), min_size=1, max_size=40),
     lag=st.integers(0, JOULE // 2),
 )
+@example(start=RANGE - JOULE, offset=500 * JOULE, steps=[JOULE // 2, 10 * JOULE, 60_000 * JOULE, 60_000 * JOULE], lag=0)
 def test_a_mirror_never_parts(start: int, offset: int, steps: list[int], lag: int) -> None:
     """Wherever they begin, however they wrap, and whenever the twin is read between the leader's two reads."""
     watch = MirrorWatch(RANGE)
