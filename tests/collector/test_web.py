@@ -36,6 +36,7 @@ from wattledger_collector.records import (
     GapReason,
     GapRow,
     HostGapRow,
+    Method,
     Quality,
     RollupRow,
     StoreError,
@@ -43,6 +44,7 @@ from wattledger_collector.records import (
 from wattledger_collector.web import figures
 from wattledger_collector.web.api import ENDPOINTS
 from wattledger_collector.web.app import make_app
+from wattledger_collector.workload_records import HostWorkloads, IdlePolicy, WorkloadKey, WorkloadKind, WorkloadTotal
 
 # 2026-06-01T12:00:00Z.
 NOON = 1_780_315_200
@@ -239,6 +241,37 @@ def test_one_host_has_its_channels(site: Site) -> None:
     assert sum(int(total["energy_microjoules"]) for total in host["totals"]) == int(host["energy_microjoules"])
     assert [channel["watts"] for channel in host["live"]] == [120, 18.5, 310, 290]
     assert host["sources"][0] == {"source": "nvidia", "reads": 10, "failures": 0, "deadline_misses": 0, "last_error": ""}
+
+
+def test_one_host_has_its_workloads(site: Site) -> None:
+    """The largest first; microjoules as text, with the idle policy that they were made by."""
+    assert tree(site, "/api/v1/hosts/gpu-1")["workloads"] == []
+    pod = WorkloadKey(WorkloadKind.KUBERNETES_POD, "shop", "db-0", IdlePolicy.EQUAL)
+    idle = WorkloadKey(WorkloadKind.IDLE, "", "idle", IdlePolicy.EQUAL)
+    flows = {(Component.CPU, Method.COUNTER): 2**53 + 1, (Component.GPU, Method.MODEL): MICROJOULES_PER_KWH}
+    totals = (
+        WorkloadTotal(idle, NOON * NANOSECONDS_PER_SECOND, 0, {(Component.CPU, Method.COUNTER): 5}),
+        WorkloadTotal(pod, (NOON - 30) * NANOSECONDS_PER_SECOND, 1_500_000_000, flows),
+    )
+    entry = site.fleet.view.host("gpu-1")
+    assert entry is not None
+    entry.workloads.read(HostWorkloads(9, totals), NOON)
+    host = tree(site, "/api/v1/hosts/gpu-1")
+    assert host["workloads"][0] == {
+        "kind": "kubernetes_pod",
+        "namespace": "shop",
+        "workload": "db-0",
+        "idle_policy": "equal",
+        "energy_microjoules": str(2**53 + 1 + MICROJOULES_PER_KWH),
+        "energy_kwh": (2**53 + 1) / MICROJOULES_PER_KWH + 1,
+        "energy_microjoules_by_component": {"cpu": str(2**53 + 1), "gpu": str(MICROJOULES_PER_KWH)},
+        "energy_microjoules_by_method": {"counter": str(2**53 + 1), "model": str(MICROJOULES_PER_KWH)},
+        "cpu_seconds": 1.5,
+        "last_seen_age_seconds": 30.0,
+    }
+    assert [each["workload"] for each in host["workloads"]] == ["db-0", "idle"]
+    assert (host["workloads_left_out"], host["workload_count"]) == (0, 2)
+    assert {each["host"]: each["workload_count"] for each in tree(site, "/api/v1/hosts")["hosts"]}["vm-1"] == 0
 
 
 def test_factors_in_use_and_of_a_zone(site: Site) -> None:

@@ -3,9 +3,10 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import uvicorn
@@ -26,7 +27,9 @@ from tests.system.conftest import RequireProgram
 
 from wattledger_collector.factor_files import load_catalog
 from wattledger_collector.fleet import FleetView
+from wattledger_collector.store import SqliteStore, open_store
 from wattledger_collector.web.app import make_app
+from wattledger_collector.workload_records import IdlePolicy, Workload, WorkloadKind
 
 pytestmark = pytest.mark.system
 
@@ -53,7 +56,10 @@ class Served:
         self.fleet.step(int(self.now[0]), factor)
 
 
-Serve = Callable[[list[SimulatedHost], str], Served]
+class Serve(Protocol):
+    """Starts an application; hosts are committed to the store where there is one."""
+
+    def __call__(self, hosts: list[SimulatedHost], notice: str = "", stored: SqliteStore | None = None) -> Served: ...
 
 
 @pytest.fixture
@@ -61,13 +67,13 @@ def serve() -> Iterator[Serve]:
     """Starts applications on free ports; ends them afterwards."""
     started: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start(hosts: list[SimulatedHost], notice: str = "") -> Served:
-        store = FakeStore()
+    def start(hosts: list[SimulatedHost], notice: str = "", stored: SqliteStore | None = None) -> Served:
+        store = stored or FakeStore()
         store.add_sites(site_rows(assumed=True))
         store.add_assignments(assignments(hosts))
         view = FleetView(collector=COLLECTOR, interval_seconds=900)
         load(view, store, NOON - 3600)
-        fleet = SimulatedFleet(view, hosts)
+        fleet = SimulatedFleet(view, hosts, stored)
         fleet.open(NOON - 3600)
         now = [NOON - 3600.0]
         app = make_app(
@@ -292,6 +298,38 @@ def test_the_chart_can_be_read_without_seeing_it(browser: Browser, serve: Serve)
         " !node.closest('label') && !node.closest('[aria-label]')).length"
     )
     assert browser.evaluate(nameless) == 0
+
+
+def test_workloads_of_a_host_are_listed(browser: Browser, serve: Serve, tmp_path: Path) -> None:
+    """The largest first, with their energy and the idle policy; another host is chosen by its name; without any no panel."""
+    pod = Workload(WorkloadKind.KUBERNETES_POD, "uid-1", "shop", "db-0", IdlePolicy.BY_USAGE)
+    idle = Workload(WorkloadKind.IDLE, "", "", "", IdlePolicy.BY_USAGE)
+    job = Workload(WorkloadKind.SLURM_JOB, "4711", "physics", "train", IdlePolicy.NODE_ONLY)
+    hosts = full_fleet()
+    hosts[0].workloads, hosts[2].workloads = {idle: 20_000, pod: 100_000}, {job: 50_000}
+    store = open_store(tmp_path / "ledger.db", create=True)
+    served = serve(hosts, "", store)
+    for _ in range(60):
+        served.step(60)
+    browser.open(served.url)
+    browser.wait_for("document.getElementById('workloads').childElementCount === 2")
+    cells = "[...document.querySelectorAll('#workloads tr')].map((row) => [...row.children].map((c) => c.textContent))"
+    first, second = browser.evaluate(cells)
+    assert first == ["db-0", "pod", "shop", "100.0 Wh", "", "measured", "900 s", "by usage", "0 s ago"]
+    assert [second[0], second[3]] == ["idle", "20.00 Wh"]
+    assert browser.evaluate("[...document.querySelectorAll('#workloads-host option')].map((each) => each.textContent)") == [
+        "gpu-0.example", "web-0.example"
+    ]  # fmt: skip
+    browser.evaluate(
+        "(() => { const box = document.getElementById('workloads-host'); box.value = 'web-0';"
+        " box.dispatchEvent(new Event('change')); })()"
+    )
+    browser.wait_for("document.getElementById('workloads').firstChild.firstChild.textContent === '4711'")
+    assert browser.evaluate(cells)[0][7] == "stays with the host"
+    served.now[0] += 1000
+    browser.wait_for("document.getElementById('workloads-panel').hidden")
+    assert browser.complaints == []
+    store.close()
 
 
 def test_a_large_fleet_stays_quick(browser: Browser, serve: Serve) -> None:

@@ -406,6 +406,54 @@ function renderHosts({ total, hosts }) {
   });
 }
 
+// What the energy of one host was spent on.
+
+const KINDS = { idle: "idle", unattributed: "unattributed", other: "other", kubernetes_pod: "pod", slurm_job: "Slurm job", systemd_unit: "unit", container: "container", virtual_machine: "virtual machine" };
+const KIND_WORDS = { idle: "Spent while nothing worked, as far as the idle policy leaves it to the host.", unattributed: "Spent by work that no workload could be found for.", other: "Workloads beyond the largest, together." };
+const POLICIES = {
+  node_only: ["stays with the host", "No workload pays for idling hardware; it is in the row idle."],
+  equal: ["in equal parts", "The energy of idling hardware is given to all workloads in equal parts."],
+  by_usage: ["by usage", "The energy of idling hardware is given to workloads by the CPU time that they used."],
+  by_reservation: ["by reservation", "The energy of idling hardware is given to workloads by what they have reserved."],
+};
+// The host that was chosen; until then the one that draws most.
+function workloadsHost(hosts) {
+  const able = hosts.filter((host) => host.workload_count > 0);
+  const select = $("workloads-host");
+  const key = JSON.stringify(able.map((host) => [host.host, host.name]));
+  if (select.dataset.key !== key) {
+    const chosen = select.value;
+    select.dataset.key = key;
+    select.replaceChildren(...able.map((host) => make("option", { value: host.host }, host.name || host.host)));
+    if (able.some((host) => host.host === chosen)) select.value = chosen;
+  }
+  return select.value;
+}
+const seconds = (value) => value < 5400 ? `${digits(value, 3)} s` : `${digits(value / 3600, 4)} h`;
+function renderWorkloads(host) {
+  show("workloads-panel", host !== null && host.workloads.length > 0);
+  if ($("workloads-panel").hidden) return;
+  const { workloads, workloads_left_out: more } = host;
+  const largest = Math.max(1e-9, ...workloads.map((each) => each.energy_kwh));
+  set($("workloads-count"), more ? `the largest ${workloads.length} of ${(workloads.length + more).toLocaleString("en")}` : workloads.length.toLocaleString("en"));
+  rows($("workloads"), workloads, (each) => JSON.stringify([each.kind, each.namespace, each.workload, each.idle_policy]), ["", "", "number", "bar-cell", "", "number", "", "number"], (row, cells, each) => {
+    const [name, kind, namespace, energy, bar, made, cpu, policy, last] = cells;
+    set(name, each.workload); set(namespace, each.namespace || "–");
+    set(kind, KINDS[each.kind] ?? each.kind); explain(kind, [KIND_WORDS[each.kind] ?? ""]);
+    set(energy, say(kilowattHours(each.energy_kwh)));
+    explain(energy, ["Committed energy since it was first seen on this host.", `${BigInt(each.energy_microjoules).toLocaleString("en")} µJ`, ...Object.entries(each.energy_microjoules_by_component).map(([part, value]) => `${NAMES[part]}: ${say(kilowattHours(kwhOf(value)))}`)]);
+    const meter = bar.firstChild ?? bar.appendChild(make("span", { class: "meter", "aria-hidden": "true" }));
+    const model = Number(each.energy_microjoules_by_method.model ?? 0) / Number(each.energy_microjoules);
+    meter.hidden = !(each.energy_kwh > 0); meter.style.width = `${100 * each.energy_kwh / largest}%`;
+    meter.classList.toggle("hatched", model > 0.5);
+    tags(made, [each.energy_kwh > 0 ? modelTag(model, 0, 0) ?? ["measured"] : ["–"]]);
+    set(cpu, seconds(each.cpu_seconds));
+    const [words, why] = POLICIES[each.idle_policy] ?? [each.idle_policy, ""];
+    set(policy, words); explain(policy, [why]);
+    set(last, age(each.last_seen_age_seconds));
+  });
+}
+
 // Explanations, on hover and on focus.
 
 const tip = $("tip");
@@ -465,10 +513,13 @@ async function refresh() {
   try {
     const search = $("search").value.trim();
     const [fleet, history, hosts] = await Promise.all([ask("/api/v1/fleet"), ask(`/api/v1/power?after=${seen}`), ask(`/api/v1/hosts?limit=${HOSTS_SHOWN}${search ? `&search=${encodeURIComponent(search)}` : ""}`)]);
+    const chosen = workloadsHost(hosts.hosts);
+    const workloads = chosen ? await ask(`/api/v1/hosts/${encodeURIComponent(chosen)}`) : null;
     if (turn !== latest) return;
     if (history.seconds.length) seen = history.seconds.at(-1);
     append(history);
     render(fleet, hosts, search);
+    renderWorkloads(workloads);
     answered = fleet.now_seconds;
     set($("status"), `Live, ${clock(answered)} ${zoneName}`);
     $("pulse").className = "pulse live";
@@ -499,6 +550,7 @@ function render(fleet, hosts, search) {
 }
 new ResizeObserver(() => { if (drawn !== null) renderChart(drawn); }).observe($("chart"));
 $("search").addEventListener("input", refresh);
+$("workloads-host").addEventListener("change", refresh);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 set($("agent-address"), settings.agentAddress || "collector.example:9791");
 set($("about"), `Wattledger ${settings.version}, collector ${settings.collector}. Days begin at 00:00 ${zoneName}.`);

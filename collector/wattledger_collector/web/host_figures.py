@@ -11,6 +11,7 @@ from wattledger_collector.fleet_host import HostEntry
 from wattledger_collector.fleet_live import LiveReading, PowerSum
 from wattledger_collector.records import MICROJOULES_PER_KWH, NANOSECONDS_PER_SECOND, Method
 from wattledger_collector.web.figures import Tree, iso, power
+from wattledger_collector.web.workload_figures import workload_row
 
 _UTILIZATION_KINDS = {1: "busy", 2: "memory", 3: "steal"}
 
@@ -45,6 +46,7 @@ def host_row(view: FleetView, entry: HostEntry, now_seconds: float, zone: tzinfo
         "last_sample": _moment(entry.last_sample_utc_nanoseconds, zone),
         "last_sample_age_seconds": _age(entry, now_seconds),
         "utilizations": _utilizations(live),
+        "workload_count": len(entry.workloads.shown(now_seconds).workloads),
         "spool_bytes": None if live is None else live.spool_bytes,
         "errors": [] if live is None else _errors(live),
     }
@@ -93,7 +95,7 @@ def _sources(live: LiveReading | None) -> list[Tree]:
 
 
 def host(view: FleetView, entry: HostEntry, now_seconds: float, zone: tzinfo) -> Tree:
-    """One host with its channels, flows and sources."""
+    """One host with its channels, flows, sources and workloads, of these the largest first."""
     live = entry.fresh_live(now_seconds, view.staleness_seconds)
     totals = [
         {
@@ -108,9 +110,13 @@ def host(view: FleetView, entry: HostEntry, now_seconds: float, zone: tzinfo) ->
         for totals_of_role in (entry.channel_totals, entry.meter_totals, entry.shown_totals)
         for name, microjoules in totals_of_role
     ]
+    workloads = entry.workloads.shown(now_seconds)
+    largest = sorted(workloads.workloads, key=lambda each: (-each.total_microjoules, each.key))
     return {
         **host_row(view, entry, now_seconds, zone),
         "totals": totals,
+        "workloads": [workload_row(each, now_seconds) for each in largest],
+        "workloads_left_out": workloads.left_out,
         "channels": [
             {
                 "channel": info.channel,
