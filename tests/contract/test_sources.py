@@ -87,6 +87,11 @@ def nvidia_machine(name: str) -> Callable[[Path], Source]:
     return lambda folder: gpu_machine(name, folder, gpm=True, processes=True).source
 
 
+def shared_rapl(root: Path) -> Source:
+    """RAPL from the folder in which a guest's host writes its share."""
+    return RaplSource(root / "sys", root / "proc", shared_root=root / "var" / "scaphandre")
+
+
 def nvidia(nvml: Callable[[], FakeNvml]) -> Callable[[Path], Source]:
     """NVIDIA on a fake NVML."""
     return lambda folder: NvidiaSource(folder, nvml=nvml())
@@ -157,6 +162,10 @@ CASES = [
         for name in ("xeon_two_sockets", "xeon_sapphire_rapids", "xeon_two_dies", "xeon_tpmi")
     ),
     *(Case(f"rapl {name}", rapl(name)) for name in ("laptop_mmio", "node_exporter_capture", "threadripper_mirrored_dies")),
+    *(Case(f"rapl {name}", rapl(name)) for name in ("epyc_rome", "epyc_genoa", "xeon_haswell_dram_unit", "xcp_ng_guest")),
+    *(Case(f"rapl {name}", rapl(name)) for name in ("xeon_sapphire_rapids_linux_6_8", "desktop_haswell_igpu")),
+    *(Case(f"rapl {name}", rapl(name)) for name in ("kvm_guest_virtual_rapl", "powercap_dangling_symlink")),
+    Case("rapl in a shared folder", lambda folder: shared_rapl(machine("scaphandre_guest", folder).root)),
     Case("rapl with the node's meter", rapl("xeon_sapphire_rapids", meter=True)),
     Case("rapl with one failing domain", rapl("xeon_two_sockets", failing="intel-rapl:1:0")),
     Case("nvidia with eight GPUs", nvidia(eight_gpus)),
@@ -185,6 +194,8 @@ CASES = [
 BROKEN = [
     Case("rapl without powercap", rapl("virtual_machine")),
     Case("rapl masked in a container", rapl("container_masked")),
+    Case("rapl in a guest without it", rapl("kvm_guest")),
+    Case("rapl in a shared folder that is not mounted", lambda folder: shared_rapl(folder)),
     Case("rapl without anything", lambda folder: RaplSource(folder, folder)),
     Case("nvidia without its library", nvidia(lambda: failing_nvml("nvmlInit", LIBRARY_NOT_FOUND))),
     Case("nvidia without GPUs", nvidia(lambda: FakeNvml([]))),
