@@ -44,7 +44,7 @@ def test_pods_are_named_by_uid_and_static_ones_by_hash() -> None:
 @pytest.mark.parametrize("answer", [b"", b"no", b"[]", b"{}", b'{"items": 3}'])
 def test_what_is_no_list_of_pods_is_refused(answer: bytes) -> None:
     """Whatever stands at the address."""
-    with pytest.raises(ValueError, match="Expecting value|no PodList"):
+    with pytest.raises(ValueError, match=r"Expecting value|no PodList"):
         pod_names(answer)
 
 
