@@ -27,9 +27,7 @@ from wattledger_agent.sources import SOURCES
 from wattledger_agent.sources.nvidia import LOST_READS_MAX
 from wattledger_collector.config import Configuration, check_zones, parse_configuration
 from wattledger_collector.factor_files import load_catalog
-from wattledger_collector.factors import (
-    parse_factors,
-)
+from wattledger_collector.factors import parse_factors
 from wattledger_collector.metrics import FAMILIES
 from wattledger_collector.quickstart import DEMO_HOSTS
 from wattledger_collector.records import INTERVAL_SECONDS_DEFAULT, MICROJOULES_PER_KWH, GapReason, Quality

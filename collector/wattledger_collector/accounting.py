@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from wattledger_collector.factors import BEGINNING_SECONDS, Factor, FactorCatalog, FactorKind, UnknownZoneError
+from wattledger_collector.factor_catalog import BEGINNING_SECONDS, FactorCatalog, UnknownZoneError
+from wattledger_collector.factors import Factor, FactorKind
 from wattledger_collector.records import (
     MICROJOULES_PER_KWH,
     NANOSECONDS_PER_SECOND,

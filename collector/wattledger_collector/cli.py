@@ -15,7 +15,8 @@ from wattledger_collector.backup import backup, restore
 from wattledger_collector.commands import CONFIGURATION_PATH_DEFAULT, add_commands
 from wattledger_collector.config import PORT_MAX, ConfigurationError
 from wattledger_collector.configuration import load_configuration
-from wattledger_collector.factors import FactorFileError, UnknownZoneError
+from wattledger_collector.factor_catalog import UnknownZoneError
+from wattledger_collector.factors import FactorFileError
 from wattledger_collector.records import StoreError
 
 

@@ -25,8 +25,9 @@ from wattledger_collector.books import BooksError, parse_books, reckon
 from wattledger_collector.books_output import show_books, write_books
 from wattledger_collector.config import ConfigurationError
 from wattledger_collector.configuration import load_configuration
+from wattledger_collector.factor_catalog import FactorCatalog, UnknownZoneError
 from wattledger_collector.factor_files import load_catalog
-from wattledger_collector.factors import Factor, FactorCatalog, FactorFileError, UnknownZoneError
+from wattledger_collector.factors import Factor, FactorFileError
 from wattledger_collector.fleet_sites import SitePlan
 from wattledger_collector.records import NANOSECONDS_PER_SECOND, Host, StoreError
 from wattledger_collector.report import ReportError, make_period, make_report, parse_instant, parse_time_zone

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from wattledger_collector.factors import FactorCatalog, UnknownZoneError, seconds_of_day
+from wattledger_collector.factor_catalog import FactorCatalog, UnknownZoneError
+from wattledger_collector.factors import seconds_of_day
 from wattledger_collector.records import SITE_UNASSIGNED
 
 PUE_MIN = Decimal(1)

@@ -21,8 +21,9 @@ from wattledger_collector.config import (
     site_of_host,
     valid_from_seconds,
 )
+from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factor_files import load_catalog
-from wattledger_collector.factors import FactorCatalog, FactorFileError
+from wattledger_collector.factors import FactorFileError
 from wattledger_collector.records import SITE_UNASSIGNED, AssignmentRow, Host, SiteRow, Store
 
 # The first row of a site or host holds for all time before, too: recordings and backlogs are older than the configuration.

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
-from wattledger_collector.factors import Factor, FactorCatalog, FactorFileError, parse_factors, zone_of_time_zone
+from wattledger_collector.factor_catalog import FactorCatalog, zone_of_time_zone
+from wattledger_collector.factors import Factor, FactorFileError, parse_factors
 
 # Official national tables before the international one: see "Which factor holds" in factors.py.
 BUNDLED_FILES = ("china.csv", "us_egrid.csv", "countries.csv")

@@ -15,8 +15,8 @@ boundary            `direct` (at the stack) or `lifecycle` (fuel supply and plan
 gas                 `CO2` or `CO2e`
 basis               `production`, `consumption`, `residual` or `supplier`
 includes_td         `true` if losses of transmission and distribution are in the value, else `false`
-valid_from          first day of validity (UTC), ISO date
-valid_to            first day after it (UTC), ISO date
+valid_from          beginning of validity: an ISO date (UTC), or a time with its offset from UTC
+valid_to            first instant after it, likewise
 published           day on which the value was published; where unknown, the day on which it was first seen
 source              short name of the publisher's series
 document            address or title of the document
@@ -24,17 +24,22 @@ licence             terms under which the figure may be carried
 attribution         the words in which the source asks to be named
 ==================  ==============================================================================================
 
-Which factor holds. A zone has one default series (zone, type, source), so that a figure never changes its meaning
-within a report: of the series with signal average and basis consumption or production, the one whose table comes first
-(the operator's own files, then official national tables, then the international one; so CN is the ministry's figure,
-direct CO2, and not the international one, lifecycle CO2e). In the series the factor valid at the instant holds; if
-several are, the latest published. After the last one, or in a hole, the latest earlier one holds provisionally. Before
-the first there is no factor, and kWh are uncovered.
+These may be left out:
+
+==================  ==============================================================================================
+recorded            when this ledger came to know it, a time with its offset; else the beginning of `published`
+supersedes          id of the row that this one corrects
+document_sha256     digest of the document, 64 hexadecimal digits
+gwp                 for CO2e, the set of warming potentials: `AR4`, `AR5` or `AR6`
+uncertainty_ratio   half-width of the 95 % interval relative to the value
+tier                how good it is: see `Tier`; else by its length and zone
+==================  ==============================================================================================
+
+A value has two times: when it holds (valid), and when it was known (recorded). A later correction is a row of its own, so
+that what was known at any time can be asked for again. Which factor holds is said in `factor_catalog.py`.
 """
 
-import difflib
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -68,6 +73,11 @@ COLUMNS = (
     "attribution",
 )
 
+OPTIONAL_COLUMNS = ("recorded", "supersedes", "document_sha256", "gwp", "uncertainty_ratio", "tier")
+
+# A factor that holds for less than this is one of a series of hours or days, and not of a yearly table.
+LONG_SECONDS_MIN = 28 * 86_400
+
 _CONVERSIONS = {
     "kg/kWh": "multiply by 1000",
     "t/MWh": "multiply by 1000",
@@ -82,6 +92,8 @@ class Signal(StrEnum):
 
     AVERAGE = "average"
     MARGINAL = "marginal"
+    # Of the plants that would be built or not.
+    BUILD_MARGINAL = "build_marginal"
 
 
 class Boundary(StrEnum):
@@ -89,6 +101,8 @@ class Boundary(StrEnum):
 
     DIRECT = "direct"
     LIFECYCLE = "lifecycle"
+    # A product's carbon footprint, as official Chinese tables state beside the direct figure.
+    FOOTPRINT = "footprint"
 
 
 class Gas(StrEnum):
@@ -107,6 +121,28 @@ class Basis(StrEnum):
     SUPPLIER = "supplier"
 
 
+class Gwp(StrEnum):
+    """The IPCC report whose warming potentials make CO2e of other gases; empty: not stated, or CO2 alone."""
+
+    UNSTATED = ""
+    AR4 = "AR4"
+    AR5 = "AR5"
+    AR6 = "AR6"
+
+
+class Tier(StrEnum):
+    """How good a factor is for the time it is used for, best first. F6, a region or the world, is never used by itself."""
+
+    F0_MEASURED = "F0"
+    F1_PROVIDER_ESTIMATED = "F1"
+    F2_CARRIED = "F2"
+    F3_PROFILE = "F3"
+    F4_ANNUAL_ZONE = "F4"
+    F5_ANNUAL_COUNTRY = "F5"
+    F6_REGION = "F6"
+    F9_NONE = "F9"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class FactorKind:
     """The type of a factor. Figures of different types are never added."""
@@ -115,9 +151,16 @@ class FactorKind:
     boundary: Boundary
     gas: Gas
     basis: Basis
+    gwp: Gwp = Gwp.UNSTATED
 
     def __str__(self) -> str:
-        return f"{self.signal} {self.boundary} {self.gas}, {self.basis}"
+        gas = f"{self.gas} ({self.gwp})" if self.gwp else self.gas
+        return f"{self.signal} {self.boundary} {gas}, {self.basis}"
+
+    @property
+    def slug(self) -> str:
+        """One word, for ids."""
+        return "-".join(filter(None, (self.signal, self.boundary, self.gas, self.basis, self.gwp)))
 
     @property
     def is_location_based(self) -> bool:
@@ -127,65 +170,74 @@ class FactorKind:
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """One published value. value: g/kWh. Valid in the half-open span of UTC days [valid_from, valid_to)."""
+    """One published value. value: g/kWh. Valid in the half-open span [valid_from_seconds, valid_to_seconds) of UTC.
+
+    recorded_at_seconds: when the ledger came to know it. uncertainty_ratio: None where the source states none.
+    """
 
     zone: str
     name: str
     value: Decimal
     kind: FactorKind
     includes_td: bool
-    valid_from: date
-    valid_to: date
+    valid_from_seconds: int
+    valid_to_seconds: int
     published: date
     source: str
     document: str
     licence: str
     attribution: str
+    recorded_at_seconds: int
+    tier: Tier
+    supersedes: str = ""
+    document_sha256: str = ""
+    uncertainty_ratio: Decimal | None = None
 
     @property
     def id(self) -> str:
-        """Names the row: zone, first day, type, source and day of publication."""
-        kind = f"{self.kind.signal}-{self.kind.boundary}-{self.kind.gas}-{self.kind.basis}"
-        return f"{self.zone}/{self.valid_from}/{kind}/{self.source}/{self.published}"
+        """Names the row: zone, beginning, type, source, and day of publication; a later correction has a mark of its own."""
+        published = seconds_of_day(self.published)
+        recorded = "" if self.recorded_at_seconds == published else f"@{self.recorded_at_seconds}"
+        return f"{self.zone}/{self.valid_from}/{self.kind.slug}/{self.source}/{self.published}{recorded}"
+
+    @property
+    def valid_from(self) -> str:
+        """The beginning of validity as ISO text: a date where it begins with a day of UTC."""
+        return text_of_instant(self.valid_from_seconds)
+
+    @property
+    def valid_to(self) -> str:
+        """The end of validity, likewise; not included."""
+        return text_of_instant(self.valid_to_seconds)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is of a table of months or years, and not one of a series of hours."""
+        return self.valid_to_seconds - self.valid_from_seconds >= LONG_SECONDS_MIN
 
     @property
     def vintage(self) -> str:
-        """The span it describes: `2023` for a calendar year, else both days."""
-        if self.valid_from == date(self.valid_from.year, 1, 1) and self.valid_to == date(self.valid_from.year + 1, 1, 1):
-            return str(self.valid_from.year)
+        """The span it describes: `2023` for a calendar year, else both ends."""
+        year = datetime.fromtimestamp(self.valid_from_seconds, UTC).year
+        if (self.valid_from, self.valid_to) == (f"{year}-01-01", f"{year + 1}-01-01"):
+            return str(year)
         return f"{self.valid_from}..{self.valid_to}"
 
 
 def kind_of_id(factor_id: str) -> FactorKind:
     """The type that a factor's id names. Raises ValueError for what is no id."""
-    signal, boundary, gas, basis = factor_id.split("/")[2].split("-")
-    return FactorKind(Signal(signal), Boundary(boundary), Gas(gas), Basis(basis))
+    signal, boundary, gas, basis, *gwp = factor_id.split("/")[2].split("-")
+    return FactorKind(Signal(signal), Boundary(boundary), Gas(gas), Basis(basis), Gwp("".join(gwp)))
 
 
-@dataclass(frozen=True, slots=True)
-class FactorChoice:
-    """The factor that holds for a zone in [from_seconds, to_seconds), or why there is none.
-
-    provisional: a later period uses the latest earlier value, until its own is published.
-    to_seconds None: until a factor is added. missing: a sentence without its full stop; empty if there is a factor.
-    """
-
-    factor: Factor | None
-    provisional: bool
-    from_seconds: int
-    to_seconds: int | None
-    missing: str
+def text_of_instant(seconds: int) -> str:
+    """ISO text of an instant in UTC: a date alone at the beginning of a day."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.date().isoformat() if seconds % 86_400 == 0 else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class FactorFileError(ValueError):
     """A factor file can't be used; the text names file, line, value and remedy."""
-
-
-class UnknownZoneError(KeyError):
-    """No factor table has the zone; the text lists near matches."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 def seconds_of_day(day: date) -> int:
@@ -202,7 +254,7 @@ def parse_factors(text: str, where: str) -> list[Factor]:
     factors: list[Factor] = []
     lines: list[int] = []
     try:
-        for row in read_table(text, where, COLUMNS, FACTOR_ROWS_MAX):
+        for row in read_table(text, where, COLUMNS, FACTOR_ROWS_MAX, OPTIONAL_COLUMNS):
             factors.append(_parse_row(row))
             lines.append(row.line)
     except TableError as error:
@@ -224,169 +276,84 @@ def _parse_row(row: Row) -> Factor:
         raise FactorFileError(f"{place} has unit {cells['unit']!r}: {remedy} and write g/kWh")
     if cells["includes_td"] not in ("true", "false"):
         raise FactorFileError(f"{place} has includes_td {cells['includes_td']!r}: write true or false")
-    valid_from, valid_to = row.day("valid_from"), row.day("valid_to")
+    valid_from, valid_to = _instant(row, "valid_from"), _instant(row, "valid_to")
     if valid_to <= valid_from:
         raise FactorFileError(
-            f"{place} is valid from {valid_from} to {valid_to}: valid_to is the first day after, so it has to be later"
+            f"{place} is valid from {cells['valid_from']} to {cells['valid_to']}: "
+            "valid_to is the first instant after, so it has to be later"
         )
-    kind = FactorKind(
-        row.choice("signal", Signal), row.choice("boundary", Boundary), row.choice("gas", Gas), row.choice("basis", Basis)
-    )
-    value = row.decimal("value")
-    if value > GRAMS_PER_KWH_MAX:
-        raise FactorFileError(f"{place} has value {value}: above {GRAMS_PER_KWH_MAX} g/kWh no grid is known, check the unit")
+    published = row.day("published")
     return Factor(
         zone=cells["zone"],
         name=cells["name"],
-        value=value,
-        kind=kind,
+        value=_value(row),
+        kind=_kind(row),
         includes_td=cells["includes_td"] == "true",
-        valid_from=valid_from,
-        valid_to=valid_to,
-        published=row.day("published"),
+        valid_from_seconds=valid_from,
+        valid_to_seconds=valid_to,
+        published=published,
         source=cells["source"],
         document=cells["document"],
         licence=cells["licence"],
         attribution=cells["attribution"],
+        recorded_at_seconds=row.instant("recorded") if cells["recorded"] else seconds_of_day(published),
+        tier=row.choice("tier", Tier) if cells["tier"] else default_tier(cells["zone"], valid_to - valid_from),
+        supersedes=cells["supersedes"],
+        document_sha256=_digest(row),
+        uncertainty_ratio=row.decimal("uncertainty_ratio") if cells["uncertainty_ratio"] else None,
     )
+
+
+def default_tier(zone: str, length_seconds: int) -> Tier:
+    """The tier of a value of which nothing else is said: by how long it holds, and whether its zone is a whole country."""
+    if length_seconds < LONG_SECONDS_MIN:
+        return Tier.F0_MEASURED
+    return Tier.F4_ANNUAL_ZONE if "-" in zone else Tier.F5_ANNUAL_COUNTRY
+
+
+def _instant(row: Row, column: str) -> int:
+    return row.instant(column) if "T" in row.cells[column] else seconds_of_day(row.day(column))
+
+
+def _value(row: Row) -> Decimal:
+    value = row.decimal("value")
+    if value > GRAMS_PER_KWH_MAX:
+        raise FactorFileError(
+            f"{row.place} has value {value}: above {GRAMS_PER_KWH_MAX} g/kWh no grid is known, check the unit"
+        )
+    return value
+
+
+def _kind(row: Row) -> FactorKind:
+    gas, gwp = row.choice("gas", Gas), row.choice("gwp", Gwp)
+    if gwp and gas is Gas.CO2:
+        raise FactorFileError(
+            f"{row.place} has gwp {gwp} for CO2 alone: warming potentials are for other gases, leave it out"
+        )
+    return FactorKind(row.choice("signal", Signal), row.choice("boundary", Boundary), gas, row.choice("basis", Basis), gwp)
+
+
+def _digest(row: Row) -> str:
+    digest = row.cells["document_sha256"]
+    if digest and not (len(digest) == 64 and set(digest) <= set("0123456789abcdef")):
+        raise FactorFileError(f"{row.place} has document_sha256 {digest[:20]!r}: write 64 hexadecimal digits, or nothing")
+    return digest
 
 
 def _check_overlaps(factors: Sequence[Factor], lines: Sequence[int], where: str) -> None:
-    """Within a series, what was published on one day has one value at any instant."""
+    """Within a series, what became known at one time has one value at any instant."""
     places = sorted(
-        (factor.zone, factor.kind, factor.source, factor.published, factor.valid_from, factor.valid_to, line)
+        (
+            (factor.zone, factor.kind, factor.source, factor.published, factor.recorded_at_seconds),
+            factor.valid_from_seconds,
+            factor.valid_to_seconds,
+            line,
+        )
         for factor, line in zip(factors, lines, strict=True)
     )
     for one, other in pairwise(places):
-        if one[:4] == other[:4] and other[4] < one[5]:
+        if one[0] == other[0] and other[1] < one[2]:
             raise FactorFileError(
-                f"{where} lines {one[6]} and {other[6]} both give {one[0]} a value for {other[4]}: "
+                f"{where} lines {one[3]} and {other[3]} both give {one[0][0]} a value for {text_of_instant(other[1])}: "
                 f"keep one, or give the corrected one its own day of publication"
             )
-
-
-class FactorCatalog:
-    """All factors of some tables; a table that comes first wins where several have a series for a zone."""
-
-    def __init__(self, tables: Iterable[Sequence[Factor]]) -> None:
-        self._by_zone: dict[str, list[Factor]] = {}
-        self._names: dict[str, str] = {}
-        for table in tables:
-            for factor in table:
-                self._by_zone.setdefault(factor.zone, []).append(factor)
-                self._names.setdefault(factor.zone, factor.name)
-        self._segments: dict[str, list[FactorChoice]] = {}
-
-    @property
-    def attributions(self) -> Sequence[tuple[str, str, str]]:
-        """(source, licence, attribution) of all factors, each once, in order."""
-        rows = (factor for factors in self._by_zone.values() for factor in factors)
-        return sorted({(factor.source, factor.licence, factor.attribution) for factor in rows})
-
-    @property
-    def zones(self) -> Mapping[str, str]:
-        """Names by id, in the order of ids."""
-        return dict(sorted(self._names.items()))
-
-    def factors(self, zone: str) -> Sequence[Factor]:
-        """All factors of a zone, of every series. Raises UnknownZoneError."""
-        self.require(zone)
-        return sorted(
-            self._by_zone[zone], key=lambda factor: (factor.source, factor.kind, factor.valid_from, factor.published)
-        )
-
-    def default_series(self, zone: str) -> Sequence[Factor]:
-        """The factors from which figures of the zone are made, by time; empty if none is location based."""
-        self.require(zone)
-        located = [factor for factor in self._by_zone[zone] if factor.kind.is_location_based]
-        if not located:
-            return []
-        first = located[0]
-        series = [factor for factor in located if factor.kind == first.kind and factor.source == first.source]
-        return sorted(series, key=lambda factor: (factor.valid_from, factor.published))
-
-    def factor_at(self, zone: str, at_seconds: int) -> FactorChoice:
-        """The factor for an instant, in seconds since 1970-01-01 UTC. Raises UnknownZoneError."""
-        segments = self._segments.get(zone)
-        if segments is None:
-            segments = self._segments[zone] = _segments(zone, self.default_series(zone))
-        index = bisect_right(segments, at_seconds, key=lambda choice: choice.from_seconds)
-        return segments[max(index - 1, 0)]
-
-    def require(self, zone: str) -> None:
-        """Raise UnknownZoneError, with near matches in its text, unless some table has the zone."""
-        if zone not in self._by_zone:
-            near = self.near_zones(zone)
-            hint = f"did you mean {_either(near)}?" if near else "see `wattledger-collector factors list`"
-            raise UnknownZoneError(f"no factor table has a zone {zone!r}: {hint}")
-
-    def near_zones(self, text: str, limit: int = 4) -> list[str]:
-        """Zones whose id or name is close to the text, nearest first, as `DE (Germany)`."""
-        wanted = _HABITS.get(text.casefold(), text.casefold())
-        country = wanted.partition("-")[0]
-        scores: list[tuple[float, str]] = []
-        for zone, name in self._names.items():
-            lowered = name.casefold()
-            score = max(
-                difflib.SequenceMatcher(None, wanted, zone.casefold()).ratio(),
-                difflib.SequenceMatcher(None, wanted, lowered).ratio(),
-                # A part of a name ("Korea") is a better hint than a few letters in common.
-                0.9 if len(wanted) >= 4 and wanted in lowered else 0.0,
-                # An area that no table has, in a country that one has.
-                0.7 if country == zone.casefold() else 0.0,
-            )
-            if score >= 0.6:
-                scores.append((-score, zone))
-        return [f"{zone} ({self._names[zone]})" for _, zone in sorted(scores)[:limit]]
-
-
-# What people write for a country whose id is another.
-_HABITS = {"uk": "gb", "great britain": "gb", "england": "gb", "usa": "us", "america": "us", "eire": "ie", "prc": "cn"}
-
-# Before any time that is metered.
-BEGINNING_SECONDS = -(2**62)
-
-
-def _segments(zone: str, series: Sequence[Factor]) -> list[FactorChoice]:
-    """The choices of all time, in order, the first from the beginning."""
-    if not series:
-        missing = f"zone {zone} has no average factor by production or consumption"
-        return [FactorChoice(None, False, BEGINNING_SECONDS, None, missing)]
-    days = sorted({day for factor in series for day in (factor.valid_from, factor.valid_to)})
-    missing = f"zone {zone} has no factor before {days[0]}"
-    choices = [FactorChoice(None, False, BEGINNING_SECONDS, seconds_of_day(days[0]), missing)]
-    for index, day in enumerate(days):
-        valid = [factor for factor in series if factor.valid_from <= day < factor.valid_to]
-        earlier = [factor for factor in series if factor.valid_to <= day]
-        if valid:
-            factor = max(valid, key=lambda factor: factor.published)
-        else:
-            factor = max(earlier, key=lambda factor: (factor.valid_to, factor.published))
-        until = seconds_of_day(days[index + 1]) if index + 1 < len(days) else None
-        choices.append(FactorChoice(factor, not valid, seconds_of_day(day), until, ""))
-    return choices
-
-
-def _either(texts: Sequence[str]) -> str:
-    if len(texts) == 1:
-        return texts[0]
-    return f"{', '.join(texts[:-1])} or {texts[-1]}"
-
-
-def zone_of_time_zone(time_zone: str, zone_table: str, links: str, catalog: FactorCatalog) -> str | None:
-    """Propose a grid zone for an IANA time zone: its country, if the catalog has it; else None.
-
-    zone_table: text of tzdata's zone.tab. links: text of tzdata.zi, whose lines `L target name` give old names.
-    """
-    countries: dict[str, str] = {}
-    for line in zone_table.splitlines():
-        cells = line.split("\t")
-        if not line.startswith("#") and len(cells) >= 3:
-            countries.setdefault(cells[2], cells[0])
-    targets: dict[str, str] = {}
-    for line in links.splitlines():
-        words = line.split()
-        if len(words) == 3 and words[0] == "L":
-            targets[words[2]] = words[1]
-    country = countries.get(time_zone) or countries.get(targets.get(time_zone, ""))
-    return country if country in catalog.zones else None

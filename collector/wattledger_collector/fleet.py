@@ -14,12 +14,8 @@ from fractions import Fraction
 
 from wattledger_collector.accounting import BasisFinder, SiteBasis
 from wattledger_collector.emission_counters import EmissionCounters
-from wattledger_collector.factor_catalog import (
-    FactorCatalog,
-)
-from wattledger_collector.factors import (
-    FactorKind,
-)
+from wattledger_collector.factor_catalog import FactorCatalog
+from wattledger_collector.factors import FactorKind
 from wattledger_collector.fleet_host import HostEntry
 from wattledger_collector.fleet_live import PowerHistory, PowerPoint, PowerSum, read_live
 from wattledger_collector.fleet_sites import Amount, RecentKey, SitePlan, SiteSeries, SiteTotals

@@ -17,8 +17,8 @@ from decimal import Decimal
 from pathlib import Path
 
 from wattledger_collector.config import Configuration, HostRule, Http, Server, Site, StoreSettings
+from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factor_files import load_catalog, propose_zone, system_time_zone
-from wattledger_collector.factors import FactorCatalog
 from wattledger_collector.server import ServerError
 from wattledger_collector.service import Addresses, Service, ServiceError, run
 

@@ -21,7 +21,8 @@ from wattledger_collector.accounting import (
     summarise_gaps,
     total_emissions,
 )
-from wattledger_collector.factors import Factor, FactorCatalog, FactorKind
+from wattledger_collector.factor_catalog import FactorCatalog
+from wattledger_collector.factors import Factor, FactorKind
 from wattledger_collector.fleet_sites import SitePlan
 from wattledger_collector.records import (
     NANOSECONDS_PER_SECOND,

@@ -21,7 +21,7 @@ import uvicorn
 from wattledger_collector.accounting import BasisFinder
 from wattledger_collector.config import Configuration, Http
 from wattledger_collector.configuration import HostPlacer, apply_configuration
-from wattledger_collector.factors import FactorCatalog
+from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.fleet import FleetView
 from wattledger_collector.fleet_sharing import FleetSharing
 from wattledger_collector.lease import RENEWAL_SECONDS

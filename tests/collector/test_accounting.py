@@ -18,8 +18,9 @@ from wattledger_collector.accounting import (
     summarise_gaps,
     total_emissions,
 )
+from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factor_files import bundled_tables, load_catalog
-from wattledger_collector.factors import Factor, FactorCatalog, seconds_of_day
+from wattledger_collector.factors import Factor, seconds_of_day
 from wattledger_collector.records import (
     MICROJOULES_PER_KWH,
     NANOSECONDS_PER_SECOND,
@@ -61,7 +62,7 @@ def german_factor(year: int) -> Factor:
 @pytest.mark.parametrize("zone", ZONES)
 def test_one_kwh_is_the_factor_in_each_bundled_zone(zone: str) -> None:
     """1 kWh at PUE 1 gives exactly the published grams, digit for digit."""
-    start = seconds_of_day(NEWEST[zone].valid_from)
+    start = NEWEST[zone].valid_from_seconds
     finder = BasisFinder([site_row(zone=zone)], CATALOG)
 
     (line,) = account([rollup(start, MICROJOULES_PER_KWH)], finder)

@@ -18,8 +18,8 @@ from wattledger_collector.config import (
     site_of_host,
 )
 from wattledger_collector.configuration import HostPlacer, apply_configuration, assign_hosts, load_configuration
+from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factor_files import load_catalog
-from wattledger_collector.factors import FactorCatalog
 from wattledger_collector.records import SITE_UNASSIGNED, AssignmentRow
 
 CATALOG = load_catalog()

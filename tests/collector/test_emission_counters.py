@@ -7,7 +7,8 @@ from tests.collector.fake_store import FakeStore
 
 from wattledger_collector.accounting import BasisFinder
 from wattledger_collector.emission_counters import EmissionCounters
-from wattledger_collector.factors import FactorCatalog, parse_factors, seconds_of_day
+from wattledger_collector.factor_catalog import FactorCatalog
+from wattledger_collector.factors import parse_factors, seconds_of_day
 from wattledger_collector.records import MICROJOULES_PER_KWH, Component, Quality, RollupRow, SiteRow
 
 START = seconds_of_day(date(2024, 1, 1))

@@ -12,7 +12,7 @@ from itertools import islice
 
 from wattledger_collector.accounting import Line, account
 from wattledger_collector.exposition import SHARDS_MAX
-from wattledger_collector.factors import FactorCatalog, UnknownZoneError
+from wattledger_collector.factor_catalog import FactorCatalog, UnknownZoneError
 from wattledger_collector.fleet import FleetView, RecentGap
 from wattledger_collector.fleet_host import HostEntry
 from wattledger_collector.records import Store

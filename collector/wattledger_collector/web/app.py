@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from wattledger_collector.exposition import Exposition, Shard, negotiate
-from wattledger_collector.factors import FactorCatalog
+from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.fleet import FleetView
 from wattledger_collector.records import Store, StoreError
 from wattledger_collector.web.api import ENDPOINTS, Api, BadRequestError, Endpoint, NotFoundError, Question
