@@ -124,7 +124,7 @@ def metered(
     *,
     idle: IdlePolicy = IdlePolicy.NODE_ONLY,
     seconds: int = 3,
-) -> dict[str, int]:
+) -> dict[str, float]:
     """Joules by id (by kind where there is none) after some seconds of 100 W in each package and 10 W in its memory."""
     running = Running(host)
     workloads, rapl = (
@@ -135,13 +135,9 @@ def metered(
     meter.offer(rapl.open(), Instant(b"b" * 16, 0, 0, True, 0))
     for second in range(seconds + 1):
         if second:
-            for zone, watts in (
-                ("intel-rapl:0", 100),
-                ("intel-rapl:0:0", 10),
-                ("intel-rapl:1", 100),
-                ("intel-rapl:1:0", 10),
-            ):
-                host.add_energy(zone, watts * 1_000_000)
+            for package in ("intel-rapl:0", "intel-rapl:1"):
+                host.add_energy(package, 100_000_000)
+                host.add_energy(f"{package}:0", 10_000_000)
             step(running, second)
         now = Instant(b"b" * 16, (second + 1) * SECOND, (second + 1) * SECOND, True, 0)
         readings: list[Reading] = [*workloads.read(now.boottime_nanoseconds), *rapl.read(now.boottime_nanoseconds)]
@@ -153,7 +149,7 @@ def metered(
     workloads.close()
     rapl.close()
     assert sum(joules.values()) == 220_000_000 * seconds
-    return {name: round(energy / 1e6) for name, energy in joules.items() if energy}
+    return {name: round(energy / 1e6, 1) for name, energy in joules.items() if energy}
 
 
 def test_a_pods_energy_is_its_part_of_the_package_that_it_is_bound_to(tmp_path: Path) -> None:
@@ -165,7 +161,7 @@ def test_a_pods_energy_is_its_part_of_the_package_that_it_is_bound_to(tmp_path: 
         running.work(1.0, 0.0, 1.0, 1.0)
 
     joules = metered(machine("kubernetes_cgroup_v2", tmp_path), step)
-    assert joules == {GUARANTEED: 330, BURSTABLE: 83, "UNATTRIBUTED": 82, "IDLE": 165}
+    assert joules == {GUARANTEED: 330, BURSTABLE: 82.5, "UNATTRIBUTED": 82.5, "IDLE": 165}
 
 
 def test_a_jobs_energy_is_its_part_of_its_package(tmp_path: Path) -> None:
