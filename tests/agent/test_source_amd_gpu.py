@@ -196,6 +196,14 @@ def test_both_dies_show_their_load(tmp_path: Path) -> None:
     assert busy["gpu/2b7d41c900000b01"] == 0.58
 
 
+def test_a_second_dies_limit_of_0_is_not_shown(tmp_path: Path) -> None:
+    """The board has one limit."""
+    source = source_of(machine("mi250_dual_die", tmp_path))
+    source.open()
+    limits = [r for r in source.read(1) if isinstance(r, GaugeReading) and r.gauge is Gauge.POWER_LIMIT_WATTS]
+    assert [(r.device, r.value) for r in limits] == [("gpu/2b7d41c900000a00", 560.0), ("gpu/2b7d41c900000c02", 560.0)]
+
+
 def test_a_gpu_of_one_die_that_shows_0_is_not_taken_for_a_second_die(tmp_path: Path) -> None:
     """A controller that hangs at the start: its channel stays, as one that can't be read."""
     host = machine("mi300x", tmp_path)
@@ -426,4 +434,5 @@ def test_a_gpu_that_a_guest_has_is_told_beside_the_others(tmp_path: Path) -> Non
     add_pci_device(host, "0000:f1:00.0", "0x1002")
     source = source_of(host)
     assert len(source.open()) == 8
+    assert len(list((host.sys / "bus/pci/devices").iterdir())) == 9
     assert "amd_gpu: no driver shows sensors of the AMD GPU at 0000:f1:00.0; it is not metered." in source.notes()
