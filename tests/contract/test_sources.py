@@ -47,6 +47,7 @@ from wattledger_agent.sources.intel_gpu import IntelGpuSource
 from wattledger_agent.sources.ipmi import IpmiSource
 from wattledger_agent.sources.nvidia import NvidiaSource
 from wattledger_agent.sources.rapl import RaplSource
+from wattledger_agent.workloads import WorkloadsSource
 from wattledger_agent.sources.redfish import RedfishSource
 from wattledger_agent.sources.redfish_session import FolderFetch, RedfishSession
 
@@ -151,6 +152,16 @@ def ipmi_bare(folder: Path) -> Source:
     return IpmiSource(folder, run=RecordedRunner(()), pace=ByHand().pace, access=lambda path: True)
 
 
+def workloads(name: str) -> Callable[[Path], Source]:
+    """Workloads on a fixture machine."""
+
+    def make(folder: Path) -> Source:
+        host = machine(name, folder)
+        return WorkloadsSource(host.sys / "fs/cgroup", host.proc, host.sys, with_memory=True, with_reservations=True)
+
+    return make
+
+
 def cpu(folder: Path) -> Source:
     """CPU on a fixture machine."""
     return CpuSource(machine("virtual_machine", folder).proc)
@@ -186,6 +197,8 @@ CASES = [
     Case("amd_gpu with accumulators", amd_gpu("mi300x", counting=True)),
     Case("intel_gpu intel_gpu_max", lambda folder: IntelGpuSource(machine("intel_gpu_max", folder).sys)),
     Case("cpu", cpu, metered=False),
+    Case("workloads kubernetes_cgroup_v2", workloads("kubernetes_cgroup_v2"), metered=False),
+    Case("workloads slurm_cgroup_v1", workloads("slurm_cgroup_v1"), metered=False),
     Case("estimate", lambda folder: EstimateSource(machine("xeon_two_sockets", folder).proc)),
     Case("fake", lambda folder: FakeSource(1, packages=2, gpus=8, node_meter=True)),
     Case("fake that always fails", lambda folder: FakeSource(1, packages=1, failure_ratio=1.0)),
@@ -212,6 +225,7 @@ BROKEN = [
     Case("amd_gpu without a GPU", amd_gpu("epyc_genoa")),
     Case("intel_gpu without a GPU", lambda folder: IntelGpuSource(folder)),
     Case("cpu without procfs", lambda folder: CpuSource(folder), metered=False),
+    Case("workloads without groups", workloads("xeon_two_sockets")),
     Case("estimate without procfs", lambda folder: EstimateSource(folder)),
     Case("fake that can't write", lambda folder: FakeSource(1, truth_path=folder / "none" / "truth")),
 ]
@@ -276,7 +290,12 @@ def test_a_read_speaks_once_of_each_channel_and_of_no_other(case: Case, tmp_path
                 assert all(share >= 0 for share in reading.shares.values())
                 assert sum(reading.shares.values()) <= 1.0 + 1e-9
                 continue
-            if isinstance(reading, WorkloadsReading | Offer):
+            if isinstance(reading, WorkloadsReading):
+                assert reading.cpu_nanoseconds.keys() == reading.workloads.keys()
+                assert min(*reading.busy_nanoseconds, *reading.idle_nanoseconds, *reading.cpu_nanoseconds.values()) >= 0
+                assert len(reading.busy_nanoseconds) == len(reading.idle_nanoseconds)
+                continue
+            if isinstance(reading, Offer):
                 continue
             assert reading.key in open_keys
             assert reading.key not in spoken
