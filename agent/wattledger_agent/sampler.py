@@ -174,7 +174,7 @@ class Sampler:
         self._tell_refusals()
         accounts = None if self._meter.workloads is None else self._meter.workloads.accounts
         if accounts is not None:
-            accounts.acknowledged(self._spool.acknowledged_sequence)
+            accounts.acknowledged(self._spool.acknowledged_sequence, self._spool.dropped_records)
         while (cut := self._unspooled or self._meter.cut(now, is_last=is_last)) is not None:
             try:
                 sequence = self._spool.append(cut)

@@ -152,6 +152,36 @@ def test_a_record_that_was_not_spooled_acknowledges_nothing() -> None:
     assert ids(these.messages()) == {"1"}
 
 
+def test_what_a_dropped_record_told_is_told_again() -> None:
+    """A full disk gave up records unsent: an acknowledgement of later ones says nothing of what was in them."""
+    these = accounts()
+    live(these, {1: 10, 2: 20})
+    these.messages()
+    these.spooled(1)
+    these.present(there(2))
+    these.review()
+    these.review()
+    assert ids(these.messages()) == {"1"}
+    these.spooled(2)
+    these.acknowledged(9, dropped_records=2)
+    assert ids(these.messages()) == {"1", "2"}
+    these.spooled(10)
+    these.acknowledged(10, dropped_records=2)
+    assert these.messages() == []
+
+
+def test_what_a_restored_collector_may_lack_is_told_again() -> None:
+    """One that acknowledges less than before was put back to an older copy, and records may be gone since."""
+    these = accounts()
+    live(these, {1: 10, 2: 20})
+    these.messages()
+    these.spooled(1)
+    these.acknowledged(1)
+    assert these.messages() == []
+    these.acknowledged(0)
+    assert ids(these.messages()) == {"1", "2"}
+
+
 def test_nobody_is_admitted_while_too_many_wait() -> None:
     """Without a collector frozen accounts gather; from as many as may be live on, new workloads are among the others."""
     these = accounts(2)
