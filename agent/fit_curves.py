@@ -129,7 +129,7 @@ def leave_out_as_guest(curves: Sequence[PublishedCurve], *, family_known: bool) 
         if not asked or (family_known and not count_relatives(family, rest)):
             continue
         known = family if family_known else None
-        usual = usual_server(known, rest, tdps)
+        usual = usual_server("", known, rest, tdps)
         watts = model.watts(usual)
         for curve in asked:
             share = curve.server.cores * threads_per_core(family) / (usual.cores * threads_per_core(known))

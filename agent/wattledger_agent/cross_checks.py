@@ -82,14 +82,10 @@ def sentence(check: pb.LiveCrossCheck) -> str:
 
 
 class CrossChecks:
-    """The comparisons of one host.
+    """The comparisons of one host. window_seconds: how far back energy is compared."""
 
-    window_seconds: how far back energy is compared. least_seconds: less compared time than this is not told.
-    """
-
-    def __init__(self, window_seconds: float = WINDOW_SECONDS, least_seconds: float = WINDOW_SECONDS_MIN) -> None:
+    def __init__(self, window_seconds: float = WINDOW_SECONDS) -> None:
         self._window_nanoseconds = round(window_seconds * NANOSECONDS_PER_SECOND)
-        self._least_nanoseconds = round(least_seconds * NANOSECONDS_PER_SECOND)
         self._windows: dict[tuple[ChannelKey, ChannelKey], _Window] = {}
 
     def observe(self, pairs: Sequence[Pair], serial: int) -> None:
@@ -101,7 +97,9 @@ class CrossChecks:
                 # Where nobody asks, as without a stream, the oldest go all the same.
                 window.forget_before(pair.subject.state.boottime_nanoseconds - self._window_nanoseconds)
 
-    def live(self, pairs: Sequence[Pair], boottime_nanoseconds: int) -> list[pb.LiveCrossCheck]:
+    def live(
+        self, pairs: Sequence[Pair], boottime_nanoseconds: int, least_seconds: float = WINDOW_SECONDS_MIN
+    ) -> list[pb.LiveCrossCheck]:
         """Return the disagreement of each pair that was compared for long enough in the window before this moment."""
         current = {pair.keys for pair in pairs}
         self._windows = {keys: window for keys, window in self._windows.items() if keys in current}
@@ -110,7 +108,7 @@ class CrossChecks:
             window.forget_before(boottime_nanoseconds - self._window_nanoseconds)
             compared, energy, of = window.sums()
             # A part that drew nothing, or whose reference did, is not comparable: there is no ratio to zero.
-            if compared < self._least_nanoseconds or energy < 0 or of <= 0:
+            if compared < least_seconds * NANOSECONDS_PER_SECOND or energy < 0 or of <= 0:
                 continue
             checks.append(
                 pb.LiveCrossCheck(

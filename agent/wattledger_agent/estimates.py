@@ -2,7 +2,7 @@
 
 Reads nothing; says of each estimate what it stands on. Grounds, from firm to weak: the user's own curve, published results
 of the CPU model, of its family, of servers at large, and none at all. A guest of a hypervisor gets its share of a usual
-server of its CPU's family: its threads over that server's, since a guest can't see how many its host has.
+server of its CPU, or of that CPU's family: its threads over that server's, since a guest can't see how many its host has.
 """
 
 from bisect import bisect_right
@@ -66,7 +66,7 @@ def estimate(info: CpuInfo, memory_gb: float, model: CurveModel, tdps: Mapping[s
     key = cpu_key(info.model_name)
     family = find_family(key, info.cpuid)
     if info.is_guest:
-        return _guest(info, family if is_server(key) else None, model, tdps)
+        return _guest(info, key, family if is_server(key) else None, model, tdps)
     published = [curve for curve in model.curves if curve.server.cpu == key]
     if not published and not is_server(key):
         return _outside(key, info)
@@ -87,17 +87,23 @@ def count_relatives(family: Family | None, curves: Sequence[PublishedCurve]) -> 
     return sum(find_family(curve.server.cpu) is family for curve in curves) if family else 0
 
 
-def usual_server(family: Family | None, curves: Sequence[PublishedCurve], tdps: Mapping[str, float]) -> Server:
-    """Return a two-chip server with the family's middle number of cores; of no known family, today's."""
-    cores_per_chip = sorted(
-        curve.server.cores // curve.server.chips for curve in curves if family and find_family(curve.server.cpu) is family
-    )
-    middle = cores_per_chip[len(cores_per_chip) // 2] if cores_per_chip else USUAL_CORES_PER_CHIP
-    cores = USUAL_CHIPS * middle
-    server = guess_server("", family, USUAL_CHIPS, cores, USUAL_GB_PER_CORE * cores, curves, tdps)
+def usual_server(key: str, family: Family | None, curves: Sequence[PublishedCurve], tdps: Mapping[str, float]) -> Server:
+    """Return a two-chip server of this CPU, with as many cores as its published ones have a chip; else as its family's.
+
+    Of no known family: today's. key: of the CPU model; empty: not known.
+    """
+    own = _cores_per_chip([curve for curve in curves if curve.server.cpu == key])
+    related = [curve for curve in curves if family and find_family(curve.server.cpu) is family]
+    cores = USUAL_CHIPS * (own or _cores_per_chip(related) or USUAL_CORES_PER_CHIP)
+    server = guess_server(key if own else "", family, USUAL_CHIPS, cores, USUAL_GB_PER_CORE * cores, curves, tdps)
     # Without a key of its own it is named after a relative, so that the model takes it for one of the family.
-    relative = next((curve.server.cpu for curve in curves if family and find_family(curve.server.cpu) is family), "")
-    return replace(server, cpu=relative)
+    return server if own else replace(server, cpu=related[0].server.cpu if related else "")
+
+
+def _cores_per_chip(curves: Sequence[PublishedCurve]) -> int:
+    """Return the middle number; 0 without curves."""
+    cores = sorted(curve.server.cores // curve.server.chips for curve in curves)
+    return cores[len(cores) // 2] if cores else 0
 
 
 def threads_per_core(family: Family | None) -> int:
@@ -105,12 +111,14 @@ def threads_per_core(family: Family | None) -> int:
     return 1 if family and family.name in SINGLE_THREADED else 2
 
 
-def _guest(info: CpuInfo, family: Family | None, model: CurveModel, tdps: Mapping[str, float]) -> Estimate:
-    server = usual_server(family, model.curves, tdps)
+def _guest(info: CpuInfo, key: str, family: Family | None, model: CurveModel, tdps: Mapping[str, float]) -> Estimate:
+    server = usual_server(key, family, model.curves, tdps)
     host_threads = server.cores * threads_per_core(family)
     share = info.threads / host_threads
     watts = tuple(value * share for value in model.watts(server))
-    kind = f"{family.name} server" if family else "server of unknown kind"
+    kind = "server of unknown kind" if family is None else f"{family.name} server"
+    if server.cpu == key:
+        kind = "server with this CPU"
     ground = f"this guest's share, {info.threads} of {host_threads} threads, of a usual {kind}"
     return Estimate(watts, model.band("guest"), ground)
 

@@ -22,7 +22,7 @@ from wattledger_agent.counters import (
     skip_to,
     span_start,
 )
-from wattledger_agent.cross_checks import CrossChecks
+from wattledger_agent.cross_checks import WINDOW_SECONDS_MIN, CrossChecks
 from wattledger_agent.gauges import Gauges
 from wattledger_agent.readings import (
     NANOSECONDS_PER_SECOND,
@@ -251,9 +251,14 @@ class Meter:
             thinned_rows=self.thinned_rows,
         )
 
-    def live_cross_checks(self) -> list[pb.LiveCrossCheck]:
-        """Return how far sources of one quantity are apart, where two were read without a gap for long enough."""
-        return self._checks.live(self._roster.pairs, self._boottime)
+    def compared(self) -> list[tuple[ChannelKey, ChannelKey]]:
+        """Return what is compared, whether it was read or not: the shown channel and the booked one."""
+        self._roster.arrange()
+        return [pair.keys for pair in self._roster.pairs]
+
+    def live_cross_checks(self, least_seconds: float = WINDOW_SECONDS_MIN) -> list[pb.LiveCrossCheck]:
+        """Return how far sources of one quantity are apart, where two were read without a gap for so long."""
+        return self._checks.live(self._roster.pairs, self._boottime, least_seconds)
 
     def busy_nanoseconds(self, device: str) -> int:
         """Return the busy time of a device, summed over its units, since the start."""

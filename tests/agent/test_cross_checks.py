@@ -72,6 +72,15 @@ def test_less_than_a_minute_says_nothing() -> None:
     assert len(run(meter, [(RAPL, 50.0), (HSMP, 55.0)], range(61, 62))) == 1
 
 
+def test_what_is_compared_is_told_before_it_was_read() -> None:
+    """For a command that runs for seconds, with the disagreement as far as it is known by then."""
+    meter = meter_of(RAPL, HSMP, DRAM)
+    assert meter.compared() == [(HSMP.key, RAPL.key)]
+    assert run(meter, [(RAPL, 50.0), (HSMP, 55.0)], range(1, 4)) == []
+    (check,) = meter.live_cross_checks(least_seconds=1.0)
+    assert check.disagreement_ratio == pytest.approx(0.10)
+
+
 def test_the_window_forgets() -> None:
     """Six minutes after a fault was mended it is no more told."""
     meter = meter_of(RAPL, HSMP)

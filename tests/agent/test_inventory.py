@@ -89,6 +89,17 @@ def test_beside_a_meter_of_the_node_the_estimate_is_compared() -> None:
     close_all(inventory)
 
 
+def test_virtual_rapl_stands_in_for_the_estimate() -> None:
+    """Where the hypervisor lets a guest see its part of the package, that is believed and nothing is modelled."""
+    config = SourcesConfig(nvidia=NvidiaConfig(enabled=False))
+    found = {}
+    for guest in ("kvm_guest", "kvm_guest_virtual_rapl"):
+        inventory = find_sources(config, Roots(FIXTURES / guest / "sys", FIXTURES / guest / "proc"))
+        found[guest] = {spec.key.source for spec in inventory.specs}
+        close_all(inventory)
+    assert found == {"kvm_guest": {"estimate"}, "kvm_guest_virtual_rapl": {"rapl"}}
+
+
 def test_a_users_curve_reaches_the_estimate(bare: Roots) -> None:
     """As configured, with its band."""
     curve = EstimateConfig(curve_watts=((0.0, 50.0), (1.0, 100.0)), curve_band=(0.1, 0.2))

@@ -122,6 +122,16 @@ def test_power_between_levels_lies_on_a_line() -> None:
     assert (curve.watts_at(-1.0), curve.watts_at(7.0)) == (100.0, 200.0)
 
 
+def test_a_guests_share_is_by_the_threads_of_its_cpu_where_they_are_known(model: CurveModel) -> None:
+    """A Platinum 8280 has 28 cores, whatever its family's middle; of a CPU without results the family is all there is."""
+    known = estimate(of("Intel(R) Xeon(R) Platinum 8280 CPU @ 2.70GHz", cores=2, guest=True), 16.0, model, {})
+    related = estimate(of("Intel(R) Xeon(R) Platinum 8259CL CPU @ 2.50GHz", cores=2, guest=True), 16.0, model, {})
+    unknown = estimate(of("QEMU Virtual CPU version 2.5+", cores=2, guest=True), 16.0, model, {})
+    assert "4 of 112 threads, of a usual server with this CPU" in known.ground
+    assert "of a usual Cascade Lake server" in related.ground
+    assert "4 of 128 threads, of a usual server of unknown kind" in unknown.ground
+
+
 def test_a_users_curve_counts_in_place_of_any_model(tmp_path: Path) -> None:
     """Its points are met, its band is the channel's, its method stays that of a model, and the notes say so."""
     source = EstimateSource(
@@ -336,7 +346,7 @@ def test_a_guest_gets_its_share_and_says_so(tmp_path: Path) -> None:
     assert 4 < reading.power_microwatts / 1e6 < 12
     assert (spec.uncertainty_lower_ratio, spec.uncertainty_upper_ratio) == (0.704, 0.705)
     text = " ".join(source.notes())
-    assert "this guest's share, 4 of 256 threads, of a usual Rome server" in text
+    assert "this guest's share, 4 of 256 threads, of a usual server with this CPU" in text
     assert "this is a virtual machine" in text
     assert "run the agent on the host" in text
 
