@@ -198,11 +198,11 @@ def open_source(source: Source, inventory: Inventory, seconds_max: float = OPEN_
     """Open a source, one that may block with a deadline: a hung driver must not keep the agent from the other sensors."""
     outcome: list[Sequence[ChannelSpec] | Missing] = []
     if source.may_block:
-        opener = threading.Thread(target=lambda: outcome.append(_try_open(source)), name=f"open-{source.name}", daemon=True)
+        opener = threading.Thread(target=lambda: outcome.append(try_open(source)), name=f"open-{source.name}", daemon=True)
         opener.start()
         opener.join(seconds_max)
     else:
-        outcome.append(_try_open(source))
+        outcome.append(try_open(source))
     if not outcome:
         reason = f"{source.name}: it has not opened within {seconds_max:.0f} s; the other sources go on."
         inventory.missing.append(Missing(source.name, reason, "Look for a hung driver (dmesg), then restart the agent."))
@@ -212,7 +212,15 @@ def open_source(source: Source, inventory: Inventory, seconds_max: float = OPEN_
         inventory.opened.append(OpenSource(source, outcome[0]))
 
 
-def _try_open(source: Source) -> Sequence[ChannelSpec] | Missing:
+def sensor_named(name: str, config: SourcesConfig, roots: Roots, *, processes: bool = False) -> Source | None:
+    """Return a new source of this name, not opened yet; None if none such is enabled. The estimate is no sensor."""
+    if config.fake is not None:
+        return None
+    return next((source for source in _sensors(config, roots, processes=processes) if source.name == name), None)
+
+
+def try_open(source: Source) -> Sequence[ChannelSpec] | Missing:
+    """Open a source, and return its specs, or why it can't be read. Never raises."""
     try:
         return source.open()
     except SourceUnavailableError as error:

@@ -120,6 +120,10 @@ class Meter:
         """Register channels, or go on with those that the state knows. Several calls add up; a key's last spec counts."""
         self._roster.offer(specs, now)
 
+    def withdraw(self, keys: Iterable[ChannelKey], now: Instant) -> None:
+        """Note that a source is away: its channels stay, and go on when they are offered again; the others go on without."""
+        self._roster.withdraw(keys, now)
+
     @property
     def open_channels(self) -> Iterable[Channel]:
         """The channels that are not closed, for what looks at their sums and changes nothing."""

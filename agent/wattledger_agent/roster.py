@@ -63,11 +63,20 @@ class Roster:
         # Arranged only when it is needed: half of a topology would close channels that the other half keeps.
         self._offered_at = now
 
+    def withdraw(self, keys: Iterable[ChannelKey], now: Instant) -> None:
+        """Note that the source of these channels is away: they stay open, and no residual waits for them."""
+        self.arrange()
+        for key in keys:
+            if self._offered.pop(key, None) is not None and key in self.open:
+                self.open[key].is_offered = False
+                self._offered_at = now
+
     def remove(self, key: ChannelKey, now: Instant) -> bool:
         """Close the channel of a part that is gone, and its residual if it was a meter; False if there is none."""
         self.arrange()
         channel = self.open.get(key)
-        if channel is None or self._offered.pop(key, None) is None:
+        self._offered.pop(key, None)
+        if channel is None:
             return False
         self._close(channel)
         self._offered_at = now

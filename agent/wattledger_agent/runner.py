@@ -20,7 +20,8 @@ from wattledger_agent.channels import MeterStateError
 from wattledger_agent.clock import HostClock, dmi_uuid, machine_id
 from wattledger_agent.config import AgentConfig, ReplayConfig
 from wattledger_agent.counters import Instant
-from wattledger_agent.inventory import Inventory, Roots, find_sources, replay_source
+from wattledger_agent.inventory import Inventory, Roots, find_sources, replay_source, sensor_named
+from wattledger_agent.late import LateSources
 from wattledger_agent.meter import Meter
 from wattledger_agent.own_cost import ProcessCost
 from wattledger_agent.readings import NANOSECONDS_PER_SECOND, Reading, SourceUnavailableError
@@ -122,7 +123,7 @@ def run(config: AgentConfig, roots: Roots, stopping: threading.Event) -> None:
                     "no sensor can be read and the estimate is off. Run `wattledger-agent doctor` for the remedies."
                 )
             log.info("metering %s for the collector at %s", identity.host or "this host", config.collector.address)
-            _meter(config, clock, spool, shipper, inventory, stopping, workloads)
+            _meter(config, roots, clock, spool, shipper, inventory, stopping, workloads)
         except SpoolError as error:
             raise RunError(str(error)) from error
         finally:
@@ -133,6 +134,7 @@ def run(config: AgentConfig, roots: Roots, stopping: threading.Event) -> None:
 
 def _meter(
     config: AgentConfig,
+    roots: Roots,
     clock: HostClock,
     spool: Spool,
     shipper: Shipper,
@@ -141,6 +143,9 @@ def _meter(
     workloads: WorkloadSettings | None,
 ) -> None:
     notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""))
+    late = LateSources(lambda name: sensor_named(name, config.sources, roots, processes=config.workloads.enabled))
+    for missing in inventory.missing:
+        late.watch(missing.source, clock.instant().boottime_nanoseconds)
     sampler = Sampler(
         inventory.opened,
         spool,
@@ -151,6 +156,7 @@ def _meter(
         stopping=stopping,
         on_tick=notifier.alive,
         workloads=workloads,
+        late=late,
     )
     shipper.on_new_epoch = sampler.renew
     shipper.on_settings = sampler.apply

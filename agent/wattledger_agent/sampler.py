@@ -15,10 +15,10 @@ from wattledger_agent.channels import MeterStateError
 from wattledger_agent.counters import Instant
 from wattledger_agent.meter import Cut, Meter
 from wattledger_agent.own_energy import OwnEnergy
-from wattledger_agent.readings import ChannelKey, ChannelSpec, CounterReading, PowerReading, Reading, Source
+from wattledger_agent.readers import Late, Readers
+from wattledger_agent.readings import ChannelKey, ChannelSpec, Source
 from wattledger_agent.session import Settings
 from wattledger_agent.spool import Spool, SpoolError
-from wattledger_agent.worker import Reader, reader_for
 from wattledger_agent.workload_meter import WorkloadSettings
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
@@ -88,7 +88,7 @@ class Sampler:
     """One agent's measuring side. `step` is one tick; `run` is ticks until `stopping` is set.
 
     own_cost: what Live messages tell of the agent itself; None where several agents share a process.
-    workloads: how their energy is accounted; None: it is not.
+    workloads: how their energy is accounted; None: it is not. late: looks for sources that are not there; None: nobody does.
     """
 
     def __init__(
@@ -103,13 +103,10 @@ class Sampler:
         stopping: threading.Event | None = None,
         on_tick: Callable[[], None] = lambda: None,
         workloads: WorkloadSettings | None = None,
+        late: Late | None = None,
     ) -> None:
         self._workloads = workloads
-        self._specs = [spec for source in sources for spec in source.specs]
-        # Sources in threads come last, so that they read while the others do.
-        self._readers: list[Reader] = [
-            reader_for(source.source) for source in sorted(sources, key=lambda source: source.source.may_block)
-        ]
+        self._readers = Readers(sources, late)
         self._spool = spool
         self._delivery = delivery
         self._clock = clock
@@ -136,8 +133,7 @@ class Sampler:
             missed = max(0, (time.monotonic_ns() - due) // period_nanoseconds)
             due += (missed + 1) * period_nanoseconds
         self.flush(self._clock.instant(), is_last=True)
-        for reader in self._readers:
-            reader.close()
+        self._readers.close()
 
     def renew(self) -> None:
         """Begin a new epoch at the next tick: the spool's disk went back in time. Callable from any thread."""
@@ -156,8 +152,10 @@ class Sampler:
         now = self._clock.instant()
         if self._renewal_wanted.is_set():
             self._begin_epoch(now)
-        readings, late = self._read_all(now)
-        self._meter.observe(readings, now, late)
+        gone = self._readers.take_in(self._meter, now)
+        readings, late = self._readers.read(self._meter, now, DEADLINE_PERIODS * self._cadence.period_seconds)
+        self._meter.observe([*gone, *readings] if gone else readings, now, late)
+        self._readers.mind(self._meter, now)
         if now.boottime_nanoseconds >= self._next_flush_nanoseconds:
             self._next_flush_nanoseconds = now.boottime_nanoseconds + round(self._cadence.flush_seconds * 1e9)
             self.flush(now)
@@ -188,21 +186,6 @@ class Sampler:
             self._spool_error = ""
             self._delivery.appended()
 
-    def _read_all(self, now: Instant) -> tuple[list[Reading], dict[ChannelKey, int]]:
-        """Read every source; return also how late those readings are that were asked for in an earlier tick."""
-        for reader in self._readers:
-            reader.begin(now.boottime_nanoseconds)
-        deadline = time.monotonic() + DEADLINE_PERIODS * self._cadence.period_seconds
-        readings: list[Reading] = []
-        late: dict[ChannelKey, int] = {}
-        for reader in self._readers:
-            found = reader.finish(deadline - time.monotonic())
-            readings.extend(found)
-            if reader.late_nanoseconds:
-                values = (reading for reading in found if isinstance(reading, CounterReading | PowerReading))
-                late |= {reading.key: reader.late_nanoseconds for reading in values}
-        return readings, late
-
     def _begin_epoch(self, now: Instant) -> None:
         try:
             self._spool.renew(now)
@@ -219,7 +202,7 @@ class Sampler:
         meter = Meter(
             state=state, integral_gap_seconds_max=self._cadence.integral_gap_seconds_max, workloads=self._workloads
         )
-        meter.offer(self._specs, self._clock.instant())
+        meter.offer(self._readers.specs, self._clock.instant())
         return meter
 
     def _resume(self) -> Meter:
@@ -267,8 +250,7 @@ class Sampler:
                 live.agent_cpu_nanoseconds,
                 now.boottime_nanoseconds,
             )
-        for reader in self._readers:
-            health = reader.health
+        for health in self._readers.health:
             live.sources.add(
                 source=health.source,
                 reads=health.reads,

@@ -25,15 +25,24 @@ class SourceHealth:
     deadline_misses: int = 0
     last_error: str = ""
     read_nanoseconds: int = 0
+    # Since when every read has raised; None if the last one did not.
+    failing_since_nanoseconds: int | None = None
+
+    def tell(self, error: str) -> None:
+        """Set the last error; empty for none."""
+        self.last_error = _line(error)
 
     def succeeded(self, readings: Sequence[Reading], read_nanoseconds: int) -> None:
         """Count a read that returned; a channel that it could not read is its last error, not a failure of the source."""
         self.reads += 1
+        self.failing_since_nanoseconds = None
         self.read_nanoseconds = read_nanoseconds
         self.last_error = next((_line(r.reason) for r in readings if isinstance(r, TryAgain)), "")
 
-    def failed(self, error: str) -> None:
+    def failed(self, error: str, now_nanoseconds: int) -> None:
         """Count a read that raised."""
+        if self.failing_since_nanoseconds is None:
+            self.failing_since_nanoseconds = now_nanoseconds
         self.reads += 1
         self.failures += 1
         self.last_error = _line(error)
@@ -43,6 +52,7 @@ class InlineReader:
     """Reads a source in the caller's thread: for sources that never block."""
 
     late_nanoseconds = 0
+    hung_since_nanoseconds: int | None = None
 
     def __init__(self, source: Source, timer: Callable[[], int] = time.perf_counter_ns) -> None:
         self.source = source
@@ -57,7 +67,7 @@ class InlineReader:
         """The readings; empty if the source failed."""
         return _read(self.source, self._now_nanoseconds, self.health, self._timer)
 
-    def close(self) -> None:
+    def close(self, wait_seconds: float = 1.0) -> None:
         """Close the source."""
         self.source.close()
 
@@ -127,12 +137,17 @@ class ThreadedReader:
         """Whether a read is under way."""
         return self._started != self._returned
 
-    def close(self) -> None:
-        """Let the thread end after the read under way; it closes the source then."""
+    @property
+    def hung_since_nanoseconds(self) -> int | None:
+        """When the read under way was asked for; None if there is none."""
+        return self._now_nanoseconds if self.is_reading else None
+
+    def close(self, wait_seconds: float = 1.0) -> None:
+        """Let the thread end after the read under way; it closes the source then. wait_seconds: for its end."""
         self._stopping = True
         self._wanted.release()
         if not self._busy:
-            self._thread.join(timeout=1.0)
+            self._thread.join(timeout=wait_seconds)
 
     def _run(self) -> None:
         while True:
@@ -164,7 +179,7 @@ def _read(source: Source, now_nanoseconds: int, health: SourceHealth, timer: Cal
         readings = source.read(now_nanoseconds)
     except Exception as error:
         # Whatever a driver's binding raises, the other sources go on: the failure is counted and told, never a number.
-        health.failed(f"{source.name}: {type(error).__name__}: {error}")
+        health.failed(f"{source.name}: {type(error).__name__}: {error}", now_nanoseconds)
         return ()
     health.succeeded(readings, timer() - started)
     return readings

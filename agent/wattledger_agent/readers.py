@@ -1,0 +1,173 @@
+"""All sources of a running agent: reads them each tick, closes what has failed for good, and takes in what is found late.
+
+Decides nothing about energy (meter) and opens nothing (late). A source that is silent for a minute is withdrawn from the
+meter: its channels stay and go on where they were, and the residual above them no longer waits for their readings.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from wattledger_agent.counters import Instant
+from wattledger_agent.meter import Meter
+from wattledger_agent.readings import (
+    NANOSECONDS_PER_SECOND,
+    ChannelKey,
+    ChannelSpec,
+    CounterReading,
+    Gone,
+    PowerReading,
+    Reading,
+)
+from wattledger_agent.worker import Reader, SourceHealth, reader_for
+
+if TYPE_CHECKING:
+    from wattledger_agent.sampler import OpenSource
+
+log = logging.getLogger("wattledger.agent")
+
+# Drivers answer errors for some seconds while a device is reset; one that does for a minute needs to be opened anew.
+SILENT_SECONDS_MAX = 60
+
+
+class Late(Protocol):
+    """Looks for sources that are not there."""
+
+    def watch(self, name: str, now_nanoseconds: int) -> None:
+        """Look for a source until it is found."""
+
+    def found(self, now_nanoseconds: int) -> "Sequence[OpenSource]":
+        """Return what was opened since the last call; without waiting."""
+
+
+class _Running:
+    """A source with its reader, its channels, those of them that are gone, and whether the meter goes on without it."""
+
+    def __init__(self, opened: "OpenSource") -> None:
+        self.reader: Reader = reader_for(opened.source)
+        self.specs = opened.specs
+        self.gone: set[ChannelKey] = set()
+        self.is_withdrawn = False
+
+    @property
+    def present(self) -> list[ChannelSpec]:
+        """The channels of parts that are not gone."""
+        return [spec for spec in self.specs if spec.key not in self.gone]
+
+
+class Readers:
+    """The sources that run. late: looks for those that do not; None: nobody does, and none is closed before the end."""
+
+    def __init__(self, sources: "Sequence[OpenSource]", late: Late | None) -> None:
+        self._late = late
+        self._running: list[_Running] = []
+        # What is said of sources that were closed: their counts go on when they are found again.
+        self._closed: dict[str, SourceHealth] = {}
+        self._lost_keys: dict[str, set[ChannelKey]] = {}
+        for opened in sources:
+            self._add(opened)
+
+    @property
+    def specs(self) -> list[ChannelSpec]:
+        """The channels of the sources that run."""
+        return [spec for running in self._running if not running.is_withdrawn for spec in running.present]
+
+    @property
+    def health(self) -> list[SourceHealth]:
+        """Of all sources, those that are looked for again included."""
+        return [*(running.reader.health for running in self._running), *self._closed.values()]
+
+    def of(self, name: str) -> Reader | None:
+        """Return the reader of a source that runs."""
+        return next((running.reader for running in self._running if running.reader.source.name == name), None)
+
+    def take_in(self, meter: Meter, now: Instant) -> list[Reading]:
+        """Offer the meter what was found late; return that channels which the source had before are gone."""
+        gone: list[Reading] = []
+        for opened in () if self._late is None else self._late.found(now.boottime_nanoseconds):
+            self._add(opened)
+            meter.offer(opened.specs, now)
+            name = opened.source.name
+            missing = self._lost_keys.pop(name, set()) - {spec.key for spec in opened.specs}
+            gone += [Gone(key, f"{name}: {key.device} was not there when the source was opened again") for key in missing]
+        return gone
+
+    def read(self, meter: Meter, now: Instant, deadline_seconds: float) -> tuple[list[Reading], dict[ChannelKey, int]]:
+        """Read every source, those that may hang with a deadline in common.
+
+        Returns the readings, and for those that were asked for in an earlier tick how late they are, in nanoseconds.
+        """
+        for running in self._running:
+            running.reader.begin(now.boottime_nanoseconds)
+        deadline = time.monotonic() + deadline_seconds
+        readings: list[Reading] = []
+        late: dict[ChannelKey, int] = {}
+        for running in self._running:
+            reader = running.reader
+            found = reader.finish(deadline - time.monotonic())
+            readings.extend(found)
+            if reader.late_nanoseconds:
+                values = (reading for reading in found if isinstance(reading, CounterReading | PowerReading))
+                late |= {reading.key: reader.late_nanoseconds for reading in values}
+            if found and running.is_withdrawn:
+                running.is_withdrawn = False
+                meter.offer(running.present, now)
+        self._note_gone(readings)
+        return readings, late
+
+    def mind(self, meter: Meter, now: Instant) -> None:
+        """Withdraw what is silent, and close and look again for what has failed for good."""
+        for running in list(self._running):
+            reader = running.reader
+            failing = _is_long_ago(reader.health.failing_since_nanoseconds, now)
+            if failing or _is_long_ago(reader.hung_since_nanoseconds, now):
+                self._withdraw(running, meter, now)
+            is_empty = bool(running.gone) and not running.present
+            if self._late is not None and (failing or is_empty):
+                self._close(running, self._late, now)
+
+    def close(self) -> None:
+        """Close every source."""
+        for running in self._running:
+            running.reader.close()
+
+    def _add(self, opened: "OpenSource") -> None:
+        running = _Running(opened)
+        health = self._closed.pop(opened.source.name, None)
+        if health is not None:
+            health.failing_since_nanoseconds = None
+            health.tell("")
+            running.reader.health = health
+        self._running.append(running)
+        # Sources in threads come last, so that they read while the others do.
+        self._running.sort(key=lambda running: running.reader.source.may_block)
+
+    def _note_gone(self, readings: Iterable[Reading]) -> None:
+        gone = {reading.key for reading in readings if isinstance(reading, Gone)}
+        for running in self._running if gone else ():
+            running.gone |= gone & {spec.key for spec in running.specs}
+
+    def _withdraw(self, running: _Running, meter: Meter, now: Instant) -> None:
+        if not running.is_withdrawn:
+            running.is_withdrawn = True
+            meter.withdraw([spec.key for spec in running.specs], now)
+
+    def _close(self, running: _Running, late: Late, now: Instant) -> None:
+        source, health = running.reader.source, running.reader.health
+        self._running.remove(running)
+        with contextlib.suppress(Exception):
+            # What fails to be read may fail to be closed; the others go on.
+            running.reader.close(wait_seconds=0.0)
+        reason = health.last_error or f"{source.name}: all that it metered is gone."
+        health.tell(f"{reason} It is closed, and looked for again, ten minutes apart at most.")
+        self._closed[source.name] = health
+        self._lost_keys[source.name] = {spec.key for spec in running.specs} - running.gone
+        log.warning("%s", health.last_error)
+        late.watch(source.name, now.boottime_nanoseconds)
+
+
+def _is_long_ago(since_nanoseconds: int | None, now: Instant) -> bool:
+    silent_nanoseconds = SILENT_SECONDS_MAX * NANOSECONDS_PER_SECOND
+    return since_nanoseconds is not None and now.boottime_nanoseconds - since_nanoseconds >= silent_nanoseconds

@@ -1,0 +1,219 @@
+"""A source that fails for good is closed and found again, and the account goes on as if it had been away."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tests.agent.metering import Book, at, counter, spec
+from tests.agent.scripted import Read, ScriptedSource
+from tests.agent.test_worker import wait_for
+
+from wattledger_agent.meter import Meter
+from wattledger_agent.readers import Readers
+from wattledger_agent.readings import ChannelKey, Component, Gone, Reading, Role
+from wattledger_agent.sampler import OpenSource
+from wattledger_agent.worker import ThreadedReader
+
+NODE = spec("node", role=Role.METER, domain="board", source="bmc", component=Component.OTHER, bound=1000.0)
+GPU = spec("gpu/GPU-1", source="nvidia", domain="board", component=Component.GPU, bound=700.0)
+OTHER_GPU = replace(GPU, key=ChannelKey("gpu/GPU-2", "board", "nvidia"))
+
+
+class Found:
+    """Finds a source when a test says so. watched: what was asked for, and when."""
+
+    def __init__(self) -> None:
+        self.watched: list[tuple[str, float]] = []
+        self.next: list[OpenSource] = []
+
+    def watch(self, name: str, now_nanoseconds: int) -> None:
+        """Note it."""
+        self.watched.append((name, now_nanoseconds / 1e9))
+
+    def found(self, now_nanoseconds: int) -> Sequence[OpenSource]:
+        """Hand over what a test has put here."""
+        found, self.next = self.next, []
+        return found
+
+
+def bmc() -> ScriptedSource:
+    """A node of 900 W."""
+    return ScriptedSource("bmc", lambda now: [counter(NODE, 900 * now // 1000)], [NODE])
+
+
+def gpus(read: Read, *, may_block: bool = False) -> ScriptedSource:
+    """A source of GPUs."""
+    return ScriptedSource("nvidia", read, [GPU], may_block=may_block)
+
+
+def counting(now: int) -> Sequence[Reading]:
+    """A GPU of 500 W."""
+    return [counter(GPU, 500 * now // 1000)]
+
+
+def failing(now: int) -> Sequence[Reading]:
+    """A driver that was taken away."""
+    raise OSError(19, "No such device")
+
+
+class Agent:
+    """A meter and its readers, with a tick a second."""
+
+    def __init__(self, *sources: ScriptedSource, late: Found | None = None) -> None:
+        self.readers = Readers([OpenSource(source, source.open()) for source in sources], late)
+        self.meter = Meter(state=None, integral_gap_seconds_max=10.0)
+        self.meter.offer(self.readers.specs, at(0))
+        self.second = 0
+
+    def tick(self, times: int = 1, deadline_seconds: float = 1.0) -> None:
+        """As the sampler does."""
+        for _ in range(times):
+            now = at(self.second)
+            gone = self.readers.take_in(self.meter, now)
+            readings, late = self.readers.read(self.meter, now, deadline_seconds)
+            self.meter.observe([*gone, *readings], now, late)
+            self.readers.mind(self.meter, now)
+            self.second += 1
+
+    def book(self) -> Book:
+        """What its records say."""
+        book = Book()
+        book.add(self.meter.cut(at(self.second)))
+        return book
+
+
+def opened(source: ScriptedSource) -> OpenSource:
+    """As the inventory opens it."""
+    return OpenSource(source, source.open())
+
+
+def test_a_source_that_raises_for_a_minute_is_closed_and_looked_for() -> None:
+    """Not sooner: a device that is being reset is back in seconds."""
+    late = Found()
+    broken = gpus(failing)
+    agent = Agent(bmc(), broken, late=late)
+    agent.tick(60)
+    assert (late.watched, broken.closed) == ([], False)
+    agent.tick()
+    assert (late.watched, broken.closed) == ([("nvidia", 60.0)], True)
+    reads = len(broken.reads)
+    agent.tick(5)
+    assert len(broken.reads) == reads
+    (health,) = [health for health in agent.readers.health if health.source == "nvidia"]
+    assert health.failures == 61
+    assert "No such device It is closed, and looked for again" in health.last_error
+
+
+def test_one_read_that_works_begins_the_minute_anew() -> None:
+    """What fails now and then is not broken."""
+    late = Found()
+    agent = Agent(bmc(), gpus(lambda now: counting(now) if now == at(50).boottime_nanoseconds else failing(now)), late=late)
+    agent.tick(111)
+    assert late.watched == []
+    agent.tick(1)
+    assert late.watched == [("nvidia", 111.0)]
+
+
+def test_the_account_goes_on_when_the_source_is_found_again() -> None:
+    """The residual does not wait for what is away; the counter tells later what it was, and no joule is booked twice."""
+    late = Found()
+    agent = Agent(bmc(), gpus(lambda now: counting(now) if now < at(10).boottime_nanoseconds else failing(now)), late=late)
+    agent.tick(100)
+    away = agent.book()
+    # While the GPU was silent the residual waited for a minute, and has gone on since.
+    assert max(away.account("node", "residual").values) == at(99).boottime_nanoseconds
+    late.next = [opened(gpus(counting))]
+    agent.tick(10)
+    book = agent.book()
+    gpu, residual = book.account("gpu/GPU-1"), book.account("node", "residual")
+    assert (gpu.energy, residual.energy) == (109 * 500_000_000, 109 * 400_000_000)
+    assert book.numbers("gpu/GPU-1") == [1 + book.numbers("node", "board")[0]]
+    (health,) = [health for health in agent.readers.health if health.source == "nvidia"]
+    # From the first read on, and without what is over.
+    assert (health.reads, health.last_error) == (10 + 61 + 10, "")
+
+
+def test_a_part_that_was_not_found_again_is_gone() -> None:
+    """Its channel is closed: open, it would stand in the tree for ever."""
+    late = Found()
+
+    def read_once(now: int) -> Sequence[Reading]:
+        return failing(now) if now else [*counting(now), counter(OTHER_GPU, 0)]
+
+    agent = Agent(bmc(), ScriptedSource("nvidia", read_once, [GPU, OTHER_GPU]), late=late)
+    agent.tick(70)
+    late.next = [opened(gpus(counting))]
+    agent.tick(5)
+    book = agent.book()
+    closed = {channel.device for channel in book.catalog.channels if channel.closed}
+    assert closed == {"gpu/GPU-2"}
+    assert book.account("node", "residual").energy == 74 * 400_000_000
+
+
+def test_a_source_of_which_all_is_gone_is_looked_for_at_once() -> None:
+    """A GPU that is bound to its driver again is found; what is gone is not offered to a new account either."""
+    late = Found()
+    agent = Agent(bmc(), gpus(lambda now: [Gone(GPU.key, "off the bus")] if now else counting(now)), late=late)
+    agent.tick(2)
+    assert late.watched == [("nvidia", 1.0)]
+    assert agent.readers.specs == [NODE]
+    late.next = [opened(gpus(counting))]
+    agent.tick(3)
+    assert len(agent.book().numbers("gpu/GPU-1")) == 2
+
+
+def test_a_source_that_never_had_a_channel_is_left_alone() -> None:
+    """Utilization alone has none to be gone."""
+    late = Found()
+    agent = Agent(bmc(), ScriptedSource("cpu", lambda now: ()), late=late)
+    agent.tick(5)
+    assert late.watched == []
+
+
+def test_without_one_who_looks_nothing_is_closed() -> None:
+    """In a simulation of many hosts, say; but its residual goes on all the same."""
+    broken = gpus(failing)
+    agent = Agent(bmc(), broken)
+    agent.tick(100)
+    assert not broken.closed
+    assert max(agent.book().account("node", "residual").values) == at(99).boottime_nanoseconds
+
+
+def test_a_source_that_hangs_for_a_minute_is_withdrawn_until_it_answers() -> None:
+    """It can't be closed, but the node's residual goes on, and the counter tells all when the driver is back."""
+    release = threading.Event()
+
+    def hang(now: int) -> Sequence[Reading]:
+        if now == at(5).boottime_nanoseconds:
+            release.wait(60.0)
+        return counting(now)
+
+    agent = Agent(bmc(), gpus(hang, may_block=True))
+    agent.tick(5, deadline_seconds=30.0)
+    agent.tick(80, deadline_seconds=0.01)
+    assert max(agent.book().account("node", "residual").values) == at(84).boottime_nanoseconds
+    release.set()
+    reader = agent.readers.of("nvidia")
+    assert isinstance(reader, ThreadedReader)
+    wait_for(lambda: not reader.is_reading)
+    agent.tick(5, deadline_seconds=30.0)
+    book = agent.book()
+    assert book.account("gpu/GPU-1").energy == 89 * 500_000_000
+    assert book.account("node", "residual").energy == 89 * 400_000_000
+    agent.readers.close()
+
+
+def test_a_source_that_can_not_be_closed_costs_nothing_else() -> None:
+    """A binding that fails in reads may fail in this too."""
+    late = Found()
+    agent = Agent(bmc(), StuckSource("nvidia", failing, [GPU]), late=late)
+    agent.tick(70)
+    assert late.watched == [("nvidia", 60.0)]
+
+
+class StuckSource(ScriptedSource):
+    """A source that raises when it is closed."""
+
+    def close(self) -> None:
+        """Fail."""
+        raise OSError(19, "No such device")
