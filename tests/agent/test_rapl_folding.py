@@ -5,7 +5,11 @@ from pathlib import Path
 from tests.agent.machines import Machine, machine
 from tests.agent.rapl_reading import DIE_0, DIE_1, JOULE, PACKAGE_0, counters, source_of
 
+from wattledger_agent.readings import ChannelKey, Offer
 from wattledger_agent.sources.rapl import RaplSource
+
+CORE_0 = ChannelKey("cpu/0", "core-die-0", "rapl")
+CORE_1 = ChannelKey("cpu/0", "core-die-1", "rapl")
 
 MINUTE = 60_000_000_000
 
@@ -20,19 +24,22 @@ def folded_threadripper(folder: Path) -> tuple[Machine, RaplSource]:
     return host, source
 
 
-def test_a_folded_die_that_begins_to_count_on_its_own_is_told(tmp_path: Path) -> None:
-    """The pair is named, counted once, and the remedy said; the die that is booked goes on."""
+def test_a_folded_die_that_begins_to_count_on_its_own_is_metered_again(tmp_path: Path) -> None:
+    """The pair is named and counted once, and its channel offered with the shown parts below it; the other goes on."""
     host, source = folded_threadripper(tmp_path)
     host.add_energy("intel-rapl:0", 400 * JOULE)
     host.add_energy("intel-rapl:1", 300 * JOULE)
-    first = counters(source.read(MINUTE + 1))
-    again = counters(source.read(2 * MINUTE + 1))
+    readings = list(source.read(MINUTE + 1))
+    again = list(source.read(2 * MINUTE + 1))
     assert source.divergences == 1
     (note,) = (note for note in source.notes() if "now counts on its own" in note)
     assert "package-0-die-1 was folded into package-0-die-0" in note
-    assert "Restart the agent" in note
-    assert first[DIE_0] == again[DIE_0]
-    assert DIE_1 not in first
+    assert "up to 60 s of it are missing" in note
+    (offer,) = (reading for reading in readings if isinstance(reading, Offer))
+    assert {spec.key for spec in offer.specs} == {DIE_0, DIE_1, CORE_0, CORE_1}
+    assert counters(readings) == counters(again)
+    assert set(counters(again)) == {DIE_0, DIE_1, CORE_0, CORE_1}
+    assert not [reading for reading in again if isinstance(reading, Offer)]
     source.close()
 
 

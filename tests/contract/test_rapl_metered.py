@@ -187,3 +187,29 @@ def test_dies_of_their_own_lose_nothing_while_they_are_watched(tmp_path: Path) -
         again.tick()
     assert again.energy[die_1] == booked + 5 * 98 * JOULE
     assert set(again.gaps.values()) <= {(0, 0), bench.gaps[die_1]}
+
+
+def test_a_mirror_that_parts_is_booked_from_then_on(tmp_path: Path) -> None:
+    """Folded for ten minutes, then counters of their own: nothing before is doubled, and nothing after is lost."""
+    host = machine("threadripper_mirrored_dies", tmp_path)
+    host.watts = {"intel-rapl:0": 68.0, "intel-rapl:1": 68.0}
+    bench = Bench(host)
+    die_0, die_1 = (ChannelKey("cpu/0", f"package-die-{die}", "rapl") for die in (0, 1))
+    bench.tick()
+    for _ in range(60):
+        for zone in ("intel-rapl:0", "intel-rapl:1"):
+            host.add_energy(zone, 680 * JOULE)
+        bench.tick(10)
+    assert die_1 not in bench.energy
+    for _ in range(20):
+        host.add_energy("intel-rapl:0", 680 * JOULE)
+        host.add_energy("intel-rapl:1", 500 * JOULE)
+        bench.tick(10)
+    assert bench.energy[die_0] == 80 * 680 * JOULE
+    # At most six intervals passed before it was seen, and the one of the offer is its baseline.
+    assert bench.energy[die_1] >= (20 - 7) * 500 * JOULE
+    before = bench.energy[die_1]
+    host.add_energy("intel-rapl:1", 500 * JOULE)
+    bench.tick(10)
+    assert bench.energy[die_1] == before + 500 * JOULE
+    assert bench.gaps[die_0] == (0, 0)

@@ -18,6 +18,7 @@ from wattledger_agent.readings import (
     ChannelSpec,
     CounterReading,
     Gone,
+    Offer,
     Reading,
     SourceUnavailableError,
     TryAgain,
@@ -87,6 +88,7 @@ class RaplSource:
         self._pread = pread
         self._settle = settle
         self._channels: list[_Channel] = []
+        self._mirrors: list[_Channel] = []
         self._notes: list[str] = []
         self._folded = FoldedPairs()
         self._machine = Machine()
@@ -138,9 +140,10 @@ class RaplSource:
 
     def read(self, now_nanoseconds: int) -> Sequence[Reading]:
         """Read every counter: one system call each. A counter that can't be read is a TryAgain, and alone in it."""
-        self._folded.check(now_nanoseconds)
+        parted = self._folded.check(now_nanoseconds)
+        offers = [self._unfold(parted)] if any(isinstance(pair.watch, MirrorWatch) for pair in parted) else []
         # A copy: a verdict takes channels out, those of the mirror's parts after it in the list too.
-        return [self._read(channel) for channel in list(self._channels)]
+        return [*offers, *(self._read(channel) for channel in list(self._channels))]
 
     def notes(self) -> Sequence[str]:
         """What was folded, can't be read, or is known to be wrong on this processor."""
@@ -150,7 +153,7 @@ class RaplSource:
         """Close all counters."""
         for channel in self._channels:
             channel.counter.close()
-        self._channels = []
+        self._channels, self._mirrors = [], []
         self._folded.close()
 
     def _read(self, channel: _Channel) -> Reading:
@@ -187,8 +190,20 @@ class RaplSource:
             if part.spec.parent == mirror.spec.key:
                 part.is_folded = True
                 part.counter.close()
+        self._mirrors += [each for each in self._channels if each.is_folded]
         self._channels = [each for each in self._channels if not each.is_folded]
         self._folded.add(pair)
+
+    def _unfold(self, parted: list[Pair]) -> Offer:
+        """Take up the counters that are no mirrors any more, with the shown parts of their packages."""
+        twins = {id(pair.twin) for pair in parted}
+        keys = {mirror.spec.key for mirror in self._mirrors if id(mirror.counter) in twins}
+        back = [each for each in self._mirrors if each.spec.key in keys or each.spec.parent in keys]
+        self._mirrors = [each for each in self._mirrors if each not in back]
+        for each in back:
+            each.is_folded = False
+        self._channels += back
+        return Offer(tuple(channel.spec for channel in self._channels))
 
     def _find_mirrors(self) -> None:
         """Watch every further die of a package; where the first values are equal, wait for the verdict."""

@@ -44,7 +44,7 @@ def duplicate_pair(leader: Counter, twin: Counter) -> Pair:
 
 
 class FoldedPairs:
-    """Pairs of which one counter is booked. The twin stays open: a fold that proves wrong is told, and counted.
+    """Pairs of which one counter is booked. The twin stays open: a fold that proves wrong is told, counted and undone.
 
     divergences: pairs that have parted since the start.
     """
@@ -59,17 +59,18 @@ class FoldedPairs:
         """Watch a pair from now on."""
         self._pairs.append(pair)
 
-    def check(self, now_nanoseconds: int) -> None:
-        """Look at all pairs, if it is time. now_nanoseconds: CLOCK_BOOTTIME."""
+    def check(self, now_nanoseconds: int) -> list[Pair]:
+        """Look at all pairs, if it is time, and return those that have parted. now_nanoseconds: CLOCK_BOOTTIME."""
         if not self._pairs or now_nanoseconds < self._next_nanoseconds:
-            return
+            return []
         is_first = self._next_nanoseconds == 0
         self._next_nanoseconds = now_nanoseconds + WATCH_SECONDS * NANOSECONDS_PER_SECOND
         if is_first:
-            return
-        for pair in list(self._pairs):
-            if pair.observe() is Verdict.DISTINCT:
-                self._part(pair)
+            return []
+        parted = [pair for pair in self._pairs if pair.observe() is Verdict.DISTINCT]
+        for pair in parted:
+            self._part(pair)
+        return parted
 
     def close(self) -> None:
         """Close the twins; their leaders belong to the source."""
@@ -88,10 +89,11 @@ class FoldedPairs:
             )
         else:
             note = (
-                f"rapl: {twin.name} was folded into {leader.name}, and now counts on its own: what it counts is missing. "
-                f"Restart the agent to meter both (parted pairs: {self.divergences})."
+                f"rapl: {twin.name} was folded into {leader.name}, and now counts on its own: both are metered from now on, "
+                f"and up to {WATCH_SECONDS} s of it are missing (parted pairs: {self.divergences})."
             )
         self.notes.append(note)
         log.warning("%s", note)
-        pair.twin.close()
         self._pairs.remove(pair)
+        if isinstance(pair.watch, DuplicateWatch):
+            pair.twin.close()
