@@ -11,14 +11,18 @@ from tests.sim.network import Pipe
 from tests.sim.oracle import Oracle
 
 from wattledger_agent.meter import Cut, Meter
+from wattledger_agent.readings import IdlePolicy
 from wattledger_agent.session import AgentSession, Identity
 from wattledger_agent.spool import Spool, SpoolError
+from wattledger_agent.workload_meter import WorkloadSettings
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 SPOOL = Path("/spool")
 QUOTA_BYTES = 256 * 1024  # About as much as a long outage spools, so that it is met.
 SEGMENT_BYTES = 16 * 1024
 INTEGRAL_GAP_SECONDS_MAX = 10.0
+ACCOUNTS_MAX = 3  # Fewer than there are workloads, so that they contend for them.
+ACCOUNTS_FLUSH_SECONDS = 20.0  # In every second record.
 
 
 @dataclass(slots=True, eq=False)
@@ -87,16 +91,21 @@ class AgentProcess:
 
     def flush(self, now_seconds: float) -> None:
         """Spool what was metered, and let the session send it. A record that can't be written is tried again first."""
+        accounts = self.meter.workloads.accounts if self.meter.workloads is not None else None
+        if accounts is not None:
+            accounts.acknowledged(self.spool.acknowledged_sequence, self.spool.dropped_records)
         while (pending := self.unspooled or self._cut()) is not None:
             self.unspooled = pending
             cut, oracle = pending
             # Kept before the write: a crash within it may leave the record whole.
             self.account.keep(self.spool.epoch, self.spool.next_sequence, cut.payload, oracle)
             try:
-                self.spool.append(cut)
+                sequence = self.spool.append(cut)
             except SpoolError:
                 self.lost_records += 1
                 return
+            if accounts is not None:
+                accounts.spooled(sequence)
             self.unspooled = None
             stored = self.spool.stored_bytes
             assert stored <= QUOTA_BYTES, f"the spool holds {stored} bytes, its quota is {QUOTA_BYTES}"
@@ -104,7 +113,11 @@ class AgentProcess:
 
     def _cut(self) -> tuple[Cut, Oracle] | None:
         cut = self.meter.cut(self.machine.instant())
-        return (cut, self.oracle.copy()) if cut is not None else None
+        if cut is None:
+            return None
+        told = pb.Payload.FromString(cut.payload).workload_accounts
+        self.oracle.hear((each.account, sum(flow.energy_microjoules for flow in each.energies)) for each in told)
+        return cut, self.oracle.copy()
 
     def step(self, now_seconds: float) -> None:
         """Receive what has arrived, and do what the session wants."""
@@ -161,7 +174,8 @@ class AgentProcess:
         return found.copy()
 
     def _make_meter(self, state: bytes | None) -> Meter:
-        meter = Meter(state=state, integral_gap_seconds_max=INTEGRAL_GAP_SECONDS_MAX)
+        workloads = WorkloadSettings(IdlePolicy.BY_USAGE, ACCOUNTS_MAX, ACCOUNTS_FLUSH_SECONDS, lambda process: process)
+        meter = Meter(state=state, integral_gap_seconds_max=INTEGRAL_GAP_SECONDS_MAX, workloads=workloads)
         meter.offer(self.machine.specs, self.machine.instant())
         return meter
 

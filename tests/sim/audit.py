@@ -10,7 +10,7 @@ from tests.sim.oracle import Oracle
 from tests.sim.world import World
 
 from wattledger_collector.records import ChannelInfo, Cursor, GapReason, Role
-from wattledger_collector.store import open_store
+from wattledger_collector.store import SqliteStore, open_store
 
 FAR_SECONDS = 4_000_000_000
 
@@ -26,6 +26,7 @@ class Findings:
     missed_microjoules: int = 0
     overlapped: int = 0
     fallen: int = 0
+    workload_microjoules: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -41,6 +42,11 @@ class ChannelSums:
     overlap_upper: int = 0
     overlaps: int = 0
     fallen: int = 0
+
+    def add(self, other: "ChannelSums") -> None:
+        """Add those of another channel of the same part, as of a device that is listed again after it was gone."""
+        for name in ChannelSums.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 def audit(world: World) -> Findings:
@@ -91,6 +97,8 @@ def audit(world: World) -> Findings:
                 )
             continue
         _compare(store.load_channels(cursor.host, cursor.epoch), cursor, oracle, sums, findings)
+        _compare_workloads(store, cursor, oracle, sums, findings, is_lost=world.may_lack_accounts())
+    _check_workload_rows(store, findings)
     _check_reach(world, findings, {(c.host, c.epoch): c for c in store.cursors()})
     store.close()
     return findings
@@ -124,8 +132,9 @@ def _compare(
     found: dict[tuple[str, str], ChannelSums] = {}
     for number, info in channels.items():
         if info.role in (Role.LEAF, Role.RESIDUAL):
-            found[info.device, info.domain] = sums[cursor.host, cursor.epoch, number]
-            if sums[cursor.host, cursor.epoch, number].booked != cursor.points[number].booked_microjoules:
+            found.setdefault((info.device, info.domain), ChannelSums()).add(sums[cursor.host, cursor.epoch, number])
+            point = cursor.points.get(number)
+            if sums[cursor.host, cursor.epoch, number].booked != (point.booked_microjoules if point else 0):
                 findings.problems.append(f"{cursor.host} {info.device}: rows and cursor disagree")
     for name, microjoules in expected.items():
         findings.expected_microjoules += microjoules
@@ -141,6 +150,50 @@ def _compare(
         findings.missed_microjoules += missed
         if channel.lower > missed or (missed > channel.upper and not channel.unbounded):
             findings.problems.append(f"{where}: missed {missed} outside of [{channel.lower}, {channel.upper}]")
+
+
+def _compare_workloads(
+    store: SqliteStore,
+    cursor: Cursor,
+    oracle: Oracle,
+    sums: dict[tuple[str, bytes, int], ChannelSums],
+    findings: Findings,
+    *,
+    is_lost: bool,
+) -> None:
+    """All that records told of workloads is booked, and it is what the leaves had counted.
+
+    is_lost: records may be gone from both sides.
+    """
+    told = sum(oracle.told.values())
+    where = f"{cursor.host} epoch {cursor.epoch.hex()[:6]}"
+    if told != oracle.divided_microjoules:
+        findings.problems.append(f"{where}: workloads have {told}, the leaves counted {oracle.divided_microjoules}")
+    workloads = store.load_workload_cursor(cursor.host, cursor.epoch)
+    booked = workloads.booked_microjoules if workloads else 0
+    findings.workload_microjoules += booked
+    of_epoch = [each for (host, epoch, _), each in sums.items() if (host, epoch) == (cursor.host, cursor.epoch)]
+    if any(each.fallen for each in of_epoch):
+        return
+    # What another epoch has booked of the same time is not booked again, for channels and workloads alike.
+    short = told - booked
+    if short < 0 or (short and not is_lost and not any(each.overlaps for each in of_epoch)):
+        findings.problems.append(f"{where}: workloads have booked {booked}, records told {told}")
+
+
+def _check_workload_rows(store: SqliteStore, findings: Findings) -> None:
+    """Rows, lifetime totals and cursors say the same of each host."""
+    rows: dict[str, int] = defaultdict(int)
+    for row in store.workload_energy(0, FAR_SECONDS):
+        rows[row.host] += row.energy_microjoules
+    cursors: dict[str, int] = defaultdict(int)
+    for cursor in store.cursors():
+        workloads = store.load_workload_cursor(cursor.host, cursor.epoch)
+        cursors[cursor.host] += workloads.booked_microjoules if workloads else 0
+    for host, booked in cursors.items():
+        totals = sum(sum(total.energies.values()) for total in store.host_workloads(host, 0).totals)
+        if not rows[host] == booked == totals:
+            findings.problems.append(f"{host}: workloads have {rows[host]} in rows, {booked} in cursors, {totals} in totals")
 
 
 def _check_reach(world: World, findings: Findings, cursors: dict[tuple[str, bytes], Cursor]) -> None:

@@ -9,7 +9,7 @@ from tests.sim.agent_process import Stream
 
 from wattledger_collector.accounting import BasisFinder
 from wattledger_collector.exposition import Exposition
-from wattledger_collector.factors import FactorCatalog
+from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.fleet import FleetView
 from wattledger_collector.fleet_sharing import FleetSharing
 from wattledger_collector.hello import Refused
@@ -165,6 +165,10 @@ class CollectorProcess:
             host, cursor = store.load_host(item.host), store.load_cursor(item.host, item.epoch)
         assert host is not None
         assert cursor is not None
+        # After the cursor, which may be old: then the booking is stale.
+        payload = item.batch.payload
+        has_accounts = payload is not None and len(payload.workload_accounts) > 0
+        workloads = store.load_workload_cursor(item.host, item.epoch) if has_accounts else None
         return book(
             item.batch,
             host,
@@ -173,6 +177,7 @@ class CollectorProcess:
             interval_seconds=store.interval_seconds,
             collector=self.name,
             new_channels=item.new_channels,
+            workloads=workloads,
         )
 
     def _check_durable(self, stream: Stream, message: pb.CollectorMessage) -> None:

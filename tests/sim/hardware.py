@@ -6,12 +6,15 @@ Time is the true time in nanoseconds, given by the world; nothing here reads a c
 import random
 from dataclasses import dataclass, field
 
+from tests.sim.tenants import Tenants
+
 from wattledger_agent.counters import Instant
 from wattledger_agent.readings import (
     ChannelKey,
     ChannelSpec,
     Component,
     CounterReading,
+    Gone,
     Method,
     Reading,
     Role,
@@ -97,6 +100,9 @@ class Machine:
     read_failure_ratio: float = 0.0
     parts: list[Part] = field(default_factory=list)
     boots: int = 0
+    # Once its GPU is gone it does not come back; the driver lists it all the same.
+    is_gpu_gone: bool = False
+    tenants: Tenants = field(init=False)
 
     def __post_init__(self) -> None:
         node = ChannelKey("node", "board", "sim")
@@ -109,6 +115,8 @@ class Machine:
         if self.with_node_meter:
             specs.append(_spec("node", "board", Component.OTHER, Role.METER, None, None))
         self.parts = [Part(spec, 0, until_nanoseconds=self.now) for spec in specs]
+        # A generator of its own, so that what workloads do changes nothing else.
+        self.tenants = Tenants(random.Random(self.machine_id), "gpu/GPU-1")
         self._change_load()
         self.boot()
 
@@ -126,11 +134,14 @@ class Machine:
         for part in self.parts:
             part.start_anew()
             part.generation = 0
+        self.tenants.reboot()
 
     def advance(self, to: int, *, powered: bool = True) -> None:
         """Let time pass; the load changes now and then."""
         for part in self.parts:
             part.advance(to, powered=powered)
+        if powered:
+            self.tenants.advance(to - self.now)
         self.now = to
         if self.rng.random() < 0.1:
             self._change_load()
@@ -161,9 +172,12 @@ class Machine:
 
     def read(self) -> tuple[list[Reading], dict[ChannelKey, Truth]]:
         """One reading of every sensor, and the truth of those that worked."""
-        readings: list[Reading] = []
+        readings: list[Reading] = list(self.tenants.readings())
         truth: dict[ChannelKey, Truth] = {}
         for part in self.parts:
+            if part.spec.component is Component.GPU and self.is_gpu_gone:
+                readings.append(Gone(part.spec.key, "simulated: it fell off the bus"))
+                continue
             if self.rng.random() < self.read_failure_ratio:
                 readings.append(TryAgain(part.spec.key, "simulated failure"))
                 continue

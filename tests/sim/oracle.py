@@ -4,6 +4,7 @@ It sees every successful read with the sensor's true energy, and knows which spa
 batches, spools, cursors or intervals.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from tests.sim.hardware import Truth
@@ -43,10 +44,21 @@ class Oracle:
     joint: Joint | None = None
     residual_microjoules: int = 0
     last_boottime: tuple[bytes, int] = (b"", -1)
+    # What records told of workloads so far: microjoules by account, for ever, and what the leaves had counted then.
+    told: dict[int, int] = field(default_factory=dict)
+    divided_microjoules: int = 0
 
     def copy(self) -> "Oracle":
         """A snapshot; accounts are immutable."""
-        return replace(self, accounts=dict(self.accounts))
+        return replace(self, accounts=dict(self.accounts), told=dict(self.told))
+
+    def hear(self, accounts: Iterable[tuple[int, int]]) -> None:
+        """A record tells the microjoules of some accounts: those that have changed."""
+        found = dict(accounts)
+        if found:
+            self.told |= found
+            leaves = (spec.key for spec in self.specs if spec.role is Role.LEAF)
+            self.divided_microjoules = sum(self.accounts[key].counted_microjoules for key in leaves if key in self.accounts)
 
     def observe(self, truth: dict[ChannelKey, Truth], now: Instant) -> None:
         """One sample: the truth of each sensor that could be read."""

@@ -139,7 +139,8 @@ class World:
                 # Prometheus knows an instance by its address: a restarted collector goes on with its series.
                 key = (collector.instance, series)
                 if float(value) < self.exposed.get(key, float("-inf")):
-                    assert self._may_begin_anew(), f"{key} fell to {value!r}"
+                    may_begin = self.may_lack_accounts() if b"_workload_" in series else self._may_begin_anew()
+                    assert may_begin, f"{key} fell to {value!r}"
                     self.faults["counter began anew"] += 1
                 self.exposed[key] = float(value)
 
@@ -149,6 +150,13 @@ class World:
         """
         lost = self.faults["spool rolled back to an older copy"] + self.faults["identity cloned"]
         return bool(self.faults["store restored from an older copy"] and lost)
+
+    def may_lack_accounts(self) -> bool:
+        """Whether what records told of workloads may be gone from both sides: the store went back in time, and a full disk
+        had made a spool give up records that it had acknowledged. A channel's later records have its energy, but an account
+        that was frozen and acknowledged is not told again.
+        """
+        return self._may_begin_anew() or bool(self.faults["store restored from an older copy"] and self.faults["disk full"])
 
     # Hosts.
 
@@ -253,6 +261,7 @@ class World:
             self._restore_store,
             self._join_second_collector,
             self._clone_host,
+            self._remove_gpu,
         ]
         return self.rng.sample(every, self.rng.randrange(4, 11))
 
@@ -348,6 +357,18 @@ class World:
         silently = self.rng.random() < 0.5 and host.agent is not None
         self.faults["counter reset " + ("silently" if silently else "by a driver reload")] += 1
         host.machine.reload_driver(silently=silently)
+
+    def _remove_gpu(self, host: SimulatedHost) -> None:
+        """The GPU falls off the bus, sometimes while the disk is full, so that no record can tell of its last samples.
+
+        Where a node meter has seen the GPU too, what of it is in the residual is not the oracle's to say.
+        """
+        if host.machine.with_node_meter or host.machine.is_gpu_gone:
+            return
+        self.faults["GPU gone"] += 1
+        host.machine.is_gpu_gone = True
+        if self.rng.random() < 0.5:
+            host.disk.fill(host.disk.free_bytes)
 
     def _crash_collector(self, host: SimulatedHost) -> None:
         self.faults["collector killed"] += 1
