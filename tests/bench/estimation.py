@@ -6,8 +6,8 @@ factor fitted for each load level on the same results. Lines named `as_agent` ar
 agent finds on a server: CPU name, chips, cores, memory and the TDP that vendors' lists give for the name, but not the year.
 Lines named `in_table` are of a CPU model that is in the table: each result that is not its CPU model's only one is left out
 alone, so that other machines with this CPU model stay in; the comparison is what the TDP-proportional model says of the
-same results. `alike` is what no model can beat by much: the error of the middle of all other results of the same CPU model, with as
-many chips and cores and as much memory. Machines of one configuration differ by that.
+same results. `alike` is what no model can beat by much: the error of the middle of all other results of the same CPU model,
+with as many chips and cores and as much memory. Machines of one configuration differ by that.
 
     python -m tests.bench.estimation [--small]
 """
