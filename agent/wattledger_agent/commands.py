@@ -10,7 +10,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -65,14 +65,17 @@ class SystemRunner:
 
     A program whose last process can't be killed, because it waits for a device in the kernel, is not started again before
     that process has ended: a hung management controller costs one process, not one at each poll.
+
+    search_path: where programs are looked for first; empty: as for the agent. kill: sends a signal to a process group.
     """
 
-    def __init__(self, search_path: str = "") -> None:
+    def __init__(self, search_path: str = "", *, kill: Callable[[int, int], None] = os.killpg) -> None:
         self._environment = {
             "LC_ALL": "C",
             "PATH": search_path or f"{os.environ.get('PATH', '')}:{SEARCH_PATH}".strip(":"),
             **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
         }
+        self._kill = kill
         self._stuck: dict[str, subprocess.Popen[bytes]] = {}
 
     def __call__(self, argv: Sequence[str], seconds_max: float) -> Answer:
@@ -119,7 +122,7 @@ class SystemRunner:
         if process.returncode is None:
             # Not reaped yet, so the number of its group is still its own.
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
+                self._kill(process.pid, signal.SIGKILL)
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()

@@ -26,7 +26,8 @@ class Controller:
     """What it does, and what it saw. All fields may be set while it runs.
 
     sessions_max: more are refused. has_sessions: whether there is a session service. hang_up: drop connections without an
-    answer. before: called at each request, in the server's thread. overrides: resources in place of the folder's.
+    answer. denials: so many requests are denied although their session is open. before: called at each request, in the
+    server's thread. overrides: resources in place of the folder's.
     open_sessions: tokens by path. sessions_most: the most that were open at once. requests: method and path. clients: what
     is closed at the end of the test, before the server.
     """
@@ -38,6 +39,7 @@ class Controller:
     has_sessions: bool = True
     hang_up: bool = False
     close_each: bool = False
+    denials: int = 0
     before: Callable[[str], None] = lambda path: None
     overrides: dict[str, Any] = field(default_factory=dict)
     open_sessions: dict[str, str] = field(default_factory=dict)
@@ -113,6 +115,9 @@ def serving(controller: Controller, certificate: tuple[Path, Path] | None = None
             if self.headers.get("Authorization", "").startswith("Basic "):
                 controller.passwords_seen += 1
                 return True
+            if controller.denials > 0:
+                controller.denials -= 1
+                return False
             return self.headers.get("X-Auth-Token") in controller.open_sessions.values()
 
         def _answer(self, status: int, resource: Any, headers: dict[str, str] | None = None) -> None:

@@ -2,9 +2,9 @@
 
 import json
 import os
-import subprocess
 import time
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 
@@ -98,13 +98,15 @@ def test_655_stuck_processes_can_not_come_to_be(tmp_path: Path) -> None:
 def test_a_process_that_can_not_be_killed_stays_the_only_one(tmp_path: Path) -> None:
     """While one hangs in the kernel its program is not started again, and afterwards it is."""
     tool = script(tmp_path, f"echo x >> {tmp_path}/starts; exec sleep 600")
-    run = Unkillable(f"{tmp_path}:{os.environ['PATH']}")
+    groups: list[int] = []
+    run = SystemRunner(f"{tmp_path}:{os.environ['PATH']}", kill=lambda group, signal: groups.append(group))
     with pytest.raises(CommandTimeoutError, match="has not ended"):
         run([tool], 0.3)
     with pytest.raises(CommandTimeoutError, match="still hangs in the kernel, so it is not run again"):
         run([tool], 0.3)
     assert (tmp_path / "starts").read_text() == "x\n"
-    run.let_go()
+    os.killpg(groups[0], SIGKILL)
+    assert not stays(groups[0])
     script(tmp_path, "echo well")
     assert run([tool], ENOUGH_SECONDS).stdout == "well\n"
 
@@ -154,19 +156,3 @@ def test_a_recording_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "commands.json").write_text('[{"argv": "t"}]')
     with pytest.raises(ValueError, match=r"commands\.json is no list of recorded commands"):
         RecordedRunner.from_file(tmp_path / "commands.json")
-
-
-class Unkillable(SystemRunner):
-    """Its processes ignore being killed until they are let go, as those do that wait for a device."""
-
-    def _end(self, program: str, process: subprocess.Popen[bytes]) -> None:
-        for pipe in (process.stdout, process.stderr):
-            assert pipe is not None
-            pipe.close()
-        self._stuck[program] = process
-
-    def let_go(self) -> None:
-        """The device answers at last."""
-        for process in self._stuck.values():
-            process.kill()
-            process.wait()

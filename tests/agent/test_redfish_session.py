@@ -63,6 +63,16 @@ def test_a_session_that_the_controller_forgot_is_replaced(controller: Controller
     assert (controller.logins, controller.sessions_most) == (2, 1)
 
 
+def test_a_session_that_is_denied_but_open_is_ended_before_another_is_begun(controller: Controller) -> None:
+    """Else each such answer would leave one behind, until none is left."""
+    asked = session(controller)
+    asked.get(SYSTEMS)
+    for _ in range(3):
+        controller.denials = 1
+        asked.get(SYSTEMS)
+    assert (controller.logins, controller.sessions_most, len(controller.open_sessions)) == (4, 1, 1)
+
+
 def test_without_a_session_left_the_password_is_sent_and_login_is_tried_later(controller: Controller) -> None:
     """The meter goes on, and does not knock at each request."""
     controller.sessions_max = 0
