@@ -160,8 +160,8 @@ class Readers:
         with contextlib.suppress(Exception):
             # What fails to be read may fail to be closed; the others go on.
             running.reader.close(wait_seconds=0.0)
-        reason = health.last_error or f"{source.name}: all that it metered is gone."
-        health.tell(f"{reason} It is closed, and looked for again, ten minutes apart at most.")
+        reason = health.last_error.rstrip(".") or f"{source.name}: all that it metered is gone"
+        health.tell(f"{reason}; it is closed, and looked for again, ten minutes apart at most")
         self._closed[source.name] = health
         self._lost_keys[source.name] = {spec.key for spec in running.specs} - running.gone
         log.warning("%s", health.last_error)

@@ -19,7 +19,16 @@ from wattledger_agent.config import (
     ReplayConfig,
     SourcesConfig,
 )
-from wattledger_agent.inventory import Inventory, Roots, close_all, find_sources, open_source, replay_source, without_name
+from wattledger_agent.inventory import (
+    Inventory,
+    Roots,
+    close_all,
+    find_sources,
+    open_source,
+    replay_source,
+    sensor_named,
+    without_name,
+)
 from wattledger_agent.readings import ChannelSpec, Component, Method, ProcessShares, Role
 from wattledger_agent.sources.nvml_recorded import RecordedNvml
 from wattledger_agent.topology import resolve
@@ -64,6 +73,18 @@ def test_without_a_sensor_the_host_is_estimated(bare: Roots) -> None:
     assert {"rapl", "nvidia", "ipmi"} <= {missing.source for missing in inventory.missing}
     assert all(missing.reason and missing.remedy for missing in inventory.missing)
     close_all(inventory)
+
+
+def test_a_sensor_that_is_missing_can_be_made_again(metered: Roots) -> None:
+    """A new one for each attempt; the estimate is no sensor, and what is off or simulated is not looked for."""
+    again = sensor_named("rapl", SourcesConfig(), metered)
+    assert again is not None
+    assert again.open()
+    again.close()
+    assert sensor_named("rapl", SourcesConfig(), metered) is not again
+    assert sensor_named("estimate", SourcesConfig(), metered) is None
+    assert sensor_named("rapl", SourcesConfig(rapl=RaplConfig(enabled=False)), metered) is None
+    assert sensor_named("rapl", SourcesConfig(fake=FakeConfig()), metered) is None
 
 
 def test_measured_cpus_are_not_estimated_as_well(metered: Roots) -> None:

@@ -101,7 +101,7 @@ def test_a_source_that_raises_for_a_minute_is_closed_and_looked_for() -> None:
     assert len(broken.reads) == reads
     (health,) = [health for health in agent.readers.health if health.source == "nvidia"]
     assert health.failures == 61
-    assert "No such device It is closed, and looked for again" in health.last_error
+    assert "No such device; it is closed, and looked for again" in health.last_error
 
 
 def test_one_read_that_works_begins_the_minute_anew() -> None:
