@@ -34,6 +34,8 @@ from wattledger_collector.report import ReportError, make_period, make_report, p
 from wattledger_collector.report_output import factor_tree, write_csv, write_json
 from wattledger_collector.report_table import write_table
 from wattledger_collector.store import SqliteStore, open_store
+from wattledger_collector.workload_report import WorkloadReport, make_workload_report
+from wattledger_collector.workload_report_output import write_workload_csv, write_workload_json, write_workload_table
 
 EXAMPLE_BOOKS = "two_published_years.toml"
 
@@ -65,6 +67,9 @@ def _add_report(subparsers: "Subparsers") -> None:
     parser.add_argument("--to", required=True, metavar="TIME", help="ISO date or datetime, not included")
     parser.add_argument("--time-zone", default="UTC", metavar="NAME", help="IANA time zone of the times (default: UTC)")
     parser.add_argument("--site", help="this site alone")
+    parser.add_argument(
+        "--by", choices=("workload", "namespace"), help="what energy was spent on, instead of components and gaps"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object, microjoules as text")
     form.add_argument("--csv", action="store_true", help="CSV: a row for each site, component, quality and factor")
@@ -185,13 +190,27 @@ def _report(arguments: argparse.Namespace) -> int:
     configured, catalog = _configured(arguments)
     with closing(_open(arguments, configured)) as store:
         period = make_period(begin, end, time_zone, store.interval_seconds)
-        report = make_report(store, catalog, period, now_seconds=int(time.time()), site=arguments.site)
+        now = int(time.time())
+        if arguments.by is not None:
+            by_workload = make_workload_report(store, catalog, period, by=arguments.by, now_seconds=now, site=arguments.site)
+            return _show_workloads(by_workload, arguments)
+        report = make_report(store, catalog, period, now_seconds=now, site=arguments.site)
     if arguments.json:
         write_json(report, sys.stdout)
     elif arguments.csv:
         write_csv(report, sys.stdout)
     else:
         write_table(report, _console())
+    return 0
+
+
+def _show_workloads(report: WorkloadReport, arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        write_workload_json(report, sys.stdout)
+    elif arguments.csv:
+        write_workload_csv(report, sys.stdout)
+    else:
+        write_workload_table(report, _console())
     return 0
 
 

@@ -32,6 +32,7 @@ from wattledger_collector.records import (
     HostGapRow,
     HostState,
     Quality,
+    SiteRow,
     Store,
 )
 
@@ -151,8 +152,7 @@ class Report:
     @property
     def factors(self) -> list[Factor]:
         """All factors used, each once, by id."""
-        lines = [line for site in self.sites for line in site.lines]
-        used = {line.basis.factor.id: line.basis.factor for line in lines if line.basis.factor}
+        used = {factor.id: factor for site in self.sites for line in site.lines for factor in line.factors}
         return [used[name] for name in sorted(used)]
 
 
@@ -204,6 +204,15 @@ def make_period(from_seconds: int, to_seconds: int, time_zone: ZoneInfo, interva
     return period
 
 
+def check_site(sites: Iterable[SiteRow], site: str | None) -> None:
+    """Raises ReportError for a site that the store does not have; None is all of them."""
+    known = {row.site for row in sites} | {SITE_UNASSIGNED}
+    if site is not None and site not in known:
+        near = difflib.get_close_matches(site, sorted(known), n=1, cutoff=0.5)
+        remedy = f"did you mean {near[0]!r}?" if near else f"the sites are {', '.join(sorted(known))}"
+        raise ReportError(f"there is no site {site!r}: {remedy}")
+
+
 def make_report(
     store: Store, catalog: FactorCatalog, period: Period, *, now_seconds: int, site: str | None = None
 ) -> Report:
@@ -211,12 +220,10 @@ def make_report(
     sites = store.sites()
     plan = SitePlan()
     plan.replace(sites, store.assignments())
-    known = {row.site for row in sites} | {SITE_UNASSIGNED}
-    if site is not None and site not in known:
-        near = difflib.get_close_matches(site, sorted(known), n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]!r}?" if near else f"the sites are {', '.join(sorted(known))}"
-        raise ReportError(f"there is no site {site!r}: {remedy}")
-    lines = account(store.rollups(period.from_seconds, period.to_seconds, site), BasisFinder(sites, catalog))
+    check_site(sites, site)
+    lines = account(
+        store.rollups(period.from_seconds, period.to_seconds, site), BasisFinder(sites, catalog), store.interval_seconds
+    )
     gaps = [row for row in store.gaps(period.from_seconds, period.to_seconds) if site is None or row.site == site]
     # What is shown and not booked has no part in the sums, so that its gaps leave nothing open.
     gaps = [row for row in gaps if row.channel is None or row.channel.is_booked]

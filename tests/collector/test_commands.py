@@ -5,16 +5,25 @@ import csv
 import io
 import json
 import shutil
+from contextlib import closing
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from tests.collector.bookings import INTERVAL, energy, following, opening
+from tests.collector.bookings import EPOCH, INTERVAL, energy, following, opening
 
 from wattledger_collector.commands import add_commands
-from wattledger_collector.records import AssignmentRow, CommitOutcome, SiteRow
+from wattledger_collector.records import AssignmentRow, Booking, CommitOutcome, Component, Method, SiteRow
 from wattledger_collector.store import open_store
+from wattledger_collector.workload_records import (
+    IdlePolicy,
+    Workload,
+    WorkloadBooking,
+    WorkloadCursor,
+    WorkloadEnergyRow,
+    WorkloadKind,
+)
 
 BEGIN = datetime.fromtimestamp(INTERVAL, UTC).isoformat()
 END = datetime.fromtimestamp(INTERVAL + 900, UTC).isoformat()
@@ -67,6 +76,31 @@ def test_report_as_table_and_csv(ledger: str, capsys: pytest.CaptureFixture[str]
     assert run("report", "--from", BEGIN, "--to", END, "--store", ledger, "--csv", "--site", "hall") == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["record"] for row in rows] == ["energy", "site"]
+
+
+def test_report_by_workload(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In all three forms; what was not divided is said."""
+    common = ("report", "--from", BEGIN, "--to", END, "--store", ledger, "--by")
+    assert run(*common, "workload") == 0
+    assert "No energy was divided over workloads" in capsys.readouterr().out
+    with closing(open_store(Path(ledger), create=False)) as store:
+        host, cursor = store.load_host("a"), store.load_cursor("a", EPOCH)
+        assert host is not None
+        assert cursor is not None
+        pod = Workload(WorkloadKind.KUBERNETES_POD, "uid-1", "shop", "db-0", IdlePolicy.EQUAL)
+        rows = (WorkloadEnergyRow(pod, INTERVAL, Component.CPU, Method.COUNTER, 1_800_000_000_000),)
+        workloads = WorkloadBooking(WorkloadCursor(b"", 0, 0, {}, (), 0, 0), (pod,), 0, rows, ())
+        assert store.commit([Booking(host, host, cursor, cursor, workloads=workloads)]) == [CommitOutcome.COMMITTED]
+    assert run(*common, "workload") == 0
+    out = capsys.readouterr().out
+    assert "db-0" in out
+    assert "Not divided: 0.500 kWh" in out
+    assert run(*common, "namespace", "--json") == 0
+    (line,) = json.loads(capsys.readouterr().out)["sites"][0]["lines"]
+    assert (line["namespace"], line["energy_microjoules"], line["idle_policy"]) == ("shop", "1800000000000", "equal")
+    assert run(*common, "namespace", "--csv", "--site", "hall") == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert row["energy_kwh"] == "0.500000000"
 
 
 def test_the_configuration_names_the_database(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
