@@ -21,6 +21,9 @@ UNKNOWN = 999
 
 GIB = 2**30
 
+# Tests share their machine: nothing of theirs hangs unless they say so, however long it takes.
+PATIENCE_SECONDS = 60.0
+
 FakeNvmlError = RecordedError
 
 

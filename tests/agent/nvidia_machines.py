@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.agent.fake_nvml import FailingRecording
+from tests.agent.fake_nvml import PATIENCE_SECONDS, FailingRecording
 from tests.agent.machines import Machine, machine
 
 from wattledger_agent.readings import ChannelSpec
@@ -27,6 +27,15 @@ def gpu_machine(name: str, folder: Path, *, gpm: bool = False, processes: bool =
     """Open a fixture machine's source."""
     host = machine(name, folder)
     nvml = FailingRecording(json.loads((host.root / "nvml.json").read_text()))
-    source = NvidiaSource(host.sys, host.proc, gpm=gpm, processes=processes, nvml=nvml, opener=host.opener, pread=host.pread)
+    source = NvidiaSource(
+        host.sys,
+        host.proc,
+        gpm=gpm,
+        processes=processes,
+        patience_seconds=PATIENCE_SECONDS,
+        nvml=nvml,
+        opener=host.opener,
+        pread=host.pread,
+    )
     specs = {(spec.key.device, spec.key.domain): spec for spec in source.open()}
     return GpuMachine(host, nvml, source, specs)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.agent.fake_nvml import UNKNOWN, FakeGpu, FakeNvml
+from tests.agent.fake_nvml import PATIENCE_SECONDS, UNKNOWN, FakeGpu, FakeNvml
 from tests.agent.metering import Book, at
 
 from wattledger_agent.meter import Meter
@@ -57,7 +57,7 @@ def energy(readings: object) -> list[Reading]:
 
 def source_of(root: Path, nvml: FakeNvml) -> NvidiaSource:
     """A source on this tree."""
-    return NvidiaSource(root / "sys", root / "proc", nvml=nvml)
+    return NvidiaSource(root / "sys", root / "proc", patience_seconds=PATIENCE_SECONDS, nvml=nvml)
 
 
 def test_a_gpu_that_sleeps_at_the_start_is_not_woken(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.agent.fake_nvml import FakeGpu, FakeNvml
+from tests.agent.fake_nvml import PATIENCE_SECONDS, FakeGpu, FakeNvml
 from tests.agent.nvidia_machines import gpu_machine
 
 from wattledger_agent.readings import Gauge, GaugeReading, Reading
@@ -54,7 +54,7 @@ def test_without_fields_the_architecture_says_what_the_power_is() -> None:
     }
     for name, (architecture, gauge) in named.items():
         nvml = FakeNvml([FakeGpu("GPU-a", name=name, more={"nvmlDeviceGetArchitecture": architecture})])
-        source = NvidiaSource(Path("/nonexistent"), nvml=nvml)
+        source = NvidiaSource(Path("/nonexistent"), patience_seconds=PATIENCE_SECONDS, nvml=nvml)
         source.open()
         shown = gauges_of(source.read(SECOND), "gpu/GPU-a")
         assert {one for one in shown if "POWER_WATTS" in one.name} == {gauge}, name
@@ -63,7 +63,7 @@ def test_without_fields_the_architecture_says_what_the_power_is() -> None:
 def test_gauges_come_every_five_seconds() -> None:
     """And what a GPU does not have is asked once, under both names that throttling has had."""
     nvml = FakeNvml([FakeGpu("GPU-a", more={"nvmlDeviceGetCurrentClocksEventReasons": None})])
-    source = NvidiaSource(Path("/nonexistent"), nvml=nvml)
+    source = NvidiaSource(Path("/nonexistent"), patience_seconds=PATIENCE_SECONDS, nvml=nvml)
     source.open()
     shown = [bool(gauges_of(source.read(second * SECOND), "gpu/GPU-a")) for second in range(1, 12)]
     assert [second for second, one in enumerate(shown, start=1) if one] == [1, 1 + GAUGES_SECONDS, 1 + 2 * GAUGES_SECONDS]
@@ -74,6 +74,8 @@ def test_gauges_come_every_five_seconds() -> None:
 def test_an_old_driver_tells_throttling_by_its_old_name() -> None:
     """Drivers before 535 know nvmlDeviceGetCurrentClocksThrottleReasons alone."""
     more = {"nvmlDeviceGetCurrentClocksEventReasons": {"error": 13}, "nvmlDeviceGetCurrentClocksThrottleReasons": 8}
-    source = NvidiaSource(Path("/nonexistent"), nvml=FakeNvml([FakeGpu("GPU-a", more=more)]))
+    source = NvidiaSource(
+        Path("/nonexistent"), patience_seconds=PATIENCE_SECONDS, nvml=FakeNvml([FakeGpu("GPU-a", more=more)])
+    )
     source.open()
     assert gauges_of(source.read(SECOND), "gpu/GPU-a")[Gauge.THROTTLE_REASONS_MASK] == 8

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.agent.fake_nvml import UNKNOWN, FakeGpu, FakeNvml
+from tests.agent.fake_nvml import PATIENCE_SECONDS, UNKNOWN, FakeGpu, FakeNvml
 from tests.agent.nvidia_machines import SECOND, gpu_machine
 
 from wattledger_agent.readings import ProcessShares, UtilizationKind, UtilizationReading
@@ -52,7 +52,7 @@ def test_a_passing_error_costs_one_value() -> None:
     """The question whether the GPU has GPM is asked again after it failed in passing."""
     nvml = FakeNvml([FakeGpu("GPU-a", more=HOPPER)])
     nvml.fail["nvmlGpmQueryDeviceSupport"] = lambda number: UNKNOWN if number == 1 else 0
-    source = NvidiaSource(Path("/nonexistent"), nvml=nvml, gpm=True)
+    source = NvidiaSource(Path("/nonexistent"), patience_seconds=PATIENCE_SECONDS, nvml=nvml, gpm=True)
     source.open()
     shown = [activity(source.read(second * SECOND)) for second in (1, 2, 3)]
     assert [bool(one) for one in shown] == [False, False, True]
@@ -74,7 +74,9 @@ def test_under_mig_each_instance_has_its_own_activity_and_its_processes_share_th
     ]
     more = {"nvmlDeviceGetMaxMigDeviceCount": 4, "nvmlGpmQueryDeviceSupport": {"isSupportedDevice": 1}}
     gpu = FakeGpu("GPU-a", mig=True, busy_percent=None, instances=instances, more=more)
-    source = NvidiaSource(Path("/nonexistent"), nvml=FakeNvml([gpu]), gpm=True, processes=True)
+    source = NvidiaSource(
+        Path("/nonexistent"), patience_seconds=PATIENCE_SECONDS, nvml=FakeNvml([gpu]), gpm=True, processes=True
+    )
     source.open()
     source.read(SECOND)
     readings = source.read(2 * SECOND)

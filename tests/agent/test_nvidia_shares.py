@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.agent.fake_nvml import NOT_FOUND, UNKNOWN, FakeGpu, FakeNvml, samples
+from tests.agent.fake_nvml import NOT_FOUND, PATIENCE_SECONDS, UNKNOWN, FakeGpu, FakeNvml, samples
 
 from wattledger_agent.readings import ProcessShares
 from wattledger_agent.sources.nvidia import NvidiaSource
@@ -19,7 +19,7 @@ SECOND = 1_000_000_000
 def source_of(*gpus: FakeGpu) -> tuple[FakeNvml, NvidiaSource]:
     """A source that tells processes apart."""
     nvml = FakeNvml(list(gpus))
-    source = NvidiaSource(Path("/nonexistent"), nvml=nvml, processes=True)
+    source = NvidiaSource(Path("/nonexistent"), patience_seconds=PATIENCE_SECONDS, nvml=nvml, processes=True)
     source.open()
     return nvml, source
 
@@ -118,7 +118,7 @@ def test_where_not_even_the_busy_time_is_known_a_gpu_is_its_owners() -> None:
 def test_processes_are_not_asked_for_unless_wanted() -> None:
     """Workloads switched off, the call is not made."""
     nvml = FakeNvml([FakeGpu("GPU-a", more={UTILIZATION: samples((7, 40))})])
-    source = NvidiaSource(Path("/nonexistent"), nvml=nvml)
+    source = NvidiaSource(Path("/nonexistent"), patience_seconds=PATIENCE_SECONDS, nvml=nvml)
     source.open()
     assert not [one for second in (1, 2) for one in source.read(second * SECOND) if isinstance(one, ProcessShares)]
     assert UTILIZATION not in nvml.calls

@@ -2,13 +2,16 @@
 
 import importlib
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.agent.fake_nvml import (
     GPU_IS_LOST,
     LIBRARY_NOT_FOUND,
     NOT_SUPPORTED,
+    PATIENCE_SECONDS,
     UNKNOWN,
     FakeGpu,
     FakeNvml,
@@ -41,7 +44,7 @@ ENERGY = "nvmlDeviceGetTotalEnergyConsumption"
 
 def source_of(nvml: FakeNvml, sysfs_root: Path = NO_SYSFS) -> NvidiaSource:
     """A source on this fake, without the running host's sysfs."""
-    return NvidiaSource(sysfs_root, nvml=nvml)
+    return NvidiaSource(sysfs_root, patience_seconds=PATIENCE_SECONDS, nvml=nvml)
 
 
 def key_of(uuid: str) -> ChannelKey:
@@ -223,7 +226,7 @@ def test_runtime_power_management_that_is_off_costs_no_system_call(tmp_path: Pat
         preads.append(descriptor)
         return os.pread(descriptor, count, offset)
 
-    source = NvidiaSource(tmp_path, nvml=FakeNvml([FakeGpu("GPU-a")]), pread=pread)
+    source = NvidiaSource(tmp_path, patience_seconds=PATIENCE_SECONDS, nvml=FakeNvml([FakeGpu("GPU-a")]), pread=pread)
     source.open()
     source.read(1)
     assert preads == []
@@ -365,3 +368,58 @@ def test_unsupported_fields_are_never_asked_again() -> None:
     source.read(SECOND)
     source.read(2 * SECOND)
     assert nvml.asked == [[(185, 2), (185, 0), (186, 0)], [(185, 2)]]
+
+
+class HangingNvml(FakeNvml):
+    """A driver that does not return from a call for one GPU until it is let go."""
+
+    def __init__(self, gpus: list[FakeGpu], uuid: str) -> None:
+        super().__init__(gpus)
+        self.hanging_uuid = uuid
+        self.hangs = False
+        self.released = threading.Event()
+
+    def _answer(self, handle: Any, call: str, argument: str | None = None, *, whole: bool = False) -> Any:
+        if self.hangs and handle is not None and handle.uuid == self.hanging_uuid:
+            self.released.wait()
+        return super()._answer(handle, call, argument, whole=whole)
+
+
+def test_a_gpu_in_a_hung_driver_costs_its_own_channel_alone() -> None:
+    """The others are read in the same sample; let go, it is read again, and its counter has lost nothing."""
+    nvml = HangingNvml([FakeGpu("GPU-a"), FakeGpu("GPU-b"), FakeGpu("GPU-c")], "GPU-b")
+    source = NvidiaSource(NO_SYSFS, nvml=nvml, patience_seconds=0.25)
+    source.open()
+    source.read(SECOND)
+    nvml.hangs = True
+    for second in (2, 3):
+        nvml.advance(1.0)
+        readings = source.read(second * SECOND)
+        counters = [reading.key for reading in readings if isinstance(reading, CounterReading)]
+        assert counters == [key_of("GPU-a"), key_of("GPU-c")]
+        (failure,) = [reading for reading in readings if isinstance(reading, TryAgain)]
+        assert failure.key == key_of("GPU-b")
+        assert "dmesg" in failure.reason
+    nvml.hangs = False
+    nvml.released.set()
+    seen: list[CounterReading] = []
+    for second in range(4, 2000):
+        seen = [one for one in source.read(second * SECOND) if isinstance(one, CounterReading)]
+        if len(seen) == 3:
+            break
+        threading.Event().wait(0.005)
+    assert {one.counter_microjoules for one in seen} == {10**12 + 700_000_000}
+    source.close()
+    assert nvml.calls["nvmlShutdown"] == 1
+
+
+def test_nvml_is_not_shut_down_under_a_call_that_hangs() -> None:
+    """That would hang too: the process ends without it."""
+    nvml = HangingNvml([FakeGpu("GPU-a")], "GPU-a")
+    source = NvidiaSource(NO_SYSFS, nvml=nvml, patience_seconds=0.25)
+    source.open()
+    nvml.hangs = True
+    source.read(SECOND)
+    source.close()
+    assert "nvmlShutdown" not in nvml.calls
+    nvml.released.set()

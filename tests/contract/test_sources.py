@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.agent.by_hand import ByHand
-from tests.agent.fake_nvml import LIBRARY_NOT_FOUND, UNKNOWN, FakeGpu, FakeNvml, eight_gpus
+from tests.agent.fake_nvml import LIBRARY_NOT_FOUND, PATIENCE_SECONDS, UNKNOWN, FakeGpu, FakeNvml, eight_gpus
 from tests.agent.gpu_machines import let_gpus_work
 from tests.agent.machines import FIXTURES, machine
 from tests.agent.nvidia_machines import gpu_machine
@@ -47,9 +47,9 @@ from wattledger_agent.sources.intel_gpu import IntelGpuSource
 from wattledger_agent.sources.ipmi import IpmiSource
 from wattledger_agent.sources.nvidia import NvidiaSource
 from wattledger_agent.sources.rapl import RaplSource
-from wattledger_agent.workloads import WorkloadsSource
 from wattledger_agent.sources.redfish import RedfishSource
 from wattledger_agent.sources.redfish_session import FolderFetch, RedfishSession
+from wattledger_agent.workloads import WorkloadsSource
 
 SECOND = 1_000_000_000
 
@@ -95,7 +95,7 @@ def shared_rapl(root: Path) -> Source:
 
 def nvidia(nvml: Callable[[], FakeNvml]) -> Callable[[Path], Source]:
     """NVIDIA on a fake NVML."""
-    return lambda folder: NvidiaSource(folder, nvml=nvml())
+    return lambda folder: NvidiaSource(folder, patience_seconds=PATIENCE_SECONDS, nvml=nvml())
 
 
 def accelerators(make_source: Callable[..., Source], name: str) -> Callable[[Path], Source]:

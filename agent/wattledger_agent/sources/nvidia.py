@@ -12,12 +12,15 @@ sample for its processes, and five every five seconds.
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wattledger_agent.readings import (
     NANOSECONDS_PER_SECOND,
+    ChannelKey,
     ChannelSpec,
+    CounterReading,
     Gone,
     Offer,
     PowerReading,
@@ -28,6 +31,7 @@ from wattledger_agent.readings import (
     UtilizationReading,
 )
 from wattledger_agent.sources.cpu import Opener, Pread, open_for_reading
+from wattledger_agent.sources.lanes import Lanes
 from wattledger_agent.sources.nvidia_energy import read_energy
 from wattledger_agent.sources.nvidia_find import Finder
 from wattledger_agent.sources.nvidia_gauges import GAUGES_SECONDS, read_gauges
@@ -43,6 +47,9 @@ from wattledger_agent.sources.nvml import LOST, Nvml, error_value, load_nvml, re
 # answer that was wrong, then its channels are closed, so that they are not a gap for ever.
 LOST_READS_MAX = 3
 
+# Eight GPUs answer in milliseconds. A GPU that hangs costs the others twice this once: less than a period of a second.
+PATIENCE_SECONDS = 0.3
+
 # How often sysfs is looked at for a GPU that came back. Only where one is gone does it cost a system call.
 LOOK_SECONDS = 5
 
@@ -52,6 +59,7 @@ class NvidiaSource:
 
     gpm: profile the activity of multiprocessors and tensor cores, where the GPU can. processes: tell which processes used
     each GPU. nvml: stands for the module `pynvml`; None: that module. opener, pread: how files are opened and read.
+    patience_seconds: after one to two times as long the other GPUs are read without one that hangs.
     """
 
     name = NAME
@@ -67,6 +75,7 @@ class NvidiaSource:
         nvml: Nvml | None = None,
         opener: Opener = open_for_reading,
         pread: Pread = os.pread,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._sysfs_root = sysfs_root
         self._procfs_root = procfs_root
@@ -87,6 +96,7 @@ class NvidiaSource:
         self._started = False
         self._is_lost = False
         self._look_nanoseconds = 0
+        self._lanes: Lanes[list[Reading]] = Lanes(f"read-{NAME}", patience_seconds)
 
     def open(self) -> Sequence[ChannelSpec]:
         """Start NVML and probe every GPU that is awake. Raises SourceUnavailableError if there is none."""
@@ -116,13 +126,20 @@ class NvidiaSource:
                 readings += self._open_anew()
         if self._run_generation == 0:
             self._run_generation = now_nanoseconds
-        for number, gpu in enumerate(self._gpus):
-            if not gpu.gone:
-                self._read(gpu, number, now_nanoseconds, readings)
-        said = {reading.key for reading in readings if isinstance(reading, PowerReading | TryAgain)}
-        for module in self._modules:
-            if not module.gone and module.spec.key not in said:
-                readings.append(_unreported(module))
+        present = [(number, gpu) for number, gpu in enumerate(self._gpus) if not gpu.gone]
+        hanging = self._lanes.hanging
+        for gpu in self._gpus:
+            gpu.hangs = gpu.device in hanging
+        found = self._lanes.run({gpu.device: partial(self._read, gpu, number, now_nanoseconds) for number, gpu in present})
+        said: set[ChannelKey] = set()
+        for _, gpu in present:
+            for reading in _hung(gpu) if found[gpu.device] is None else found[gpu.device] or ():
+                # A GPU that answers late may speak of a module of which another one has spoken meanwhile.
+                key = reading.key if isinstance(reading, CounterReading | PowerReading | TryAgain | Gone) else None
+                if key is None or key not in said:
+                    readings.append(reading)
+                said |= {key} if key is not None else set()
+        readings += [_unreported(one) for one in self._modules if not one.gone and one.spec.key not in said]
         return readings
 
     def notes(self) -> Sequence[str]:
@@ -135,6 +152,8 @@ class NvidiaSource:
         Looks at sysfs alone. NVML finds a GPU that came back only after it was shut down and started again; its channel is
         then offered under the same UUID, hence the same key.
         """
+        if self._lanes.hanging:
+            return False  # NVML can't be shut down while a call of it has not returned.
         returned = any(gpu.gone and gpu.pci.binding() not in (0, gpu.binding) for gpu in self._gpus)
         return self._is_lost or returned or any(not device.sleeps() for device in self._strangers)
 
@@ -159,7 +178,8 @@ class NvidiaSource:
             device.close()
         if self._gpm is not None:
             self._gpm.close()
-        if self._started and self._nvml is not None:
+        self._lanes.close()
+        if self._started and self._nvml is not None and not self._lanes.hanging:
             try:
                 self._nvml.nvmlShutdown()
             except self._nvml.NVMLError as error:
@@ -180,13 +200,13 @@ class NvidiaSource:
         self._started = True
         return self._nvml
 
-    def _read(self, gpu: Gpu, number: int, now_nanoseconds: int, readings: list[Reading]) -> None:
+    def _read(self, gpu: Gpu, number: int, now_nanoseconds: int) -> list[Reading]:
+        readings: list[Reading] = []
         nvml = self._nvml
         assert nvml is not None
         if gpu.pci.sleeps():
             asleep = f"nvidia: {gpu.device} sleeps (runtime power management); left asleep"
-            readings.extend(TryAgain(spec.key, asleep) for spec in gpu.specs)
-            return
+            return [TryAgain(spec.key, asleep) for spec in gpu.specs]
         gauges_due = now_nanoseconds >= self._gauges_due.get(gpu.device, 0)
         module = next((module for module in self._modules if module.field_of(gpu) is not None), None)
         try:
@@ -196,7 +216,7 @@ class NvidiaSource:
         except nvml.NVMLError as error:
             # A GPU that does not answer this is not asked more: each call may take its time to fail.
             self._failed(gpu, error, readings)
-            return
+            return readings
         gpu.lost_reads = 0
         busy_ratio = self._read_utilization(nvml, gpu, readings)
         if gauges_due:
@@ -214,6 +234,7 @@ class NvidiaSource:
             shares = self._processes.read(gpu, busy_ratio, instances, activity)
             if shares is not None:
                 readings.append(shares)
+        return readings
 
     def _failed(self, gpu: Gpu, error: Exception, readings: list[Reading]) -> None:
         if error_value(error) in LOST:
@@ -262,6 +283,11 @@ class NvidiaSource:
                 ratio = min(memory.used / memory.total, 1.0)
                 readings.append(UtilizationReading(instance.device, UtilizationKind.MEMORY, ratio))
         return readings
+
+
+def _hung(gpu: Gpu) -> list[Reading]:
+    hung = f"nvidia: a call for {gpu.device} has not returned; the other GPUs go on. Look for a hung driver (dmesg)"
+    return [TryAgain(spec.key, hung) for spec in gpu.specs]
 
 
 def _unreported(module: Module) -> Reading:

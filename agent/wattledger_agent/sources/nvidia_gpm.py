@@ -32,10 +32,11 @@ _METRICS = (
 
 @dataclass(slots=True)
 class _Pair:
-    """Two samples that are taken in turn. is_primed: `before` holds one."""
+    """Two samples that are taken in turn, and the structure to compare them. is_primed: `before` holds one."""
 
     before: Any
     after: Any
+    metrics: Any = None
     is_primed: bool = False
 
 
@@ -47,7 +48,6 @@ class GpmReader:
     notes: list[str]
     _pairs: dict[str, _Pair] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
-    _metrics: Any = None
 
     def read(self, gpu: Gpu, instances: Sequence[Instance]) -> list[UtilizationReading]:
         """The activity since the read before; empty at the first read and where there is no GPM."""
@@ -101,10 +101,10 @@ class GpmReader:
         return readings
 
     def _compare(self, device: str, pair: _Pair) -> list[UtilizationReading]:
-        if self._metrics is None:
-            # Some 20 kB, made once.
-            self._metrics = self.nvml.c_nvmlGpmMetricsGet_t()
-        asked = self._metrics
+        if pair.metrics is None:
+            # Some 20 kB, made once; not shared, for a call for another GPU may still be under way.
+            pair.metrics = self.nvml.c_nvmlGpmMetricsGet_t()
+        asked = pair.metrics
         asked.version, asked.numMetrics = GPM_METRICS_VERSION, len(_METRICS)
         asked.sample1, asked.sample2 = pair.before, pair.after
         for index, (metric, _) in enumerate(_METRICS):

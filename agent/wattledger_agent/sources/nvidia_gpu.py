@@ -68,7 +68,7 @@ class Gpu:
     the field that its power is in, None if it is read by a call of its own. memory, counter: shown channels, if it has them.
     power_fields: average and instant power of the GPU alone, as far as supported. generation: of its counter.
     persistent: its counter goes on while no program has it open. has_mig: it is cut into instances.
-    unsupported: calls that it answered with "not supported"; they are not made again.
+    hangs: a call for it has not returned. unsupported: calls that it answered with "not supported"; they are not made again.
     """
 
     handle: Any
@@ -92,6 +92,7 @@ class Gpu:
     unsupported: set[str] = field(default_factory=set)
     lost_reads: int = 0
     gone: bool = False
+    hangs: bool = False
     binding: int = 0
 
     @property

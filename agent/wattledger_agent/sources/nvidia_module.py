@@ -23,7 +23,8 @@ class Module:
     def reporter(self) -> Gpu | None:
         """The GPU that is asked for the module's power: the first that answers. None if all are gone."""
         present = [gpu for gpu in self.gpus if not gpu.gone]
-        return next((gpu for gpu in present if gpu.lost_reads == 0), present[0] if present else None)
+        well = (gpu for gpu in present if gpu.lost_reads == 0 and not gpu.hangs)
+        return next(well, present[0] if present else None)
 
     def field_of(self, gpu: Gpu) -> Field | None:
         """The field to ask this GPU for; None if another is asked."""
