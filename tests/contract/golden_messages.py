@@ -16,16 +16,24 @@ from wattledger_agent.readings import (
     ChannelSpec,
     Component,
     CounterReading,
+    Gone,
+    IdlePolicy,
     Method,
     PowerReading,
+    ProcessShares,
+    Reading,
     Role,
     TryAgain,
     UtilizationKind,
     UtilizationReading,
+    Workload,
+    WorkloadKind,
+    WorkloadsReading,
 )
 from wattledger_agent.session import AgentSession, Identity
 from wattledger_agent.spool import Record
 from wattledger_agent.wire import clock_pair
+from wattledger_agent.workload_meter import WorkloadSettings
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 GOLDEN = Path(__file__).parent.parent / "golden/wire"
@@ -36,6 +44,9 @@ BOOT = bytes(range(16))
 
 # What the batch adds to each domain: the node's residual is what its meter saw beyond package and GPU.
 CHANNELS = {"package": 1_000_000_123, "board": 80_000_000, "residual": 19_999_877}
+
+# What the accounts of 0.2.0 hold: all that the leaves booked.
+ACCOUNTED_MICROJOULES = CHANNELS["package"] + CHANNELS["board"]
 
 PACKAGE = ChannelKey("cpu/0", "package", "rapl")
 GPU = ChannelKey("gpu/GPU-0", "board", "nvidia")
@@ -65,9 +76,30 @@ class _Outbox:
         """Nothing to do."""
 
 
-def messages() -> dict[str, pb.AgentMessage]:
-    """What the agent sends now, by name: counters and power, a read that failed, a residual, utilization."""
-    meter = _metered()
+def messages(release: str) -> dict[str, pb.AgentMessage]:
+    """What the agent sends now of what it could tell in a release, by name.
+
+    0.1.0: counters and power, a read that failed, a residual, utilization. 0.2.0: a GPU that goes and comes to its end,
+    accounts of workloads, and present values of devices.
+    """
+    if release == "0.1.0":
+        return _sent(_metered())
+    meter = _metered(WorkloadSettings(IdlePolicy.BY_USAGE, 8, 60.0, lambda process: process))
+    meter.observe([Gone(GPU, "it fell off the bus")], _at(15))
+    found = _sent(meter)
+    live = found["live"].live
+    live.gauges.add(device="gpu/GPU-0", gauge=pb.GAUGE_TEMPERATURE_CELSIUS, value=61.5)
+    live.gauges.add(device="gpu/GPU-0", gauge=pb.GAUGE_THROTTLE_REASONS_MASK, value=4)
+    live.cross_checks.add(
+        device="node", source="ipmi", domain="meter", reference_source="redfish", reference_domain="node",
+        disagreement_ratio=0.02, window_seconds=600,
+    )  # fmt: skip
+    live.meter.CopyFrom(meter.counts())
+    live.agent_energy_microjoules, live.agent_wakeups = 1_000_000, 15
+    return found
+
+
+def _sent(meter: Meter) -> dict[str, pb.AgentMessage]:
     cut = meter.cut(_at(14))
     assert cut is not None
     session = AgentSession(_Outbox(cut.payload, cut.catalog, cut.catalog_hash), _identity(), lambda: 0.0)
@@ -88,8 +120,25 @@ def _at(seconds: int) -> Instant:
     return Instant(BOOT, boottime, OFFSET_NANOSECONDS + boottime, True, 0)
 
 
-def _metered() -> Meter:
-    meter = Meter(state=None, integral_gap_seconds_max=10.0)
+def _workloads(ticks: int) -> WorkloadsReading:
+    """A pod and a unit on two CPUs: a half, a quarter, and the rest idle."""
+    pod = Workload(WorkloadKind.KUBERNETES_POD, "uid-1", "shop", "db-0")
+    unit = Workload(WorkloadKind.SYSTEMD_UNIT, "cron.service")
+    return WorkloadsReading(
+        busy_nanoseconds=(ticks * SECOND * 3 // 2,),
+        idle_nanoseconds=(ticks * SECOND // 2,),
+        workloads={1: pod, 2: unit},
+        cpu_nanoseconds={1: ticks * SECOND, 2: ticks * SECOND // 2},
+        within={},
+        packages={},
+        reservations={},
+        memory_bytes={},
+        memory_used_bytes=0,
+    )
+
+
+def _metered(workloads: WorkloadSettings | None = None) -> Meter:
+    meter = Meter(state=None, integral_gap_seconds_max=10.0, workloads=workloads)
     meter.offer(
         [
             ChannelSpec(NODE, Component.OTHER, Method.COUNTER, Role.METER, 2000.0, model="meter"),
@@ -102,6 +151,9 @@ def _metered() -> Meter:
     )
     for second in range(10, 15):
         ticks = second - 10
+        more: list[Reading] = []
+        if workloads is not None:
+            more = [_workloads(ticks), ProcessShares(GPU.device, {1: 0.5})]
         package = CounterReading(PACKAGE, 262_143_328_000 + 250_000_000 * ticks + 123 * (ticks == 4))
         meter.observe(
             [
@@ -112,6 +164,7 @@ def _metered() -> Meter:
                 PowerReading(GPU, 20_000_000),
                 CounterReading(NODE, 275_000_000 * ticks),
                 UtilizationReading("cpu", UtilizationKind.BUSY, 0.25, units=4),
+                *more,
             ],
             _at(second),
         )
@@ -124,7 +177,7 @@ def main() -> None:
     if folder.exists() and any(folder.iterdir()):
         sys.exit(f"{folder} is there already: the messages of a release never change")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, message in messages().items():
+    for name, message in messages(sys.argv[1]).items():
         (folder / f"{name}.bin").write_bytes(message.SerializeToString(deterministic=True))
         (folder / f"{name}.txtpb").write_text(text_format.MessageToString(message))
 
