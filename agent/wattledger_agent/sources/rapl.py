@@ -113,17 +113,23 @@ class RaplSource:
             raise self._unavailable(f"{self._powercap} has no RAPL zone that can be used.{hint}")
         meter = self._node_meter(groups)
         errors: list[OSError] = []
+        faulty: dict[str, list[Zone]] = {}
         for group in groups:
             hidden = with_action(self._faults(group[0]), Action.HIDE_DOMAIN)
             if hidden is not None:
-                self._tell(group[0], [hidden])
+                faulty.setdefault(hidden.sentence, []).append(group[0])
                 continue
             counter = self._best(group, errors)
             faults = self._faults(counter.zone)
-            self._tell(counter.zone, faults)
+            for fault in faults:
+                faulty.setdefault(fault.sentence, []).append(counter.zone)
             scale = with_action(faults, Action.SCALE)
             spec = spec_of(counter.zone, meter, scale, self._machine.model_name)
             self._channels.append(_Channel(spec, counter, scale))
+        self._notes += [
+            f"rapl: {', '.join(zone.folder.name for zone in zones)} ({zones[0].kind}): {sentence}."
+            for sentence, zones in faulty.items()
+        ]
         if not self._channels:
             raise self._unavailable(f"{self._powercap} has no RAPL zone that can be believed. {self._notes[-1]}")
         if all(channel.counter.descriptor < 0 for channel in self._channels):
@@ -261,9 +267,6 @@ class RaplSource:
         # Counters in a shared folder are 64 bits wide: they never wrap, and have no range.
         has_range = zone.range_microjoules is not None or zone.interface == SHARED
         return faults_of(self._machine, Sensor(NAME, zone.kind, zone.unit_microjoules, has_range=has_range))
-
-    def _tell(self, zone: Zone, faults: list[Fault]) -> None:
-        self._notes += [f"rapl: {zone.folder} ({zone.name}): {fault.sentence}." for fault in faults]
 
     def _note_unreadable(self) -> None:
         for channel in self._channels:
