@@ -3,15 +3,25 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
-from tests.collector.bookings import EPOCH, energy, following, opening
+from tests.collector.bookings import BOOT, EPOCH, INTERVAL, energy, following, opening
 
 from wattledger_collector.backup import backup, restore
-from wattledger_collector.records import Booking, CommitOutcome, StoreError
+from wattledger_collector.records import Booking, CommitOutcome, Component, Method, StoreError
 from wattledger_collector.store import SqliteStore, open_store
+from wattledger_collector.workload_records import (
+    AccountPoint,
+    IdlePolicy,
+    Workload,
+    WorkloadBooking,
+    WorkloadCursor,
+    WorkloadEnergyRow,
+    WorkloadKind,
+)
 
 
 @pytest.fixture
@@ -97,6 +107,24 @@ def test_a_restored_database_withholds_every_host(store: SqliteStore, tmp_path: 
     assert host == msgspec.structs.replace(before, version=before.version + 1, withheld=True)
     assert new.commit([following(booked(), [energy(1)])]) == [CommitOutcome.STALE]
     assert sum(row.energy_microjoules for row in new.rollups(0, 2**40)) == 5
+    new.close()
+
+
+def test_a_restored_database_goes_on_with_its_workloads(store: SqliteStore, tmp_path: Path) -> None:
+    """Accounts are booked from the copy's points, so that what it lacks is booked once more, and what it has is not."""
+    pod = Workload(WorkloadKind.KUBERNETES_POD, "uid-1", "shop", "db-0", IdlePolicy.NODE_ONLY)
+    points = WorkloadCursor(BOOT, 1, 2, {7: AccountPoint(((1, 1, 40),), 0)}, (), 40, 0)
+    rows = (WorkloadEnergyRow(pod, INTERVAL, Component.CPU, Method.COUNTER, 40),)
+    first = replace(following(booked()), workloads=WorkloadBooking(points, (pod,), 5, rows, ()))
+    assert store.commit([first]) == [CommitOutcome.COMMITTED]
+    backup(store.path, tmp_path / "backup.db")
+    assert store.commit([replace(following(first), workloads=first.workloads)]) == [CommitOutcome.COMMITTED]
+    restore(tmp_path / "backup.db", tmp_path / "new.db")
+    new = open_store(tmp_path / "new.db", create=False)
+    assert new.load_workload_cursor("a", EPOCH) == points
+    assert [row.energy_microjoules for row in new.workload_energy(0, 2**40)] == [40]
+    (total,) = new.host_workloads("a", 0).totals
+    assert sum(total.energies.values()) == 40
     new.close()
 
 

@@ -21,6 +21,7 @@ from tests.collector.fleets import (
     MODELLED,
     SimulatedFleet,
     SimulatedHost,
+    add_details,
     assignments,
     load,
     site_rows,
@@ -241,6 +242,17 @@ def test_one_host_has_its_channels(site: Site) -> None:
     assert sum(int(total["energy_microjoules"]) for total in host["totals"]) == int(host["energy_microjoules"])
     assert [channel["watts"] for channel in host["live"]] == [120, 18.5, 310, 290]
     assert host["sources"][0] == {"source": "nvidia", "reads": 10, "failures": 0, "deadline_misses": 0, "last_error": ""}
+
+
+def test_one_host_has_its_gauges(site: Site) -> None:
+    """What is shown of devices and never summed, by name; none for a host that tells of none."""
+    assert tree(site, "/api/v1/hosts/gpu-1")["gauges"] == []
+    site.fleet.view.on_live("gpu-1", add_details(site.fleet.hosts[0].live()), NOON)
+    host = tree(site, "/api/v1/hosts/gpu-1")
+    gauges = {(each["gauge"], each["value"]) for each in host["gauges"] if each["device"] == "gpu/GPU-1"}
+    assert gauges >= {("temperature_celsius", 61.5), ("clock_hertz", 1.98e9), ("throttle_reason", "sw_power_cap")}
+    assert host["cross_checks"][0]["disagreement_ratio"] == -0.031
+    assert {each["kind"] for each in host["utilizations"]} >= {"sm_active", "tensor_active"}
 
 
 def test_one_host_has_its_workloads(site: Site) -> None:

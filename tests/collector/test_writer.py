@@ -107,6 +107,45 @@ def test_a_hello_and_batches_are_committed(tmp_path: Path) -> None:
     run(tmp_path, scene)
 
 
+def test_accounts_of_workloads_are_booked_from_what_is_stored(tmp_path: Path) -> None:
+    """Batches with and without accounts in turn, one of them repeated: each step is booked once, whoever comes between."""
+
+    async def scene(store: WatchedStore, writer: Writer) -> None:
+        await done(writer, opens())
+        for sequence in (1, 2, 3, 3, 4, 5):
+            work = books(sequence, 10 * sequence, new=sequence == 1)
+            if sequence != 2:
+                accounts = [batches.account(1, 7 * sequence), batches.account(2, 5, frozen=sequence > 3)]
+                content = payload([sequence * SECOND], [column(1, [10 * sequence * WATT])], accounts=accounts)
+                work = replace(work, batch=check_batch(enveloped(content, sequence)))
+            assert await done(writer, work) is CommitOutcome.COMMITTED
+        rows = list(store.workload_energy(0, 2**40))
+        assert sum(row.energy_microjoules for row in rows) == 7 * 5 + 5
+        assert store.energy() == 50 * WATT
+        cursor = store.load_workload_cursor("a", batches.EPOCH)
+        assert cursor is not None
+        assert (list(cursor.accounts), cursor.settled) == ([1], ((2, 2),))
+
+    run(tmp_path, scene)
+
+
+def test_many_batches_with_accounts_at_once(tmp_path: Path) -> None:
+    """Two streams of one host's agent race with the same batches; the loser is stale or repeats, and nothing doubles."""
+
+    async def scene(store: WatchedStore, writer: Writer) -> None:
+        await done(writer, opens())
+        await done(writer, books(1, 10, new=True))
+        for sequence in range(2, 8):
+            content = payload(
+                [sequence * SECOND], [column(1, [10 * sequence * WATT])], accounts=[batches.account(1, 3 * sequence)]
+            )
+            work = replace(books(sequence, 0), batch=check_batch(enveloped(content, sequence)))
+            await asyncio.gather(*(writer.submit(work) for _ in range(3)))
+        assert sum(row.energy_microjoules for row in store.workload_energy(0, 2**40)) == 3 * 7
+
+    run(tmp_path, scene)
+
+
 def test_no_answer_before_the_commit_has_returned(tmp_path: Path) -> None:
     """While the database waits for the disk, the agent waits too."""
 

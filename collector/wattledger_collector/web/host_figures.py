@@ -12,8 +12,9 @@ from wattledger_collector.fleet_live import LiveReading, PowerSum
 from wattledger_collector.records import MICROJOULES_PER_KWH, NANOSECONDS_PER_SECOND, Method
 from wattledger_collector.web.figures import Tree, iso, power
 from wattledger_collector.web.workload_figures import workload_row
+from wattledger_protos.v1 import telemetry_pb2 as pb
 
-_UTILIZATION_KINDS = {1: "busy", 2: "memory", 3: "steal"}
+_UTILIZATION_KINDS = {1: "busy", 2: "memory", 3: "steal", 4: "sm_active", 5: "tensor_active"}
 
 
 def host_row(view: FleetView, entry: HostEntry, now_seconds: float, zone: tzinfo) -> Tree:
@@ -94,6 +95,37 @@ def _sources(live: LiveReading | None) -> list[Tree]:
     ]
 
 
+def _gauges(live: LiveReading | None) -> list[Tree]:
+    """Temperatures, clocks and the like; throttle reasons are a list of names."""
+    if live is None:
+        return []
+    rows: list[Tree] = [
+        {"device": device, "gauge": pb.Gauge.Name(pb.Gauge.ValueType(kind)).removeprefix("GAUGE_").lower(), "value": value}
+        for kind, column in live.details.gauges.items()
+        for device, value in zip(column.devices, column.values, strict=True)
+    ]
+    return rows + [
+        {"device": device, "gauge": "throttle_reason", "value": reason} for device, reason in live.details.throttles
+    ]
+
+
+def _cross_checks(live: LiveReading | None) -> list[Tree]:
+    if live is None:
+        return []
+    details = live.details
+    return [
+        {
+            "device": name.device,
+            "source": name.source,
+            "domain": name.domain,
+            "reference_source": name.reference_source,
+            "reference_domain": name.reference_domain,
+            "disagreement_ratio": ratio,
+        }
+        for name, ratio in zip(details.cross_checks, details.disagreement_ratios, strict=True)
+    ]
+
+
 def host(view: FleetView, entry: HostEntry, now_seconds: float, zone: tzinfo) -> Tree:
     """One host with its channels, flows, sources and workloads, of these the largest first."""
     live = entry.fresh_live(now_seconds, view.staleness_seconds)
@@ -150,4 +182,6 @@ def host(view: FleetView, entry: HostEntry, now_seconds: float, zone: tzinfo) ->
             for channel in live.channels
         ],
         "sources": _sources(live),
+        "gauges": _gauges(live),
+        "cross_checks": _cross_checks(live),
     }
