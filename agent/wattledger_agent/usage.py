@@ -42,14 +42,14 @@ class Usages:
         self.tick += 1
         return usage
 
-    def span(self, channel: int, *, is_read: bool) -> Usage | None:
-        """Return what was used since the channel's step before, now that it has another; None if that is not known.
+    def span(self, channel: int) -> Usage | None:
+        """Return what was used since the channel's step before, now that it has another; None if nothing of it is known.
 
-        is_read: the workloads were read in this row. Equal spans are one object.
+        Equal spans are one object.
         """
         since = self._since.get(channel)
         self._since[channel] = self.tick
-        return None if since is None or not is_read else self._spans.get(since)
+        return None if since is None else self._spans.get(since)
 
     def forget(self) -> None:
         """Let go of spans that no channel waits for; once a row, after its steps."""

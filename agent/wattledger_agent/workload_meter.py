@@ -80,7 +80,7 @@ class WorkloadMeter:
             usage = self._usages.advance(reading)
         dividers: dict[int, Divider] = {}
         for step in self._steps:
-            span = self._usages.span(step.channel, is_read=reading is not None)
+            span = self._usages.span(step.channel)
             if not step.microjoules:
                 continue
             flow = (step.spec.component, step.spec.method)

@@ -142,14 +142,19 @@ def test_a_frozen_account_is_repeated_until_its_first_record_is_acknowledged() -
 
 def test_a_record_that_was_not_spooled_acknowledges_nothing() -> None:
     """An acknowledgement of earlier records says nothing of an account that no durable record holds."""
-    these = accounts(1)
-    live(these, {1: 10})
+    these = accounts()
+    live(these, {1: 10, 2: 10})
+    these.present(there(2))
+    these.review()
+    these.review()
+    these.messages()
+    these.spooled(9)
     these.present({})
     these.review()
     these.review()
     these.messages()
     these.acknowledged(9)
-    assert ids(these.messages()) == {"1"}
+    assert ids(these.messages()) == {"2"}
 
 
 def test_what_a_dropped_record_told_is_told_again() -> None:
