@@ -4,17 +4,19 @@ No clock, no database, no rounding: what is shown is rounded where it is shown. 
 Guidance (location based), ISO/IEC 30134-2 (PUE), 1 kWh = 3.6e12 microjoules.
 
 Results are fractions, since 1/3.6e12 has no end in decimals; sums over any split of hosts and intervals agree to the last
-digit. The factor and PUE are those of the interval's start. What has no factor has no figure: its energy is uncovered.
+digit. Where a factor, zone or PUE changes within an interval, its energy is joined with each by overlap, as if power had
+been even: e = E x |overlap| / |interval|. Rows of factors are never averaged. What has no factor has no figure: its energy
+is uncovered.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 
 from wattledger_collector.factor_catalog import BEGINNING_SECONDS, FactorCatalog, UnknownZoneError
-from wattledger_collector.factors import Factor, FactorKind
+from wattledger_collector.factors import Factor, FactorKind, Tier
 from wattledger_collector.records import (
     MICROJOULES_PER_KWH,
     NANOSECONDS_PER_SECOND,
@@ -47,8 +49,8 @@ class Emissions:
         return Emissions(self.grams + other.grams, self.kind)
 
 
-def emissions(energy_microjoules: int, factor: Factor, pue: Decimal) -> Emissions:
-    """Emissions of IT energy at a site. energy_microjoules: signed. pue: facility energy / IT energy, >= 1."""
+def emissions(energy_microjoules: int | Fraction, factor: Factor, pue: Decimal) -> Emissions:
+    """Emissions of IT energy at a site. energy_microjoules: signed; a fraction where an interval was cut. pue: facility energy / IT energy, >= 1."""
     if pue < PUE_MIN:
         raise ValueError(f"a PUE is at least 1, not {pue}")
     return Emissions(_grams(energy_microjoules, factor.value, pue), factor.kind)
@@ -63,7 +65,7 @@ def total_emissions(parts: Iterable[Emissions]) -> dict[FactorKind, Emissions]:
     return totals
 
 
-def _grams(energy_microjoules: int, grams_per_kwh: Decimal, pue: Decimal) -> Fraction:
+def _grams(energy_microjoules: int | Fraction, grams_per_kwh: Decimal, pue: Decimal) -> Fraction:
     return energy_microjoules * Fraction(pue) * Fraction(grams_per_kwh) / MICROJOULES_PER_KWH
 
 
@@ -73,6 +75,7 @@ class SiteBasis:
 
     pue None: the site has no row at that time. factor None: the energy is uncovered, and missing says why.
     provisional: the factor is of an earlier period than the energy. assumed: the zone was proposed, not configured.
+    tier: how good the factor is for this time.
     """
 
     site: str
@@ -84,6 +87,19 @@ class SiteBasis:
     missing: str
     from_seconds: int
     to_seconds: int | None
+    tier: Tier = Tier.F9_NONE
+
+    def holds_at(self, at_seconds: int) -> bool:
+        """Whether the instant lies in its span."""
+        return self.from_seconds <= at_seconds and (self.to_seconds is None or at_seconds < self.to_seconds)
+
+    @property
+    def group(self) -> tuple[object, ...]:
+        """What energy is summed by: a factor of months or years by itself, those of a series of hours together."""
+        if self.factor is None or not self.factor.is_long:
+            series = (self.factor.source, self.factor.kind) if self.factor else None
+            return (self.site, self.zone, self.pue, self.assumed, self.provisional, self.missing, self.tier, series)
+        return (self.site, self.from_seconds)
 
 
 class BasisFinder:
@@ -103,14 +119,20 @@ class BasisFinder:
     def find(self, site: str, at_seconds: int) -> SiteBasis:
         """The basis at an instant, in seconds since 1970-01-01 UTC; fast while times ascend."""
         latest = self._latest.get(site)
-        if (
-            latest is not None
-            and latest.from_seconds <= at_seconds
-            and (latest.to_seconds is None or at_seconds < latest.to_seconds)
-        ):
+        if latest is not None and latest.holds_at(at_seconds):
             return latest
         basis = self._latest[site] = self._find(site, at_seconds)
         return basis
+
+    def split(self, site: str, from_seconds: int, to_seconds: int) -> list[tuple[SiteBasis, int]]:
+        """The bases that hold in a span, in order, each with the seconds of the span that it holds for."""
+        parts = []
+        while from_seconds < to_seconds:
+            basis = self.find(site, from_seconds)
+            end = to_seconds if basis.to_seconds is None else min(to_seconds, basis.to_seconds)
+            parts.append((basis, end - from_seconds))
+            from_seconds = end
+        return parts
 
     def _find(self, site: str, at_seconds: int) -> SiteBasis:
         rows = self._rows.get(site, [])
@@ -140,12 +162,17 @@ class BasisFinder:
             missing=choice.missing,
             from_seconds=max(row.valid_from_seconds, choice.from_seconds),
             to_seconds=min(ends) if ends else None,
+            tier=choice.tier,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Energy of one site, component and quality under one basis: the finest part of a report."""
+    """Energy of one site, component and quality under one basis: the finest part of a report.
+
+    basis: with a series of hours, its first one, from the first's beginning to the last's end. grams: exact; None where no
+    factor holds. factors: all that were used, each once, by time.
+    """
 
     basis: SiteBasis
     component: Component
@@ -153,33 +180,111 @@ class Line:
     recorded: bool
     energy_microjoules: int
     covered_nanoseconds: int
+    grams: Fraction | None
+    factors: tuple[Factor, ...]
 
     @property
     def emissions(self) -> Emissions | None:
         """Exact emissions; None where no factor holds."""
-        if self.basis.factor is None or self.basis.pue is None:
+        if self.basis.factor is None or self.grams is None:
             return None
-        return emissions(self.energy_microjoules, self.basis.factor, self.basis.pue)
+        return Emissions(self.grams, self.basis.factor.kind)
 
 
-def account(rollups: Iterable[RollupRow], finder: BasisFinder) -> list[Line]:
-    """Sum roll-up rows by site, basis, component and quality.
+@dataclass(slots=True)
+class _Group:
+    """The bases that are told as one, and the factors among them by id."""
 
-    Summing first and multiplying once is exact: in whole numbers and fractions the distributive law holds.
+    first: SiteBasis
+    last: SiteBasis
+    factors: dict[str, Factor]
+
+    def add(self, basis: SiteBasis) -> None:
+        if basis.from_seconds < self.first.from_seconds:
+            self.first = basis
+        if basis.from_seconds > self.last.from_seconds:
+            self.last = basis
+        if basis.factor is not None:
+            self.factors.setdefault(basis.factor.id, basis.factor)
+
+    @property
+    def basis(self) -> SiteBasis:
+        return replace(self.first, to_seconds=self.last.to_seconds)
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What is summed in whole numbers: energy, covered time, and energy x seconds by factor, for the exact grams."""
+
+    energy_microjoules: int = 0
+    covered_nanoseconds: int = 0
+    microjoule_seconds: dict[str, int] = field(default_factory=dict)
+
+
+def account(rollups: Iterable[RollupRow], finder: BasisFinder, interval_seconds: int) -> list[Line]:
+    """Sum up energy by site, basis, component and quality, and multiply each factor's share once.
+
+    Summing first and multiplying once is exact: in whole numbers and fractions the distributive law holds. Of an interval
+    that several bases share, a later one has the odd microjoule; the grams are those of the exact shares.
     """
-    bases: dict[tuple[str, int], SiteBasis] = {}
-    sums: dict[tuple[str, int, bool, Component, Quality], list[int]] = {}
+    groups: dict[tuple[object, ...], _Group] = {}
+    seen: dict[tuple[str, int], tuple[object, ...]] = {}
+    sums: dict[tuple[tuple[object, ...], bool, Component, Quality], _Sum] = {}
     for row in rollups:
-        basis = finder.find(row.site, row.interval_start_seconds)
-        # A site has one basis at any instant, so that site and beginning name it; hashing it whole would be slow.
-        bases[row.site, basis.from_seconds] = basis
-        pair = sums.setdefault((row.site, basis.from_seconds, row.recorded, row.component, row.quality), [0, 0])
-        pair[0] += row.energy_microjoules
-        pair[1] += row.covered_nanoseconds
-    return [
-        Line(bases[site, begin], component, quality, recorded, energy, covered)
-        for (site, begin, recorded, component, quality), (energy, covered) in sorted(sums.items())
+        elapsed = 0
+        begin = row.interval_start_seconds
+        for basis, seconds in finder.split(row.site, begin, begin + interval_seconds):
+            # A site has one basis at any instant, so that site and beginning name it; hashing it whole would be slow.
+            group = seen.get((row.site, basis.from_seconds))
+            if group is None:
+                group = seen[row.site, basis.from_seconds] = basis.group
+                groups.setdefault(group, _Group(basis, basis, {})).add(basis)
+            part = sums.setdefault((group, row.recorded, row.component, row.quality), _Sum())
+            part.energy_microjoules += _share(row.energy_microjoules, elapsed, seconds, interval_seconds)
+            part.covered_nanoseconds += _share(row.covered_nanoseconds, elapsed, seconds, interval_seconds)
+            if basis.factor is not None:
+                name = basis.factor.id
+                shares = part.microjoule_seconds
+                shares[name] = shares.get(name, 0) + row.energy_microjoules * seconds
+            elapsed += seconds
+    bases = {name: (group.basis, tuple(sorted(group.factors.values(), key=_by_time))) for name, group in groups.items()}
+    lines = [
+        Line(
+            bases[name][0],
+            component,
+            quality,
+            recorded,
+            part.energy_microjoules,
+            part.covered_nanoseconds,
+            _grams_of(part, groups[name], interval_seconds),
+            bases[name][1],
+        )
+        for (name, recorded, component, quality), part in sums.items()
     ]
+    return sorted(lines, key=_order)
+
+
+def _share(amount: int, elapsed: int, seconds: int, whole: int) -> int:
+    """The part of an amount that falls on so many seconds after those that have elapsed, in whole numbers."""
+    return amount * (elapsed + seconds) // whole - amount * elapsed // whole
+
+
+def _grams_of(part: _Sum, group: _Group, interval_seconds: int) -> Fraction | None:
+    pue = group.first.pue
+    if not group.factors or pue is None:
+        return None
+    grams = sum(
+        (value * Fraction(group.factors[name].value) for name, value in part.microjoule_seconds.items()), Fraction(0)
+    )
+    return grams * Fraction(pue) / (MICROJOULES_PER_KWH * interval_seconds)
+
+
+def _by_time(factor: Factor) -> tuple[int, str]:
+    return factor.valid_from_seconds, factor.id
+
+
+def _order(line: Line) -> tuple[object, ...]:
+    return line.basis.site, line.basis.from_seconds, line.basis.tier, line.recorded, line.component, line.quality
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,24 @@
 """Emission counters of sites: each interval counts with the factor and PUE known when its first energy came.
 
 No clock, no database. Unlike a report, a counter is never restated: a corrected factor changes reports alone, so that
-what Prometheus has seen does not jump. Recorded energy is left out. Source of truth: the rows in the store's emission bases.
+what Prometheus has seen does not jump. Where several factors share an interval, each counts for its part of the time; what
+none covers, or one of another type, counts for nothing. Recorded energy is left out. Source of truth: the rows in the
+store's emission bases.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from fractions import Fraction
 
-from wattledger_collector.accounting import BasisFinder
+from wattledger_collector.accounting import BasisFinder, SiteBasis
 from wattledger_collector.factors import FactorKind, kind_of_id
 from wattledger_collector.records import MICROJOULES_PER_KWH, EmissionBasis, RollupRow
 
 
 @dataclass(frozen=True, slots=True)
 class _Multiplier:
-    """What one kWh of a site counts as, from some interval on."""
+    """What one kWh of a site counts as, from some interval on. grams_per_kwh: a decimal, or a fraction such as `65/3`."""
 
     factor: str
     grams_per_kwh: str
@@ -45,7 +46,6 @@ class EmissionCounters:
         self._interval_seconds = interval_seconds
         self._runs: dict[str, list[_Run]] = {}
         self._energy_microjoules: dict[tuple[str, _Multiplier], int] = {}
-        self._uncovered_microjoules: dict[str, int] = {}
         self._new: list[EmissionBasis] = []
         for basis in bases:
             multiplier = _Multiplier(basis.factor, basis.factor_grams_per_kwh, basis.pue)
@@ -60,11 +60,9 @@ class EmissionCounters:
     def add_energy(self, site: str, interval_start_seconds: int, energy_microjoules: int) -> None:
         """Count live energy of one interval; signed microjoules."""
         multiplier = self._known(site, interval_start_seconds) or self._first_use(site, interval_start_seconds)
-        if multiplier is None:
-            self._uncovered_microjoules[site] = self._uncovered_microjoules.get(site, 0) + energy_microjoules
-            return
-        key = (site, multiplier)
-        self._energy_microjoules[key] = self._energy_microjoules.get(key, 0) + energy_microjoules
+        if multiplier is not None:
+            key = (site, multiplier)
+            self._energy_microjoules[key] = self._energy_microjoules.get(key, 0) + energy_microjoules
 
     def take_new_bases(self) -> list[EmissionBasis]:
         """The bases of intervals used first since the last call: to be added to the store before the counters are shown."""
@@ -75,19 +73,10 @@ class EmissionCounters:
         """Exact grams so far by site and type of factor."""
         totals: dict[tuple[str, FactorKind], Fraction] = {}
         for (site, multiplier), energy in self._energy_microjoules.items():
-            part = (
-                energy
-                * Fraction(Decimal(multiplier.pue))
-                * Fraction(Decimal(multiplier.grams_per_kwh))
-                / MICROJOULES_PER_KWH
-            )
+            part = energy * Fraction(multiplier.pue) * Fraction(multiplier.grams_per_kwh) / MICROJOULES_PER_KWH
             key = (site, kind_of_id(multiplier.factor))
             totals[key] = totals.get(key, Fraction(0)) + part
         return totals
-
-    def uncovered_microjoules(self) -> Mapping[str, int]:
-        """Energy by site that no factor covered when it came."""
-        return dict(self._uncovered_microjoules)
 
     def _known(self, site: str, interval_start_seconds: int) -> _Multiplier | None:
         runs = self._runs.get(site, [])
@@ -97,10 +86,10 @@ class EmissionCounters:
         return None
 
     def _first_use(self, site: str, interval_start_seconds: int) -> _Multiplier | None:
-        basis = self._finder.find(site, interval_start_seconds)
-        if basis.factor is None or basis.pue is None:
+        parts = self._finder.split(site, interval_start_seconds, interval_start_seconds + self._interval_seconds)
+        multiplier = _joined(parts, self._interval_seconds)
+        if multiplier is None:
             return None
-        multiplier = _Multiplier(basis.factor.id, f"{basis.factor.value:f}", f"{basis.pue:f}")
         self._remember(site, interval_start_seconds, multiplier)
         self._new.append(
             EmissionBasis(site, interval_start_seconds, multiplier.grams_per_kwh, multiplier.factor, multiplier.pue)
@@ -115,3 +104,25 @@ class EmissionCounters:
             runs[index - 1].to_seconds = end
         else:
             runs.insert(index, _Run(interval_start_seconds, end, multiplier))
+
+
+def _joined(parts: Sequence[tuple[SiteBasis, int]], interval_seconds: int) -> _Multiplier | None:
+    """One multiplier for an interval: what its bases count as by their seconds; None if none of them has a factor."""
+    covered = [
+        (basis.factor, basis.pue, seconds) for basis, seconds in parts if basis.factor is not None and basis.pue is not None
+    ]
+    if not covered:
+        return None
+    first, pue, seconds = covered[0]
+    if seconds == interval_seconds:
+        return _Multiplier(first.id, f"{first.value:f}", f"{pue:f}")
+    grams = sum(
+        (
+            Fraction(factor.value) * Fraction(each) * seconds
+            for factor, each, seconds in covered
+            if factor.kind == first.kind
+        ),
+        Fraction(0),
+    )
+    # The PUE may change within the interval too, so that it is in the grams.
+    return _Multiplier(first.id, str(grams / interval_seconds), "1")

@@ -6,7 +6,7 @@ so that nothing is lost on the way. Source of truth: `report.py`.
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, TextIO
 
@@ -42,6 +42,7 @@ CSV_COLUMNS = (
     "factor_source",
     "factor_vintage",
     "factor_provisional",
+    "factor_tier",
     "emissions_grams",
     "emissions_grams_exact",
     "uncovered_reason",
@@ -163,6 +164,9 @@ def _line_tree(report: Report, line: Line) -> dict[str, Any]:
         "pue": None if basis.pue is None else f"{basis.pue:f}",
         "factor": None if basis.factor is None else basis.factor.id,
         "factor_provisional": basis.provisional,
+        "factor_tier": basis.tier,
+        "factors": [factor.id for factor in line.factors],
+        "grams_per_kwh": None if (intensity := intensity_of(line)) is None else rounded(intensity, GRAM_DIGITS),
         "grams": None if part is None else rounded(part.grams, GRAM_DIGITS),
         "grams_exact": None if part is None else str(part.grams),
         "uncovered_reason": basis.missing or None,
@@ -197,6 +201,22 @@ def factor_tree(factor: Factor) -> dict[str, Any]:
         "licence": factor.licence,
         "attribution": factor.attribution,
     }
+
+
+def intensity_of(line: Line) -> Fraction | None:
+    """What a kWh of the line counts as: its factor, or of a series of hours the energy-weighted mean; None without any."""
+    if line.grams is None or line.basis.pue is None or not line.factors:
+        return None
+    if len(line.factors) == 1 or not line.energy_microjoules:
+        return Fraction(line.factors[0].value)
+    return line.grams / (kwh(line.energy_microjoules) * Fraction(line.basis.pue))
+
+
+def vintage_of(factors: Sequence[Factor]) -> str:
+    """What the factors of a line describe: the vintage of one, or how many there are and for when."""
+    if len(factors) == 1:
+        return factors[0].vintage
+    return f"{len(factors)} values {factors[0].valid_from}..{factors[-1].valid_to}"
 
 
 def uncovered(site: SiteReport) -> list[tuple[str, int]]:
@@ -287,10 +307,12 @@ def _csv_line(report: Report, site: str, line: Line) -> dict[str, object]:
         row["facility_kwh"] = rounded(kwh(line.energy_microjoules) * Fraction(basis.pue), KWH_DIGITS)
     if basis.factor is not None and part is not None:
         row |= _kind_tree(basis.factor.kind)
-        row["factor_g_per_kwh"] = f"{basis.factor.value:f}"
+        intensity = intensity_of(line) or Fraction(0)
+        row["factor_g_per_kwh"] = f"{basis.factor.value:f}" if len(line.factors) == 1 else rounded(intensity, GRAM_DIGITS)
         row["factor_source"] = basis.factor.source
-        row["factor_vintage"] = basis.factor.vintage
+        row["factor_vintage"] = vintage_of(line.factors)
         row["factor_provisional"] = str(basis.provisional).lower()
+        row["factor_tier"] = basis.tier
         row["emissions_grams"] = rounded(part.grams, GRAM_DIGITS)
         row["emissions_grams_exact"] = str(part.grams)
     return row

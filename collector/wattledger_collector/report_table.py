@@ -4,14 +4,14 @@ Reckons nothing but the rounding. Whatever is rounded here stands exact in JSON 
 Source of truth: `report.py`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from wattledger_collector.accounting import Emissions, SiteBasis
+from wattledger_collector.accounting import Emissions, Line, SiteBasis
 from wattledger_collector.factors import Factor, FactorKind
 from wattledger_collector.records import (
     MICROJOULES_PER_KWH,
@@ -21,7 +21,7 @@ from wattledger_collector.records import (
     Quality,
 )
 from wattledger_collector.report import Period, Report, SiteReport
-from wattledger_collector.report_output import kwh, rounded, span_of, uncovered
+from wattledger_collector.report_output import kwh, rounded, span_of, uncovered, vintage_of
 
 # More gaps than these fill a screen; the longest are shown, all are in JSON and CSV.
 GAPS_SHOWN_MAX = 12
@@ -118,7 +118,7 @@ def _emission_table(report: Report, site: SiteReport) -> Table:
     for name in ("factor", "of"):
         table.add_column(name)
     table.add_column("emissions", justify="right")
-    for basis, microjoules, grams in _basis_rows(site):
+    for basis, factors, microjoules, grams in _basis_rows(site):
         factor, pue = basis.factor, basis.pue
         assert factor is not None  # _basis_rows gives none without.
         assert pue is not None
@@ -128,22 +128,29 @@ def _emission_table(report: Report, site: SiteReport) -> Table:
             kwh_text(microjoules, site.energy_microjoules),
             f"{pue:f}",
             _kwh_text(kwh(microjoules) * Fraction(pue), site.energy_microjoules),
-            rounded(Fraction(factor.value), 3),
+            rounded(_intensity(factors, basis, microjoules, grams), 3),
             str(factor.kind),
-            f"{factor.vintage}{' provisional' if basis.provisional else ''}",
+            f"{vintage_of(factors)}{' provisional' if basis.provisional else ''}",
             mass_text(grams),
         )
     return table
 
 
-def _basis_rows(site: SiteReport) -> Iterator[tuple[SiteBasis, int, Fraction]]:
-    sums: dict[SiteBasis, tuple[int, Fraction]] = {}
+def _basis_rows(site: SiteReport) -> Iterator[tuple[SiteBasis, Sequence[Factor], int, Fraction]]:
+    sums: dict[tuple[object, ...], tuple[Line, int, Fraction]] = {}
     for line in site.lines:
         if (part := line.emissions) is not None:
-            energy, grams = sums.get(line.basis, (0, Fraction(0)))
-            sums[line.basis] = (energy + line.energy_microjoules, grams + part.grams)
-    for basis, (energy, grams) in sums.items():
-        yield basis, energy, grams
+            first, energy, grams = sums.get(line.basis.group, (line, 0, Fraction(0)))
+            sums[line.basis.group] = (first, energy + line.energy_microjoules, grams + part.grams)
+    for line, energy, grams in sums.values():
+        yield line.basis, line.factors, energy, grams
+
+
+def _intensity(factors: Sequence[Factor], basis: SiteBasis, microjoules: int, grams: Fraction) -> Fraction:
+    """The factor, or of a series of hours the mean weighted by energy."""
+    if len(factors) == 1 or not microjoules or basis.pue is None:
+        return Fraction(factors[0].value)
+    return grams / (kwh(microjoules) * Fraction(basis.pue))
 
 
 def _emission_sentences(emissions: Mapping[FactorKind, Emissions]) -> Iterator[str]:
@@ -191,14 +198,25 @@ def _print_factors(factors: list[Factor], console: Console) -> None:
     if not factors:
         return
     console.print("\n[bold]Factors[/bold]")
-    for factor in factors:
-        losses = "with" if factor.includes_td else "without"
-        what = f"{factor.value:f} g/kWh, {factor.kind}, {losses} grid losses; {factor.source}"
-        _print_sentences([f"- {factor.zone} {factor.vintage} ({factor.name}): {what}"], console)
+    for series in _series(factors):
+        first, last = series[0], series[-1]
+        losses = "with" if first.includes_td else "without"
+        value = f"{first.value:f} g/kWh" if len(series) == 1 else f"{len(series)} values up to {last.valid_to}"
+        what = f"{value}, {first.kind}, {losses} grid losses; {first.source}"
+        _print_sentences([f"- {first.zone} {first.vintage} ({first.name}): {what}"], console)
     sources = {(factor.source, factor.published, factor.attribution, factor.licence, factor.document) for factor in factors}
     for source, published, attribution, licence, document in sorted(sources):
         told = f"- {source}, published {published.isoformat()}: {attribution} ({licence})"
         _print_sentences([told, f"  {document}"], console)
+
+
+def _series(factors: Sequence[Factor]) -> list[list[Factor]]:
+    """Factors of months or years each by itself, those of hours by their series, in order."""
+    found: dict[tuple[object, ...], list[Factor]] = {}
+    for factor in factors:
+        key = (factor.id,) if factor.is_long else (factor.zone, factor.source, factor.kind, factor.includes_td)
+        found.setdefault(key, []).append(factor)
+    return [sorted(each, key=lambda factor: factor.valid_from_seconds) for each in found.values()]
 
 
 def kwh_text(microjoules: int, whole: int | None = None) -> str:

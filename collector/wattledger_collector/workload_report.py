@@ -6,6 +6,7 @@ of the store, `accounting.py` for the arithmetic.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from wattledger_collector.accounting import BasisFinder, Emissions, SiteBasis, emissions, total_emissions
@@ -77,20 +78,24 @@ def make_workload_report(
     check_site(rows, site)
     plan, finder = SitePlan(), BasisFinder(rows, catalog)
     plan.replace(rows, store.assignments())
+    energies: dict[WorkloadGroup, int] = {}
+    # Energy x seconds, in whole numbers: a basis may hold for a part of an interval.
     sums: dict[tuple[WorkloadGroup, SiteBasis], int] = {}
     # Rows come by interval, for which the finder is quick.
     for row in store.workload_energy(period.from_seconds, period.to_seconds):
         name = plan.site_of(row.host, row.interval_start_seconds)
         if site is None or name == site:
-            key = (_group(name, row, by), finder.find(name, row.interval_start_seconds))
-            sums[key] = sums.get(key, 0) + row.energy_microjoules
-    parts: dict[WorkloadGroup, list[tuple[SiteBasis, int]]] = {}
+            group, begin = _group(name, row, by), row.interval_start_seconds
+            energies[group] = energies.get(group, 0) + row.energy_microjoules
+            for basis, seconds in finder.split(name, begin, begin + store.interval_seconds):
+                sums[group, basis] = sums.get((group, basis), 0) + row.energy_microjoules * seconds
+    parts: dict[WorkloadGroup, list[tuple[SiteBasis, Fraction]]] = {}
     for (group, basis), energy in sums.items():
-        parts.setdefault(group, []).append((basis, energy))
+        parts.setdefault(group, []).append((basis, Fraction(energy, store.interval_seconds)))
     whole: dict[str, int] = {}
     for rollup in store.rollups(period.from_seconds, period.to_seconds, site):
         whole[rollup.site] = whole.get(rollup.site, 0) + rollup.energy_microjoules
-    lines = [_line(group, each) for group, each in parts.items()]
+    lines = [_line(group, energies[group], each) for group, each in parts.items()]
     lines.sort(key=lambda line: (-line.energy_microjoules, str(line.group)))
     names = sorted(whole.keys() | {line.group.site for line in lines})
     sites = tuple(
@@ -113,14 +118,14 @@ def _group(site: str, row: HostWorkloadRow, by: By) -> WorkloadGroup:
     )
 
 
-def _line(group: WorkloadGroup, parts: list[tuple[SiteBasis, int]]) -> WorkloadLine:
+def _line(group: WorkloadGroup, energy_microjoules: int, parts: list[tuple[SiteBasis, Fraction]]) -> WorkloadLine:
     """Summing first and multiplying once for each basis is exact."""
     covered = [(energy, basis.factor, basis.pue) for basis, energy in parts]
     return WorkloadLine(
         group=group,
-        energy_microjoules=sum(energy for _, energy in parts),
+        energy_microjoules=energy_microjoules,
         emissions=total_emissions(
             emissions(energy, factor, pue) for energy, factor, pue in covered if factor is not None and pue is not None
         ),
-        uncovered_microjoules=sum(energy for energy, factor, pue in covered if factor is None or pue is None),
+        uncovered_microjoules=round(sum(energy for energy, factor, pue in covered if factor is None or pue is None)),
     )

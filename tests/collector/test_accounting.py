@@ -1,5 +1,6 @@
 """Emissions are exact, unlike ones never add up, and what is missing is bounded and never zero."""
 
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
@@ -20,7 +21,7 @@ from wattledger_collector.accounting import (
 )
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factor_files import bundled_tables, load_catalog
-from wattledger_collector.factors import Factor, seconds_of_day
+from wattledger_collector.factors import Factor, Tier, seconds_of_day
 from wattledger_collector.records import (
     MICROJOULES_PER_KWH,
     NANOSECONDS_PER_SECOND,
@@ -40,6 +41,8 @@ ZONES = sorted(CATALOG.zones)
 # Every bundled value as the file has it, parsed apart from the code under test.
 NEWEST = {zone: CATALOG.default_series(zone)[-1] for zone in ZONES}
 START = seconds_of_day(date(2023, 6, 1))
+INTERVAL = 900
+MINUTE = 60
 
 
 def site_row(site: str = "hall", since: int = 0, zone: str | None = "DE", pue: str = "1", recorded_at: int = 0) -> SiteRow:
@@ -65,7 +68,7 @@ def test_one_kwh_is_the_factor_in_each_bundled_zone(zone: str) -> None:
     start = NEWEST[zone].valid_from_seconds
     finder = BasisFinder([site_row(zone=zone)], CATALOG)
 
-    (line,) = account([rollup(start, MICROJOULES_PER_KWH)], finder)
+    (line,) = account([rollup(start, MICROJOULES_PER_KWH)], finder, INTERVAL)
 
     assert line.emissions is not None
     assert line.emissions.grams == Fraction(NEWEST[zone].value)
@@ -119,10 +122,13 @@ def test_sums_over_any_split_agree_to_the_last_digit(
     split.reverse()
 
     together = total_emissions(
-        part for line in account(whole, BasisFinder(sites, CATALOG)) if (part := line.emissions) is not None
+        part for line in account(whole, BasisFinder(sites, CATALOG), INTERVAL) if (part := line.emissions) is not None
     )
     apart = total_emissions(
-        part for row in split for line in account([row], BasisFinder(sites, CATALOG)) if (part := line.emissions) is not None
+        part
+        for row in split
+        for line in account([row], BasisFinder(sites, CATALOG), INTERVAL)
+        if (part := line.emissions) is not None
     )
 
     assert together == apart
@@ -154,7 +160,7 @@ def test_a_pue_below_one_is_refused() -> None:
 
 def test_a_year_that_is_not_published_yet_uses_the_latest_and_says_so() -> None:
     """2031 is reckoned with 2024, provisionally."""
-    (line,) = account([rollup(seconds_of_day(date(2031, 1, 1)), 5)], BasisFinder([site_row()], CATALOG))
+    (line,) = account([rollup(seconds_of_day(date(2031, 1, 1)), 5)], BasisFinder([site_row()], CATALOG), INTERVAL)
 
     assert line.basis.provisional
     assert line.basis.factor == german_factor(2024)
@@ -165,7 +171,7 @@ def test_a_year_that_is_not_published_yet_uses_the_latest_and_says_so() -> None:
     [
         ([], SITE_UNASSIGNED, "no rule assigns these hosts to a site"),
         ([], "hall", "site hall has no zone yet"),
-        ([site_row(since=START + 1)], "hall", "site hall has no zone yet"),
+        ([site_row(since=START + INTERVAL)], "hall", "site hall has no zone yet"),
         ([site_row(zone=None)], "hall", "site hall has no zone"),
         ([site_row(zone="CN")], "hall", "zone CN has no factor before 2021-01-01"),
         ([site_row(zone="GONE")], "hall", "no factor table has a zone 'GONE': "),
@@ -175,7 +181,7 @@ def test_energy_without_a_factor_has_no_figure(sites: list[SiteRow], site: str, 
     """No factor gives no emissions, never zero ones, and the reason is stated."""
     start = seconds_of_day(date(2020, 6, 1)) if "2021" in missing else START
 
-    (line,) = account([rollup(start, 7, site=site)], BasisFinder(sites, CATALOG))
+    (line,) = account([rollup(start, 7, site=site)], BasisFinder(sites, CATALOG), INTERVAL)
 
     assert line.emissions is None
     assert line.energy_microjoules == 7
@@ -192,7 +198,7 @@ def test_a_changed_pue_holds_from_its_instant() -> None:
     ]
     finder = BasisFinder(sites, CATALOG)
 
-    lines = account([rollup(START, 10), rollup(change, 20), rollup(change + 900, 30)], finder)
+    lines = account([rollup(START, 10), rollup(change, 20), rollup(change + 900, 30)], finder, INTERVAL)
 
     assert [(line.basis.pue, line.energy_microjoules) for line in lines] == [(Decimal("1.5"), 10), (Decimal("1.2"), 50)]
 
@@ -206,7 +212,7 @@ def test_qualities_components_and_recordings_stay_apart() -> None:
         for recorded in (False, True)
     ]
 
-    lines = account(rows + rows, BasisFinder([site_row()], CATALOG))
+    lines = account(rows + rows, BasisFinder([site_row()], CATALOG), INTERVAL)
 
     assert len(lines) == len(rows)
     assert {line.energy_microjoules for line in lines} == {2}
@@ -273,6 +279,104 @@ def test_coverage_is_a_share_or_unknown() -> None:
 
 def test_an_empty_catalog_covers_nothing() -> None:
     """Without tables every zone is unknown, and nothing crashes."""
-    (line,) = account([rollup(START, 1)], BasisFinder([site_row()], FactorCatalog([])))
+    (line,) = account([rollup(START, 1)], BasisFinder([site_row()], FactorCatalog([])), INTERVAL)
 
     assert line.emissions is None
+
+
+def series(values: list[tuple[float, float, str]]) -> FactorCatalog:
+    """Factors of the zone DE, by minutes from START on: begin, end, g/kWh."""
+    model = NEWEST["DE"]
+    rows = [
+        replace(
+            model,
+            value=Decimal(value),
+            valid_from_seconds=START + round(begin * MINUTE),
+            valid_to_seconds=START + round(end * MINUTE),
+            tier=Tier.F0_MEASURED,
+        )
+        for begin, end, value in values
+    ]
+    return FactorCatalog([rows])
+
+
+def grams_over(catalog: FactorCatalog, begin: float, end: float) -> Fraction:
+    """Grams of 1 kWh that is used evenly from one minute after START to another."""
+    start, length = START + round(begin * MINUTE), round((end - begin) * MINUTE)
+    (line,) = account([rollup(start, MICROJOULES_PER_KWH)], BasisFinder([site_row()], catalog), length)
+    assert line.grams is not None
+    return line.grams
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "grams"), [(0, 20, "25"), (4, 20, "28.75"), (0, 16, "21.25"), (2.5, 17.5, "25"), (2, 3, "10")]
+)
+def test_factors_are_joined_by_overlap(begin: float, end: float, grams: str) -> None:
+    """Five-minute values 10, 20, 30, 40 over spans that begin and end within them: the Carbon Aware SDK's own figures."""
+    catalog = series([(0, 5, "10"), (5, 10, "20"), (10, 15, "30"), (15, 20, "40")])
+    assert grams_over(catalog, begin, end) == Fraction(grams)
+
+
+def test_a_resolution_that_changes_weighs_by_time_and_not_by_rows() -> None:
+    """One value of 30 minutes and two of 15: the mean of the hour, where a mean of rows would be too high."""
+    catalog = series([(0, 30, "100"), (30, 45, "300"), (45, 60, "400")])
+    assert grams_over(catalog, 0, 60) == 225
+    assert grams_over(catalog, 15, 45) == 200
+
+
+def test_energy_is_whole_and_grams_are_exact_where_an_interval_is_cut() -> None:
+    """The odd microjoule goes to the later part; grams are those of the exact thirds, and the sum is all energy."""
+    factor = german_factor(2023)
+    catalog = FactorCatalog([[factor]])
+    first, second = START + 300, START + 600
+    sites = [site_row(), site_row(since=first, pue="2"), site_row(since=second, zone=None)]
+    lines = account([rollup(START, 100)], BasisFinder(sites, catalog), INTERVAL)
+    assert [line.energy_microjoules for line in lines] == [33, 33, 34]
+    assert sum(line.covered_nanoseconds for line in lines) == 900 * NANOSECONDS_PER_SECOND
+    per_microjoule = Fraction(factor.value) / MICROJOULES_PER_KWH
+    assert [line.grams for line in lines] == [
+        Fraction(100, 3) * per_microjoule,
+        Fraction(200, 3) * per_microjoule,
+        None,
+    ]
+
+
+def test_a_series_of_hours_is_one_line_with_all_its_factors() -> None:
+    """A year of hours is told as one series, from its first to its last; carried hours are a line of their own."""
+    catalog = series([(0, 15, "100"), (15, 30, "0"), (30, 45, "50")])
+    rows = [rollup(START + 900 * index, MICROJOULES_PER_KWH) for index in range(4)]
+    measured, carried = account(rows, BasisFinder([site_row()], catalog), INTERVAL)
+    assert measured.grams == 150
+    assert [str(factor.value) for factor in measured.factors] == ["100", "0", "50"]
+    assert (measured.basis.from_seconds, measured.basis.to_seconds) == (START, START + 45 * MINUTE)
+    assert carried.grams == 50
+    assert carried.basis.tier is Tier.F2_CARRIED
+    assert carried.basis.provisional
+
+
+def test_what_a_hole_leaves_uncovered_is_listed_and_never_zero() -> None:
+    """Of two days of hourly values that stop at noon: six carried hours, and after them kWh without a figure."""
+    catalog = series([(0, 60, "100")])
+    rows = [rollup(START + 3600 * hour, MICROJOULES_PER_KWH) for hour in range(10)]
+    lines = account(rows, BasisFinder([site_row()], catalog), 3600)
+    assert [(line.energy_microjoules // MICROJOULES_PER_KWH, line.grams) for line in lines] == [
+        (1, 100),
+        (6, 600),
+        (3, None),
+    ]
+    assert "no factor between" in lines[-1].basis.missing
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 7), st.integers(0, 2**62 - 1))
+def test_finer_intervals_give_the_same_grams(lengths: list[int], pieces: int, energy: int) -> None:
+    """Energy that is even over a span has the same grams as one interval and as several, whatever the factors' lengths."""
+    edges = [sum(lengths[:index]) for index in range(len(lengths) + 1)]
+    values = [(edges[index], edges[index + 1], str(37 * index % 11)) for index in range(len(lengths))]
+    finder = BasisFinder([site_row()], series([(float(a), float(b), value) for a, b, value in values]))
+    whole = sum(lengths) * MINUTE * pieces
+    energy -= energy % pieces
+    begin = START - whole // 2
+    one = account([rollup(begin, energy)], finder, whole)
+    rows = [rollup(begin + index * whole // pieces, energy // pieces) for index in range(pieces)]
+    many = account(rows, finder, whole // pieces)
+    assert sum(line.grams or 0 for line in one) == sum(line.grams or 0 for line in many)

@@ -89,13 +89,31 @@ def test_late_energy_of_the_new_year_has_the_new_years_factor() -> None:
     assert counters(store, factors).grams() == made.grams()
 
 
-def test_energy_without_a_factor_is_uncovered_and_recordings_never_count() -> None:
-    """No factor adds to uncovered energy; a recorded row adds nothing at all."""
+def test_energy_without_a_factor_and_recordings_never_count() -> None:
+    """Without a factor nothing is counted, and no basis is kept that would hold when a factor comes."""
     store = FakeStore(site_rows=[SiteRow("hall", 0, None, "1", False, 0)], rollup_rows=[rollup(START, 2)])
     store.rollup_rows.append(rollup(START, 5, recorded=True))
 
     made = counters(store, catalog((2024, "1", "2025-01-01")))
 
     assert made.grams() == {}
-    assert made.uncovered_microjoules() == {"hall": 2 * MICROJOULES_PER_KWH}
     assert store.basis_rows == []
+
+
+def test_factors_that_share_an_interval_count_by_their_time() -> None:
+    """Five minutes each of 10, 20 and 35 g are 65/3 g/kWh, after a restart too; minutes without any count as nothing."""
+    rows = [(0, 5, "10"), (5, 10, "20"), (10, 15, "35")]
+    text = HEADER + "".join(
+        f"XX,Nowhere,{value},g/kWh,average,direct,CO2e,production,false,2024-01-01T00:{begin:02}Z,2024-01-01T00:{end:02}Z,"
+        "2024-01-01,T,d,l,a\n"
+        for begin, end, value in rows
+    )
+    store = FakeStore(site_rows=[SiteRow("hall", 0, "XX", "1.5", False, 0)], rollup_rows=[rollup(START, 3)])
+    factors = FactorCatalog([parse_factors(text, "f")])
+    made = counters(store, factors)
+    assert total(made) == Fraction(65, 3) * 3 * Fraction("1.5")
+    assert total(counters(store, factors)) == total(made)
+    # From 00:15 on the last value is carried for six hours, and then there is none.
+    late = rollup(START + 6 * 3600 - 900 + 900 * 2, 1)
+    store.rollup_rows.append(late)
+    assert total(counters(store, factors)) == total(made)

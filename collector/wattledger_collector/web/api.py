@@ -155,7 +155,7 @@ class Api:
         """Energy and emissions of a span by site, provisional."""
         store = self._need_store()
         begin, end = self._span(question, self._view.interval_seconds)
-        lines = account(store.rollups(begin, end, question.query.get("site")), self._view.finder)
+        lines = account(store.rollups(begin, end, question.query.get("site")), self._view.finder, store.interval_seconds)
         return {
             "from": figures.iso(begin, self._zone),
             "to": figures.iso(end, self._zone),

@@ -40,7 +40,7 @@ def day_start_seconds(now_seconds: float, zone: tzinfo) -> float:
 def fleet(view: FleetView, now_seconds: float, zone: tzinfo) -> Tree:
     """The page's figures for the whole fleet."""
     start = day_start_seconds(now_seconds, zone)
-    lines = account(_rollups(view.recent_energy(start)), view.finder)
+    lines = account(_rollups(view.recent_energy(start)), view.finder, view.interval_seconds)
     lines_by_site: dict[str, list[Line]] = {}
     for line in lines:
         lines_by_site.setdefault(line.basis.site, []).append(line)
