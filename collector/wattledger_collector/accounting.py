@@ -50,7 +50,10 @@ class Emissions:
 
 
 def emissions(energy_microjoules: int | Fraction, factor: Factor, pue: Decimal) -> Emissions:
-    """Emissions of IT energy at a site. energy_microjoules: signed; a fraction where an interval was cut. pue: facility energy / IT energy, >= 1."""
+    """Emissions of IT energy at a site.
+
+    energy_microjoules: signed; a fraction where an interval was cut. pue: facility energy / IT energy, >= 1.
+    """
     if pue < PUE_MIN:
         raise ValueError(f"a PUE is at least 1, not {pue}")
     return Emissions(_grams(energy_microjoules, factor.value, pue), factor.kind)
