@@ -1,12 +1,14 @@
 """Readings that come a row late: counters lose nothing by it, and what may have happened meanwhile is in the bounds."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.agent.metering import GAP_SECONDS, SECOND, Book, at, counter, spec
 
 from wattledger_agent.channels import unpack
 from wattledger_agent.meter import Meter
-from wattledger_agent.readings import ChannelSpec, Component, Method, PowerReading, Role
+from wattledger_agent.readings import ChannelSpec, Component, Method, PowerReading, Role, TryAgain
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 NODE = spec("node", role=Role.METER, domain="board", source="bmc", component=Component.OTHER, bound=1000.0)
@@ -89,6 +91,67 @@ def test_a_late_value_from_before_a_suspend_is_not_taken() -> None:
     account = booked(meter).account("gpu/0")
     assert account.energy == 500
     assert [gap.reason for gap in account.details] == [pb.GAP_REASON_SUSPEND]
+
+
+@dataclass(frozen=True)
+class Row:
+    """elapsed: since the row before. power: of the part in between. asked: how long before the row its read was asked for;
+    None: it failed. taken: where in that time the value was taken, in thousandths."""
+
+    elapsed: int
+    power: int
+    asked: int | None
+    taken: int
+
+
+ROWS = st.lists(
+    st.builds(
+        Row,
+        st.one_of(st.just(8 * SECOND), st.integers(1, 8 * SECOND)),
+        st.sampled_from([100, 100, 90, 10, 0]),
+        st.one_of(st.none(), st.just(0), st.just(30 * SECOND), st.integers(1, 30 * SECOND)),
+        st.sampled_from([0, 0, 500, 1000]),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows=ROWS)
+def test_late_values_are_exact_or_within_the_gaps(rows: list[Row]) -> None:
+    """The truth at the moment at which the last value was taken, whatever wrapped meanwhile."""
+    wrap = 1_000_000_000
+    # Energy at each row; power is constant in between.
+    times, energies = [0], [0]
+    meter, taken_at = begin(CPU), 0
+    meter.observe([counter(CPU, 0)], at(0))
+
+    def energy_at(moment: int) -> int:
+        last = max(index for index, time in enumerate(times) if time <= moment)
+        if last == len(times) - 1:
+            return energies[last]
+        span, used = times[last + 1] - times[last], energies[last + 1] - energies[last]
+        return energies[last] + used * (moment - times[last]) // span
+
+    asked_before = 0
+    for row in rows:
+        now = times[-1] + row.elapsed
+        energies.append(energies[-1] + row.elapsed * row.power // 1000)
+        times.append(now)
+        if row.asked is None:
+            meter.observe([TryAgain(CPU.key, "made to fail")], at(now / SECOND))
+            continue
+        # One read at a time: a read is asked for after the one before has returned its value.
+        asked = max(now - row.asked, asked_before)
+        asked_before = now
+        moment = max(taken_at, asked + (now - asked) * row.taken // 1000) if asked < now else now
+        taken_at = moment
+        late = {CPU.key: now - asked} if asked < now else {}
+        meter.observe([counter(CPU, energy_at(moment) % wrap)], at(now / SECOND), late)
+    account = booked(meter).account("cpu/0")
+    truth = energy_at(taken_at)
+    assert account.energy + account.gap_lower <= truth <= account.energy + account.gap_upper
+    assert account.energy == truth or account.details
 
 
 def test_a_power_of_long_ago_is_none_of_the_present() -> None:
