@@ -123,9 +123,8 @@ class RaplSource:
             faults = self._faults(counter.zone)
             for fault in faults:
                 faulty.setdefault(fault.sentence, []).append(counter.zone)
-            scale = with_action(faults, Action.SCALE)
-            spec = spec_of(counter.zone, meter, scale, self._machine.model_name)
-            self._channels.append(_Channel(spec, counter, scale))
+            spec = spec_of(counter.zone, meter, faults, self._machine.model_name)
+            self._channels.append(_Channel(spec, counter, with_action(faults, Action.SCALE)))
         self._notes += [
             f"rapl: {', '.join(zone.folder.name for zone in zones)} ({zones[0].kind}): {sentence}."
             for sentence, zones in faulty.items()

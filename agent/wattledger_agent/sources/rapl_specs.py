@@ -4,7 +4,9 @@ Reads nothing. Source of truth: Documentation/power/powercap/powercap.rst; a pac
 (https://github.com/powercap/powercap/issues/3).
 """
 
-from wattledger_agent.known_faults import Fault
+from collections.abc import Sequence
+
+from wattledger_agent.known_faults import Action, Fault, with_action
 from wattledger_agent.readings import ChannelKey, ChannelSpec, Component, Method, Role
 from wattledger_agent.sources.powercap import Zone, power_bound_watts
 
@@ -27,8 +29,8 @@ def key_of(zone: Zone) -> ChannelKey:
     return ChannelKey(f"{part}/{zone.package}", f"{zone.kind}{suffix}", NAME)
 
 
-def spec_of(zone: Zone, meter: ChannelKey | None, scale: Fault | None, model_name: str) -> ChannelSpec:
-    """Return the zone's channel. meter: the psys zone that contains the node. scale: the fault its values are mended of."""
+def spec_of(zone: Zone, meter: ChannelKey | None, faults: Sequence[Fault], model_name: str) -> ChannelSpec:
+    """Return the zone's channel. meter: the psys zone that contains the node. faults: what is known of the zone."""
     key = key_of(zone)
     role, parent = Role.SHOWN, None
     if zone.kind in ("package", "dram"):
@@ -38,8 +40,11 @@ def spec_of(zone: Zone, meter: ChannelKey | None, scale: Fault | None, model_nam
     elif zone.kind != "psys":
         suffix = "" if zone.die is None else f"-die-{zone.die}"
         parent = ChannelKey(key.device, f"package{suffix}", NAME)
+    if with_action(faults, Action.SHOW_ONLY) is not None:
+        role = Role.SHOWN
     # Without a range the meter can't tell a wrap from a reset, and takes a fall as a gap.
-    modulus = zone.modulus_microjoules
+    modulus = None if with_action(faults, Action.NO_RANGE) is not None else zone.modulus_microjoules
+    scale = with_action(faults, Action.SCALE)
     return ChannelSpec(
         key=key,
         component=COMPONENTS.get(zone.kind, Component.CPU),
