@@ -161,6 +161,11 @@ class Cgroups:
         """Groups whose file is opened for each read, since no more may stay open."""
         return sum(group.descriptor < 0 for group in self.groups.values())
 
+    @property
+    def folders(self) -> int:
+        """Folders that are looked at in each scan: those that hold groups of workloads."""
+        return len(self._folders)
+
     def scan(self) -> None:
         """Find groups that came, let go of those that went. Cheap where nothing changed: one stat a folder."""
         everything = self._lost or self._scans % ROUTINE_SCANS == 0

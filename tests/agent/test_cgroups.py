@@ -151,6 +151,7 @@ def test_a_pods_containers_are_not_looked_at(tree: Tree) -> None:
     tree.add(f"{pod}/{ID}", 9)
     groups = tree.groups()
     assert times(groups) == {"1f3e5a7c-0b2d-4c6e-8f10-a1b2c3d4e5f6": 10}
+    assert groups.folders == 2
     groups.close()
 
 

@@ -200,6 +200,31 @@ def test_a_group_that_goes_takes_no_other_with_it(tmp_path: Path) -> None:
     assert joules[GUARANTEED] == 165
 
 
+def test_waiting_for_a_disk_is_idling_and_stolen_time_is_neither(tmp_path: Path) -> None:
+    """In the order of proc.rst: user, nice, system, idle, iowait, irq, softirq, steal; guests' time is in user's."""
+    host = machine("virtual_machine", tmp_path)
+    (host.proc / "stat").write_text("cpu  1 2 4 8 16 32 64 128 1 0\ncpu0 1 2 4 8 16 32 64 128 1 0\nintr 5\n")
+    groups = host.sys / "fs/cgroup"
+    groups.mkdir(parents=True)
+    (groups / "cgroup.controllers").write_text("")
+    source = source_of(host)
+    reading = read(source)
+    tick = SECOND // TICKS_PER_SECOND
+    assert (reading.busy_nanoseconds, reading.idle_nanoseconds) == ((103 * tick,), (24 * tick,))
+    source.close()
+
+
+def test_a_group_that_goes_between_two_scans_is_in_no_reading(tmp_path: Path) -> None:
+    """Neither as a workload without a time, nor as a time without a workload."""
+    host = machine("kubernetes_cgroup_v2", tmp_path)
+    source = source_of(host)
+    before = read(source)
+    (host.sys / "fs/cgroup/system.slice/ssh.service/cpu.stat").write_text("")
+    after = read(source, 1.5)
+    assert after.workloads.keys() == after.cpu_nanoseconds.keys() < before.workloads.keys()
+    source.close()
+
+
 def test_pods_have_the_names_that_the_kubelet_tells(tmp_path: Path) -> None:
     """And are asked for while one is unknown; without a name the uid is one."""
     host = machine("kubernetes_cgroup_v2", tmp_path)
@@ -255,6 +280,7 @@ def test_a_process_number_that_is_used_again_is_another_process(tmp_path: Path) 
 
     def pread(descriptor: int, count: int, offset: int) -> bytes:
         if descriptor in ended:
+            ended.discard(descriptor)  # Closed now; another file may get its number.
             raise ProcessLookupError
         return os.pread(descriptor, count, offset)
 
@@ -263,8 +289,11 @@ def test_a_process_number_that_is_used_again_is_another_process(tmp_path: Path) 
     assert source.owner_of(4001) is not None
     ended.update(int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")
                  and os.readlink(f"/proc/self/fd/{name}").endswith("4001/cgroup"))  # fmt: skip
-    (host.proc / "4001/cgroup").write_text("0::/\n")
-    assert source.owner_of(4001) is None
+    workloads = read(source).workloads
+    (host.proc / "4001/cgroup").write_text("0::/system.slice/kubelet.service\n")
+    number = source.owner_of(4001)
+    assert number is not None
+    assert workloads[number].id == "kubelet.service"
     source.close()
 
 
