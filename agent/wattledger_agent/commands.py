@@ -9,11 +9,12 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -61,13 +62,18 @@ class Runner(Protocol):
 
 
 class SystemRunner:
-    """Runs the programs of this host. One for each source: it is used by one thread.
+    """Runs the programs of this host, each one at a time, whichever source asks.
 
     A program whose last process can't be killed, because it waits for a device in the kernel, is not started again before
-    that process has ended: a hung management controller costs one process, not one at each poll.
+    that process has ended: a hung management controller costs one process, not one at each poll. Sources are closed and
+    opened anew, so that this is known to the whole agent and not to one runner.
 
     search_path: where programs are looked for first; empty: as for the agent. kill: sends a signal to a process group.
     """
+
+    # By program: its process that could not be killed; None while it runs.
+    _busy: ClassVar[dict[str, "subprocess.Popen[bytes] | None"]] = {}
+    _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, search_path: str = "", *, kill: Callable[[int, int], None] = os.killpg) -> None:
         self._environment = {
@@ -76,11 +82,18 @@ class SystemRunner:
             **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
         }
         self._kill = kill
-        self._stuck: dict[str, subprocess.Popen[bytes]] = {}
 
     def __call__(self, argv: Sequence[str], seconds_max: float) -> Answer:
         """Run a command; see Runner."""
-        self._refuse_while_stuck(argv[0])
+        self._claim(argv[0])
+        try:
+            return self._run(argv, seconds_max)
+        finally:
+            with self._lock:
+                if self._busy[argv[0]] is None:
+                    del self._busy[argv[0]]
+
+    def _run(self, argv: Sequence[str], seconds_max: float) -> Answer:
         deadline = time.monotonic() + seconds_max
         try:
             process = subprocess.Popen(
@@ -106,16 +119,17 @@ class SystemRunner:
             self._end(argv[0], process)
         return Answer(status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
-    def _refuse_while_stuck(self, program: str) -> None:
-        process = self._stuck.get(program)
-        if process is None:
-            return
-        if process.poll() is None:
-            raise CommandTimeoutError(
-                f"{program} (process {process.pid}) was killed but still hangs in the kernel, so it is not run again: its "
-                "driver or device does not answer (see dmesg); reset the device, or boot the host anew"
-            )
-        del self._stuck[program]
+    def _claim(self, program: str) -> None:
+        with self._lock:
+            process = self._busy.get(program)
+            if process is not None and process.poll() is None:
+                raise CommandTimeoutError(
+                    f"{program} (process {process.pid}) was killed but still hangs in the kernel, so it is not run again: "
+                    "its driver or device does not answer (see dmesg); reset the device, or boot the host anew"
+                )
+            if process is None and program in self._busy:
+                raise CommandTimeoutError(f"{program} still runs from the attempt before; it is killed at its deadline")
+            self._busy[program] = None
 
     def _end(self, program: str, process: subprocess.Popen[bytes]) -> None:
         """Leave nothing of it behind: kill its group if it has not ended by itself, and reap it."""
@@ -129,7 +143,8 @@ class SystemRunner:
         try:
             process.wait(REAP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
-            self._stuck[program] = process
+            with self._lock:
+                self._busy[program] = process
 
 
 class RecordedCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from wattledger_agent.readings import NANOSECONDS_PER_SECOND
+from wattledger_agent.readings import NANOSECONDS_PER_SECOND, SourceUnavailableError
 
 Value = TypeVar("Value")
 
@@ -35,6 +35,12 @@ class PollError(Exception):
     def __init__(self, reason: str, pause_seconds: float = 0.0) -> None:
         super().__init__(reason)
         self.pause_seconds = pause_seconds
+
+
+def unavailable(problem: str, remedy: str) -> SourceUnavailableError:
+    """Why a source whose first poll failed is not offered. remedy: a sentence, where the problem names none after `; `."""
+    reason, _, told = problem.partition("; ")
+    return SourceUnavailableError(f"{reason}.", f"{told[:1].upper()}{told[1:]}." if told else remedy)
 
 
 class Background(Protocol):

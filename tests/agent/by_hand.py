@@ -10,7 +10,7 @@ SECOND = 1_000_000_000
 
 @dataclass
 class ByHand:
-    """Stands for the thread and the clock of a poller; the first poll is made at once.
+    """Stands for the thread and the clock of a poller; the first poll is made at once, or not before time passes (is_late).
 
     now_nanoseconds: the clock; a poll may let time pass by adding to it. pauses: what each step asked for, in seconds.
     """
@@ -18,6 +18,7 @@ class ByHand:
     now_nanoseconds: int = 1000 * SECOND
     pauses: list[float] = field(default_factory=list)
     running: int = 0
+    is_late: bool = False
     _due_nanoseconds: int = 0
     _step: Callable[[], float] | None = None
 
@@ -38,7 +39,9 @@ class ByHand:
     def _start(self, step: Callable[[], float], farewell: Callable[[], None], name: str) -> Callable[[], None]:
         self._step = step
         self.running += 1
-        self._run()
+        self._due_nanoseconds = self.now_nanoseconds
+        if not self.is_late:
+            self._run()
 
         def stop() -> None:
             self._step = None

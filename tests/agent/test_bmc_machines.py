@@ -16,7 +16,7 @@ from wattledger_agent.commands import Answer, RecordedRunner
 from wattledger_agent.config import parse_config
 from wattledger_agent.inventory import Roots, close_all, find_sources
 from wattledger_agent.meter import Meter
-from wattledger_agent.readings import Component, Source
+from wattledger_agent.readings import Component, Role, Source, SourceUnavailableError
 from wattledger_agent.sources.ipmi import IpmiSource
 from wattledger_agent.sources.nvidia import NvidiaSource
 from wattledger_agent.sources.nvml_recorded import RecordedNvml
@@ -60,7 +60,7 @@ def run(host: Machine, sources: Sequence[Source], time: ByHand, nvml: RecordedNv
     summed = {
         (channel.device, channel.domain)
         for channel in meter.catalog().channels
-        if channel.role in (1, 2) and not channel.closed
+        if Role(channel.role) in (Role.LEAF, Role.RESIDUAL) and not channel.closed
     }
     for source in sources:
         source.close()
@@ -123,6 +123,9 @@ def test_a_dead_controller_costs_nothing_of_the_rest(tmp_path: Path) -> None:
     time = ByHand()
     run_commands = RecordedRunner.from_file(host.root / "commands.json")
     ipmi = IpmiSource(host.root / "dev", run=run_commands, pace=time.pace, access=lambda path: True)
+    for _ in range(3):
+        with pytest.raises(SourceUnavailableError):
+            ipmi.open()
     booked = run(host, [rapl(host), ipmi], time)
     assert booked.total == pytest.approx(MEMORY_CPU_WATTS, abs=0.1)
     assert ("node", "residual") not in booked.channels

@@ -206,9 +206,8 @@ def test_this_server_is_found_among_several_by_its_uuid() -> None:
     """As its own firmware tells it, in whatever case."""
     _, found = of_fixture("shared_chassis", uuid="03000200-0400-0500-0006-000700080003".upper())
     assert found.meters[0].is_shared
-    with pytest.raises(RedfishError, match=r"systems Node1, Node2, Node3, Node4, .*`sources\.redfish\.system`") as caught:
+    with pytest.raises(RedfishError, match=r"systems Node1, Node2, Node3, Node4, .*`sources\.redfish\.system`"):
         of_fixture("shared_chassis", uuid="another")
-    assert caught.value.is_final
     with pytest.raises(RedfishError, match="can't be told"):
         of_fixture("shared_chassis", system="Node9")
 
@@ -222,9 +221,8 @@ def test_links_to_what_is_not_there_are_passed_over() -> None:
 
 def test_a_service_without_power_says_so() -> None:
     """For good: nothing is offered."""
-    with pytest.raises(RedfishError, match="no chassis of this server tells its power") as caught:
+    with pytest.raises(RedfishError, match="no chassis of this server tells its power"):
         discover(Service(tree({})).get)
-    assert caught.value.is_final
 
 
 def test_resources_of_any_form_raise_nothing_else() -> None:

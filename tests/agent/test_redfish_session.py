@@ -110,7 +110,6 @@ def test_a_wrong_password_is_final_and_asks_for_a_long_pause(controller: Control
     """A few wrong ones in a row lock the account, for people too."""
     with pytest.raises(RedfishError, match="refuses user `reader`") as caught:
         session(controller, password="wrong").get(SYSTEMS)
-    assert caught.value.is_final
     assert caught.value.pause_seconds == LOCKOUT_SECONDS
     assert "wrong" not in str(caught.value).replace("password", "")
     assert controller.logins == 1
@@ -218,9 +217,8 @@ def test_tls_is_verified(tmp_path: Path) -> None:
     authority = Authority()
     certificate = authority.sign(ips=("127.0.0.1",)).write(tmp_path, "bmc")
     with serving(Controller(FOLDER), certificate) as controller:
-        with pytest.raises(RedfishError, match=r"is not trusted .*sources\.redfish\.ca_file") as caught:
+        with pytest.raises(RedfishError, match=r"is not trusted .*sources\.redfish\.ca_file"):
             session(controller).get(SYSTEMS)
-        assert caught.value.is_final
         for context in (tls_context(str(authority.write(tmp_path))), tls_context(insecure=True)):
             asked = RedfishSession(controller.url, "reader", lambda: "secret", context=context)
             asked.begin(LONG_SECONDS)

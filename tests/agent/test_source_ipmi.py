@@ -203,13 +203,24 @@ def test_a_controller_without_dcmi_is_not_offered(tmp_path: Path) -> None:
     assert time.running == 0
 
 
-def test_a_controller_that_is_deactivated_at_the_start_is_asked_again(tmp_path: Path) -> None:
-    """It is offered, with a note, and gives power as soon as it is switched on."""
+def test_a_controller_that_is_deactivated_is_not_offered_until_it_measures(tmp_path: Path) -> None:
+    """A model may stand in meanwhile; opened again, as the agent does every few minutes, it is a meter."""
     time = ByHand()
     meter = source(tmp_path, Tool(IPMITOOL.replace("activated", "deactivated"), IPMITOOL), time)
-    assert len(meter.open()) == 1
-    assert any("deactivated" in note for note in meter.notes())
-    assert "deactivated" in reason(meter.read(time.advance(1)))
+    with pytest.raises(SourceUnavailableError, match=r"`deactivated`.*Switch power monitoring on"):
+        meter.open()
+    assert time.running == 0
+    meter.open()
+    assert watts(meter.read(time.advance(1))) == [214.0]
+
+
+def test_a_controller_that_is_deactivated_later_is_a_failed_read(tmp_path: Path) -> None:
+    """The last power is not repeated."""
+    time = ByHand()
+    meter = source(tmp_path, Tool(IPMITOOL, IPMITOOL.replace("activated", "deactivated"), IPMITOOL), time)
+    meter.open()
+    meter.read(time.now_nanoseconds)
+    assert "deactivated" in reason(meter.read(time.advance(10)))
     assert watts(meter.read(time.advance(10))) == [214.0]
 
 
@@ -260,15 +271,15 @@ def test_a_hanging_controller_delays_no_sample_and_has_one_session(tmp_path: Pat
 
 
 def test_the_dead_controller_of_the_fixture_times_out_and_comes_back() -> None:
-    """Time-outs and refusals are reasons; its one late answer is a power; the pauses grow."""
+    """Time-outs and refusals are reasons; its one late answer is a power; then the pauses grow."""
     time = ByHand()
     meter, run = recorded("dead_bmc", time)
+    for words in ("has not ended within 90 s and was killed", "was killed", "Device or resource busy"):
+        with pytest.raises(SourceUnavailableError, match=words):
+            meter.open()
     assert len(meter.open()) == 1
-    assert "has not ended within 90 s and was killed" in reason(meter.read(time.advance(1)))
+    assert watts(meter.read(time.advance(1))) == [398.0]
     assert "was killed" in reason(meter.read(time.advance(10)))
-    assert "Device or resource busy" in reason(meter.read(time.advance(20)))
-    assert watts(meter.read(time.advance(40))) == [398.0]
-    assert "was killed" in reason(meter.read(time.advance(12)))
     time.advance(3600)
     assert len(run.calls) < 20
 
@@ -287,6 +298,7 @@ def test_a_stuck_tool_is_a_reason(tmp_path: Path) -> None:
     """What the runner says of a process in the kernel reaches the operator."""
     stuck = CommandTimeoutError("ipmitool (process 7) was killed but still hangs in the kernel")
     time = ByHand()
-    meter = source(tmp_path, Tool(stuck), time)
+    meter = source(tmp_path, Tool(IPMITOOL, stuck), time)
     meter.open()
-    assert reason(meter.read(time.now_nanoseconds)).startswith("ipmi: ipmitool (process 7) was killed but still hangs")
+    meter.read(time.now_nanoseconds)
+    assert reason(meter.read(time.advance(10))).startswith("ipmi: ipmitool (process 7) was killed but still hangs")

@@ -27,10 +27,18 @@ from wattledger_agent.sources.redfish_session import FolderFetch, RedfishError, 
 POWER = "/redfish/v1/Chassis/Chassis.1/Power"
 
 
-def of_fixture(name: str, time: ByHand, *, system: str = "", excludes_gpus: bool = False) -> RedfishSource:
+def of_fixture(
+    name: str, time: ByHand, *, system: str = "", excludes_gpus: bool = False, first_seconds_max: float = 10.0
+) -> RedfishSource:
     """The source of a fixture machine."""
     folder = FIXTURES / name / "redfish"
-    return RedfishSource(lambda: FolderFetch(folder), system=system, pace=time.pace, excludes_gpus=excludes_gpus)
+    return RedfishSource(
+        lambda: FolderFetch(folder),
+        system=system,
+        pace=time.pace,
+        excludes_gpus=excludes_gpus,
+        first_seconds_max=first_seconds_max,
+    )
 
 
 def of_controller(controller: Controller, time: ByHand, *, password: str = "secret") -> RedfishSource:
@@ -127,7 +135,10 @@ def test_a_wrong_password_is_missing_and_tried_once() -> None:
         with pytest.raises(SourceUnavailableError, match="refuses user `reader`") as caught:
             of_controller(controller, time, password="wrong").open()
         assert caught.value.remedy.startswith("Mend `sources.redfish.user`")
+        with pytest.raises(SourceUnavailableError, match="refuses user `reader`"):
+            of_controller(controller, time, password="wrong").open()
         assert (controller.logins, time.running) == (1, 0)
+        assert len(of_controller(controller, time).open()) == 1
 
 
 def test_a_password_that_is_changed_later_is_asked_for_rarely() -> None:
@@ -145,33 +156,37 @@ def test_a_password_that_is_changed_later_is_asked_for_rarely() -> None:
 
 
 def test_a_controller_that_is_off_at_the_start_is_metered_when_it_comes() -> None:
-    """It is offered as the node's meter, with a note and a reason."""
+    """A model may stand in meanwhile; opened again, as the agent does every few minutes, it is a meter."""
     time = ByHand()
     with serving(Controller(FIXTURES / "redfish_server/redfish", hang_up=True)) as controller:
         source = of_controller(controller, time)
-        (spec,) = source.open()
-        assert (spec.key, spec.role) == (NODE, Role.METER)
-        assert any("hung up" in note and "it is asked again" in note for note in source.notes())
-        assert "hung up" in reason(source.read(time.advance(1)))
+        with pytest.raises(SourceUnavailableError, match="hung up"):
+            source.open()
+        assert time.running == 0
         controller.hang_up = False
-        assert watts(source.read(time.advance(10))) == [344.0]
+        assert [spec.key for spec in source.open()] == [NODE]
+        assert watts(source.read(time.advance(1))) == [344.0]
+
+
+def test_a_controller_that_is_slow_at_the_start_is_metered_when_it_answers() -> None:
+    """It is offered as the node's meter, with a note."""
+    time = ByHand(is_late=True)
+    source = of_fixture("redfish_server", time, first_seconds_max=0.0)
+    assert [spec.key for spec in source.open()] == [NODE]
+    assert any("has not answered yet" in note for note in source.notes())
+    assert watts(source.read(time.advance(1))) == [344.0]
 
 
 def test_an_enclosure_that_is_understood_late_is_not_taken_for_the_node() -> None:
     """What was offered in good faith leaves without a single joule."""
-    time = ByHand()
-    with serving(Controller(FIXTURES / "shared_chassis/redfish", hang_up=True)) as controller:
-        source = RedfishSource(
-            lambda: RedfishSession(controller.url, "reader", lambda: "secret"), system="Node2", pace=time.pace
-        )
-        controller.clients.append(source)
-        assert [spec.key for spec in source.open()] == [NODE]
-        controller.hang_up = False
-        readings = source.read(time.advance(10))
-        assert watts(readings) == []
-        (gone,) = [reading for reading in readings if isinstance(reading, Gone)]
-        assert "chassis/EN7700042 alone, which other servers share" in gone.reason
-        assert source.read(time.advance(10)) == []
+    time = ByHand(is_late=True)
+    source = of_fixture("shared_chassis", time, system="Node2", first_seconds_max=0.0)
+    assert [spec.key for spec in source.open()] == [NODE]
+    readings = source.read(time.advance(10))
+    assert watts(readings) == []
+    (gone,) = [reading for reading in readings if isinstance(reading, Gone)]
+    assert "chassis/EN7700042 alone, which other servers share" in gone.reason
+    assert source.read(time.advance(10)) == []
 
 
 def test_a_refused_connection_is_a_reason() -> None:

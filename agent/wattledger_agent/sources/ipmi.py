@@ -24,7 +24,7 @@ from wattledger_agent.readings import (
     SourceUnavailableError,
     TryAgain,
 )
-from wattledger_agent.slow import Pace, Poller, PollError
+from wattledger_agent.slow import Pace, Poller, PollError, unavailable
 
 NAME = "ipmi"
 DEVICE = "node"
@@ -55,15 +55,6 @@ UNSUPPORTED = re.compile(
 _POWER = re.compile(r"^\s*(?:Instantaneous power reading|Current Power)\s*:\s*(\d+(?:\.\d+)?)\s*watts", re.IGNORECASE | re.M)
 _STATE = re.compile(r"^\s*(?:Power reading state is|Power Measurement)\s*:\s*(\S.*?)\s*$", re.IGNORECASE | re.M)
 _ACTIVE = frozenset({"activated", "active"})
-
-
-class UnsupportedError(PollError):
-    """The controller has no DCMI power reading, or nothing is installed that can ask for it; the remedy says what to do."""
-
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"{reason}; {remedy}")
-        self.reason = reason
-        self.remedy = remedy
 
 
 def may_open(path: Path) -> bool:
@@ -105,20 +96,11 @@ class IpmiSource:
         self._notes: list[str] = []
 
     def open(self) -> Sequence[ChannelSpec]:
-        """Begin to poll, if the kernel has a driver for the controller. Raises SourceUnavailableError."""
+        """Begin to poll. Offers the meter if it told its power, or has not answered yet. Raises SourceUnavailableError."""
         self.close()
         self._check_device()
-        unsupported: list[UnsupportedError] = []
-
-        def poll() -> int:
-            try:
-                return self._ask()
-            except UnsupportedError as error:
-                unsupported[:] = [error]
-                raise
-
         self._poller = Poller(
-            poll,
+            self._ask,
             name=NAME,
             cadence_seconds=self._cadence_seconds,
             seconds_max=len(COMMANDS) * COMMAND_SECONDS_MAX,
@@ -126,9 +108,11 @@ class IpmiSource:
         )
         self._poller.start()
         self._poller.wait_for_first(self._first_seconds_max)
-        if unsupported:
+        problem = self._poller.problem()
+        if problem:
+            # Not offered, so that a model may stand in; the agent opens it again until the controller tells its power.
             self.close()
-            raise SourceUnavailableError(f"{unsupported[0].reason}.", f"{unsupported[0].remedy}.")
+            raise unavailable(problem, "See whether the controller is well: `ipmitool mc info`.")
         self._notes = self._first_notes(self._poller)
         excludes = frozenset({Component.GPU, Component.ACCELERATOR}) if self._excludes_gpus else frozenset[Component]()
         return [
@@ -186,12 +170,8 @@ class IpmiSource:
 
     def _first_notes(self, poller: Poller[int]) -> list[str]:
         notes = []
-        problem = poller.problem()
         if poller.peek() is None:
-            notes.append(
-                f"{problem or 'ipmi: the controller has not answered yet'}; it is asked again every "
-                f"{self._cadence_seconds:g} s and later."
-            )
+            notes.append("ipmi: the controller has not answered yet; it is waited for in the background.")
         if self._excludes_gpus:
             notes.append("ipmi: as configured, the reading is taken to exclude GPUs and accelerators; they are added to it.")
         return notes
@@ -211,8 +191,8 @@ class IpmiSource:
             if answer.exit_status != 0 and not _POWER.search(answer.stdout):
                 raise _refusal(argv, answer.exit_status, answer.stderr or answer.stdout)
             return parse_power(answer.stdout)
-        raise UnsupportedError(
-            f"ipmi: neither {' nor '.join(missing)} is installed", "Install ipmitool, or FreeIPMI (freeipmi-tools)"
+        raise PollError(
+            f"ipmi: neither {' nor '.join(missing)} is installed; install ipmitool, or FreeIPMI (freeipmi-tools)"
         )
 
 
@@ -238,10 +218,9 @@ def parse_power(text: str) -> int:
 def _refusal(argv: Sequence[str], status: int, text: str) -> PollError:
     said = f"ipmi: `{' '.join(argv)}` ended with status {status}: {_line(text)}"
     if UNSUPPORTED.search(text):
-        return UnsupportedError(
-            said,
-            "This controller has no DCMI power reading: read it by Redfish, or switch this source off "
-            "(`sources.ipmi.enabled = false`)",
+        return PollError(
+            f"{said}; this controller has no DCMI power reading: read it by Redfish, or switch this source off "
+            "(`sources.ipmi.enabled = false`)"
         )
     return PollError(f"{said}; run it by hand, and if it fails there too, reset the controller (`ipmitool mc reset cold`)")
 

@@ -24,7 +24,7 @@ from wattledger_agent.readings import (
     SourceUnavailableError,
     TryAgain,
 )
-from wattledger_agent.slow import Pace, Poller, PollError
+from wattledger_agent.slow import Pace, Poller, PollError, unavailable
 from wattledger_agent.sources.redfish_power import NOT_FOUND, Found, PowerMeter, discover, read_power
 from wattledger_agent.sources.redfish_session import Fetch, FolderFetch, RedfishError, RedfishSession, tls_context
 
@@ -35,7 +35,7 @@ NODE = ChannelKey("node", "input", NAME)
 POLL_SECONDS_MAX = 120.0
 
 # How long `open` waits to learn what the controller has; a slow one is offered as the node's meter, and corrected later.
-FIRST_SECONDS_MAX = 15.0
+FIRST_SECONDS_MAX = 10.0
 
 # The largest single nodes of 2025, with eight 1400 W GPUs, have power supplies of 18 kW and more; an enclosure has several.
 NODE_BOUND_WATTS = 30_000.0
@@ -76,14 +76,13 @@ class RedfishSource:
         self._first_seconds_max = first_seconds_max
         self._poller: Poller[Powers] | None = None
         self._found: Found | None = None
-        self._final: RedfishError | None = None
         self._keys: list[ChannelKey] = []
         self._notes: list[str] = []
 
     def open(self) -> Sequence[ChannelSpec]:
-        """Begin to poll. Raises SourceUnavailableError where only somebody can mend what stands in the way."""
+        """Begin to poll. Offers what told its power, or has not answered yet. Raises SourceUnavailableError."""
         self.close()
-        self._found = self._final = None
+        self._found = None
         try:
             fetch = self._make_fetch()
         except OSError as error:
@@ -101,16 +100,15 @@ class RedfishSource:
         )
         self._poller.start()
         self._poller.wait_for_first(self._first_seconds_max)
-        if self._final is not None:
-            reason, _, remedy = str(self._final).partition("; ")
+        problem = self._poller.problem()
+        if problem:
+            # Not offered, so that a model may stand in; the agent opens it again until the controller tells its power.
             self.close()
-            raise SourceUnavailableError(f"{reason}.", f"{remedy[:1].upper()}{remedy[1:]}.")
-        self._notes = []
+            raise unavailable(problem, "See whether the controller is well.")
         if self._found is None:
-            problem = self._poller.problem() or "redfish: the controller has not answered yet"
-            self._notes.append(f"{problem}; it is asked again, every {self._cadence_seconds:g} s and later.")
+            self._notes = ["redfish: the controller has not answered yet; it is waited for in the background."]
         else:
-            self._notes += self._found.notes
+            self._notes = list(self._found.notes)
         if self._excludes_gpus:
             self._notes.append(
                 "redfish: as configured, the reading is taken to exclude GPUs and accelerators; they are added to it."
@@ -147,13 +145,8 @@ class RedfishSource:
 
     def _poll(self, fetch: Fetch) -> Powers:
         fetch.begin(POLL_SECONDS_MAX)
-        try:
-            if self._found is None:
-                self._found = discover(fetch.get, system=self._system, uuid=self._uuid())
-        except RedfishError as error:
-            if error.is_final:
-                self._final = error
-            raise
+        if self._found is None:
+            self._found = discover(fetch.get, system=self._system, uuid=self._uuid())
         powers: dict[str, int | str] = {}
         for meter in self._found.meters:
             try:
@@ -209,8 +202,9 @@ def redfish_source(
     cadence_seconds: float = 10.0,
     excludes_gpus: bool = False,
     system: str = "",
+    pace: Pace | None = None,
 ) -> RedfishSource:
-    """The source of the controller at an address, or of its recorded answers (a folder)."""
+    """The source of the controller at an address, or of its recorded answers (a folder). pace: as of RedfishSource."""
 
     def password() -> str:
         return read_password(password_file, os.environ.get("CREDENTIALS_DIRECTORY", ""))
@@ -227,6 +221,7 @@ def redfish_source(
         excludes_gpus=excludes_gpus,
         system=system,
         uuid=lambda: dmi_uuid(sysfs_root),
+        pace=pace,
     )
 
 
@@ -241,5 +236,4 @@ def read_password(path: str, credentials_directory: str) -> str:
         raise RedfishError(
             f"redfish: the password file {place} can't be read ({reason}); let the agent's user read it, or hand it in with "
             "systemd's LoadCredential",
-            is_final=True,
         ) from error

@@ -86,9 +86,7 @@ def discover(get: Get, *, system: str = "", uuid: str = "") -> Found:
     """
     root = _if_there(get, "/redfish/v1/")
     if not root:
-        raise RedfishError(
-            "redfish: the controller has no Redfish service; update its firmware, or switch the source off", is_final=True
-        )
+        raise RedfishError("redfish: the controller has no Redfish service; update its firmware, or switch the source off")
     own = _own_system(get, root, system, uuid)
     chassis = {path: _chassis(get, path) for path in _members(get, root, "Chassis", CHASSIS_MAX)}
     found = Found()
@@ -107,7 +105,6 @@ def discover(get: Get, *, system: str = "", uuid: str = "") -> Found:
         raise RedfishError(
             "redfish: no chassis of this server tells its power; update the controller's firmware, or switch the source off",
             status=NOT_FOUND,
-            is_final=True,
         )
     return found
 
@@ -153,7 +150,6 @@ def _own_system(get: Get, root: Resource, wanted: str, uuid: str) -> str:
     raise RedfishError(
         f"redfish: the controller has the systems {ids}, and which of them is this server can't be told; name it in "
         "`sources.redfish.system`",
-        is_final=True,
     )
 
 

@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -51,13 +51,12 @@ _LOST = (http.client.RemoteDisconnected, http.client.BadStatusLine, ConnectionRe
 class RedfishError(PollError):
     """The controller gave no answer, or a refusal.
 
-    status: its HTTP status; 0: none. is_final: trying again changes nothing before somebody has mended it.
+    status: its HTTP status; 0: none.
     """
 
-    def __init__(self, reason: str, *, status: int = 0, is_final: bool = False, pause_seconds: float = 0.0) -> None:
+    def __init__(self, reason: str, *, status: int = 0, pause_seconds: float = 0.0) -> None:
         super().__init__(reason, pause_seconds)
         self.status = status
-        self.is_final = is_final
 
 
 class Fetch(Protocol):
@@ -110,6 +109,9 @@ class RedfishSession:
     rotated. Where the controller has no sessions, or none left, requests carry user and password instead.
     """
 
+    # Until when (monotonic seconds) refused credentials are not tried again; a password is known by its hash alone.
+    _refused_until: ClassVar[dict[tuple[str, str, int], float]] = {}
+
     def __init__(
         self,
         url: str,
@@ -159,17 +161,23 @@ class RedfishSession:
     def _authorization(self, path: str) -> dict[str, str]:
         if not self._user or path == ROOT:
             return {}
-        if not self._token and not self._has_no_sessions and self._monotonic() >= self._no_login_before:
-            self._log_in()
         if self._token:
             return {"X-Auth-Token": self._token}
-        pair = base64.b64encode(f"{self._user}:{self._password()}".encode()).decode()
+        password = self._password()
+        # Sources are closed and opened anew, so that this is known to the whole agent and not to one session.
+        if self._monotonic() < self._refused_until.get((self._url, self._user, hash(password)), float("-inf")):
+            raise self._wrong_credentials(UNAUTHORIZED, password)
+        if not self._has_no_sessions and self._monotonic() >= self._no_login_before:
+            self._log_in(password)
+        if self._token:
+            return {"X-Auth-Token": self._token}
+        pair = base64.b64encode(f"{self._user}:{password}".encode()).decode()
         return {"Authorization": f"Basic {pair}"}
 
-    def _log_in(self) -> None:
+    def _log_in(self, password: str) -> None:
         # Over a connection of its own: this request is never sent twice, for each makes a session.
         self._disconnect()
-        body = msgspec.json.encode({"UserName": self._user, "Password": self._password()})
+        body = msgspec.json.encode({"UserName": self._user, "Password": password})
         status, headers, answer = self._request("POST", SESSIONS, {"Content-Type": "application/json"}, body)
         text = answer.decode(errors="replace")
         token = headers.get("X-Auth-Token")
@@ -180,7 +188,7 @@ class RedfishSession:
         elif status == UNAVAILABLE or _EXHAUSTED.search(text):
             self._no_login_before = self._monotonic() + SESSION_RETRY_SECONDS
         elif status in (400, UNAUTHORIZED, FORBIDDEN):
-            raise self._wrong_credentials(status)
+            raise self._wrong_credentials(status, password)
         else:
             raise self._refusal(SESSIONS, status, answer)
 
@@ -261,7 +269,6 @@ class RedfishSession:
             return RedfishError(
                 f"{where}: its certificate is not trusted ({error.verify_message}); name the authority that signed it in "
                 "`sources.redfish.ca_file`, or the address that is in it",
-                is_final=True,
             )
         if isinstance(error, TimeoutError):
             return RedfishError(f"{where} has not answered in time to {path}; look at the controller's load, or restart it")
@@ -272,24 +279,25 @@ class RedfishSession:
             return RedfishError(f"{where} can't be reached: {reason}; see whether the controller and its network are up")
         return RedfishError(f"{where}: the answer to {path} is no HTTP ({error!r}); see what listens there")
 
-    def _wrong_credentials(self, status: int) -> RedfishError:
+    def _wrong_credentials(self, status: int, password: str) -> RedfishError:
+        account = (self._url, self._user, hash(password))
+        if self._monotonic() >= self._refused_until.get(account, float("-inf")):
+            self._refused_until[account] = self._monotonic() + LOCKOUT_SECONDS
         return RedfishError(
             f"redfish: {self._url} refuses user `{self._user}` (HTTP {status}); mend `sources.redfish.user` and its "
             f"password file. It is tried again after {LOCKOUT_SECONDS / 60:.0f} minutes at the earliest, so as not to lock "
             "the account",
             status=status,
-            is_final=True,
             pause_seconds=LOCKOUT_SECONDS,
         )
 
     def _refusal(self, path: str, status: int, body: bytes) -> RedfishError:
         if status == UNAUTHORIZED:
-            return self._wrong_credentials(status)
+            return self._wrong_credentials(status, self._password())
         if status == FORBIDDEN:
             return RedfishError(
                 f"redfish: user `{self._user}` may not read {path} (HTTP 403); give the account the role ReadOnly",
                 status=status,
-                is_final=True,
             )
         said = " ".join(body.decode(errors="replace").split())[:160]
         return RedfishError(f"redfish: {self._url} answers HTTP {status} to {path}: `{said}`", status=status)
