@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.agent.metering import SECOND, at, counter, spec
 from tests.agent.scripted import Clock, ScriptedSource, opened
+from tests.agent.test_readers import Found
 
 from wattledger_agent.counters import Instant
 from wattledger_agent.meter import Cut
@@ -301,6 +302,30 @@ def test_a_hung_source_delays_the_others_by_half_a_period_once(make_spool: MakeS
     assert len(quick.reads) == 20
     # Half a second, once; were each tick to wait, ten.
     assert 0.5 <= waited < 5.0
+
+
+def test_a_source_that_is_found_late_is_metered_from_then_on(make_spool: MakeSpool) -> None:
+    """Its channel begins at the row in which it is found, also in the account of a new epoch."""
+    spool, clock, late = make_spool(), Clock(), Found()
+    gpu = spec("gpu/GPU-1", source="nvidia", domain="board")
+    sampler = Sampler(opened(rising()).opened, spool, Delivered(), clock, CADENCE, late=late)
+    tick(sampler, clock, 5)
+    late.next = opened(ScriptedSource("nvidia", lambda now: [counter(gpu, 50 * now // 1000)], [gpu])).opened
+    tick(sampler, clock, 10)
+    sampler.flush(clock.instant())
+    assert columns_of(spool)[2] == 9 * 50_000_000
+    sampler.renew()
+    tick(sampler, clock, 5)
+    sampler.flush(clock.instant())
+    assert columns_of(spool)[2] > 0
+
+
+def columns_of(spool: Spool) -> dict[int, int]:
+    """Cumulative microjoules of the newest record, by channel."""
+    record = spool.find(spool.next_sequence - 1)
+    assert record is not None
+    columns = pb.Payload.FromString(record.payload).columns
+    return {column.channel: column.first_energy_microjoules + sum(column.energy_delta_microjoules) for column in columns}
 
 
 def test_live_says_what_is_now(make_spool: MakeSpool) -> None:
