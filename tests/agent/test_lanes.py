@@ -83,6 +83,17 @@ def test_a_task_that_hangs_costs_itself_alone(lanes: Lanes[str]) -> None:
     _wait(lambda: helpers() == 0)
 
 
+def test_what_came_late_is_forgotten_when_the_lanes_are_closed(lanes: Lanes[str]) -> None:
+    """What is opened anew is not told of what was before."""
+    released = threading.Event()
+    assert lanes.run({"a": held(released)}) == {"a": None}
+    released.set()
+    _wait(lambda: not lanes.hanging)
+    lanes.close()
+    assert lanes.run({"a": answering("fresh")}) == {"a": "fresh"}
+    lanes.close()
+
+
 def test_all_tasks_may_hang_and_no_more_threads_than_that_are_left_behind(lanes: Lanes[str]) -> None:
     """A driver that holds everything costs one thread for each device, however long it lasts."""
     released = threading.Event()

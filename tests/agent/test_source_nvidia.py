@@ -23,6 +23,7 @@ from wattledger_agent.meter import Meter
 from wattledger_agent.readings import (
     ChannelKey,
     CounterReading,
+    Gauge,
     GaugeReading,
     Gone,
     Method,
@@ -423,3 +424,53 @@ def test_nvml_is_not_shut_down_under_a_call_that_hangs() -> None:
     source.close()
     assert "nvmlShutdown" not in nvml.calls
     nvml.released.set()
+
+
+class OldModule:
+    """A module like pynvml of years ago: without the present name for reasons of throttling."""
+
+    def __init__(self, nvml: FakeNvml) -> None:
+        self._nvml = nvml
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "nvmlDeviceGetCurrentClocksEventReasons":
+            raise AttributeError(name)
+        return getattr(self._nvml, name)
+
+
+def test_a_function_that_an_older_module_lacks_is_one_that_is_not_supported() -> None:
+    """The GPU is metered, and its other gauges are shown."""
+    old: Any = OldModule(FakeNvml([FakeGpu("GPU-a")]))
+    source = NvidiaSource(NO_SYSFS, patience_seconds=PATIENCE_SECONDS, nvml=old)
+    source.open()
+    readings = source.read(SECOND)
+    assert isinstance(readings[0], CounterReading)
+    shown = {reading.gauge for reading in readings if isinstance(reading, GaugeReading)}
+    assert Gauge.TEMPERATURE_CELSIUS in shown
+    assert Gauge.THROTTLE_REASONS_MASK not in shown
+
+
+def test_the_sibling_reports_a_module_while_one_gpu_hangs() -> None:
+    """Both are on one board; the module goes on, and is told of once when the one that hung answers late."""
+    fields = {"185/0": 166_000, "185/1": 467_000}
+    serial = {"nvmlDeviceGetSerial": "1650000000001"}
+    gpus = [FakeGpu(name, name="NVIDIA GB200", fields=dict(fields), more=serial) for name in ("GPU-a", "GPU-b")]
+    nvml = HangingNvml(gpus, "GPU-a")
+    source = NvidiaSource(NO_SYSFS, nvml=nvml, patience_seconds=0.25)
+    module = ChannelKey("module/1650000000001", "module", "nvidia")
+    assert module in {spec.key for spec in source.open()}
+    source.read(SECOND)
+    nvml.hangs = True
+    source.read(2 * SECOND)
+    assert PowerReading(module, 467_000_000) in source.read(3 * SECOND)
+    nvml.hangs = False
+    nvml.released.set()
+    for second in range(4, 2000):
+        readings = source.read(second * SECOND)
+        assert [one for one in readings if isinstance(one, PowerReading) and one.key == module] == [
+            PowerReading(module, 467_000_000)
+        ]
+        if not [one for one in readings if isinstance(one, TryAgain)]:
+            break
+        threading.Event().wait(0.005)
+    source.close()

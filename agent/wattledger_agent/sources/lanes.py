@@ -58,10 +58,12 @@ class Lanes(Generic[Result]):
         return results
 
     def close(self) -> None:
-        """Let the helper end."""
+        """Let the helper end, and forget answers that nobody asked for since."""
         if self._helper is not None:
             self._helper.end()
         self._helper = None
+        with self._lock:
+            self._late.clear()
 
     def _begin(self, work: "_Work[Result]") -> None:
         if self._helper is None:

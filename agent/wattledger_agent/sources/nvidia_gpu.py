@@ -103,10 +103,12 @@ class Gpu:
     def ask(self, nvml: Nvml, call: str, *arguments: Any) -> Any:
         """The answer of a call, or None where it fails: for what is good to know. What is unsupported is asked once."""
         name = f"{call}{arguments or ''}"
-        if name in self.unsupported:
+        function = getattr(nvml, call, None)
+        if function is None or name in self.unsupported:
+            self.unsupported.add(name)  # Older modules have fewer functions.
             return None
         try:
-            return getattr(nvml, call)(self.handle, *arguments)
+            return function(self.handle, *arguments)
         except nvml.NVMLError as error:
             if error_value(error) in UNSUPPORTED:
                 self.unsupported.add(name)
