@@ -4,6 +4,7 @@ Decides nothing about energy. Handles the unified hierarchy (v2), v1, and both t
 truth: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/cpuacct.rst of the Linux kernel.
 """
 
+import contextlib
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -396,8 +397,11 @@ def _files_max() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * GROUPS_MAX + FILES_RESERVED
     if soft < wanted and (hard == resource.RLIM_INFINITY or hard > soft):
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        more = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        # A sandbox may refuse; then there are as many as there are.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+            soft = more
     return max(0, soft - FILES_RESERVED)
 
 

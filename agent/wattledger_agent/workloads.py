@@ -41,6 +41,9 @@ RESCAN_SECONDS = 1.0
 # Processes that hold a GPU: 16 GPUs with 16 processes each. Each has one open file.
 PROCESSES_MAX = 256
 
+# A process that ended just now is not seen either; where so many were not, and none was, something hides them.
+UNSEEN_MIN = 10
+
 # The first line of /proc/stat holds ten numbers of at most 20 digits; each CPU has one as long.
 STAT_LINE_BYTES = 256
 
@@ -108,6 +111,8 @@ class WorkloadsSource:
         self._nanoseconds_per_tick = NANOSECONDS_PER_SECOND // os.sysconf("SC_CLK_TCK")
         self._scanned_nanoseconds = 0
         self._processes: dict[int, int] = {}
+        self._unseen = 0
+        self._seen = False
         self._shown: Mapping[int, Workload] = {}
         self._shown_of: tuple[object, object] = (None, None)
 
@@ -186,7 +191,9 @@ class WorkloadsSource:
                 if self._processes.pop(process, -1) >= 0:
                     os.close(descriptor)
                     continue
+                self._unseen += 1
                 return None
+            self._seen = True
             return self._cgroups.owner_of(group_of(text, self._cgroups.hierarchy.controller))
         return None
 
@@ -205,6 +212,11 @@ class WorkloadsSource:
             notes.append(
                 "workloads: this is another PID namespace than the host's, so that processes on GPUs can't be told apart: "
                 "run with the host's (docker: --pid=host; Kubernetes: hostPID), or give the host's /proc as --procfs-root."
+            )
+        elif self._unseen >= UNSEEN_MIN and not self._seen:
+            notes.append(
+                f"workloads: no process on a GPU can be seen in {self._procfs_root}, so that GPUs' energy is unattributed: in "
+                "the agent's unit set ProtectProc=default, mount /proc without hidepid, or give the host's as --procfs-root."
             )
         if groups.unheld:
             notes.append(
