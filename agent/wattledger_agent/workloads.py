@@ -215,8 +215,9 @@ class WorkloadsSource:
             )
         elif self._unseen >= UNSEEN_MIN and not self._seen:
             notes.append(
-                f"workloads: no process on a GPU can be seen in {self._procfs_root}, so that GPUs' energy is unattributed: in "
-                "the agent's unit set ProtectProc=default, mount /proc without hidepid, or give the host's as --procfs-root."
+                f"workloads: no process on a GPU can be seen in {self._procfs_root}, so that GPUs' energy is unattributed: "
+                "set ProtectProc=default in the agent's unit, mount /proc without hidepid, or give the host's with "
+                "--procfs-root."
             )
         if groups.unheld:
             notes.append(

@@ -311,6 +311,19 @@ def test_another_pid_namespace_is_told(tmp_path: Path) -> None:
     source.close()
 
 
+def test_processes_that_are_hidden_are_told(tmp_path: Path) -> None:
+    """By hidepid or a sandbox; one that only ended is not seen either, so that it takes some, and none that is seen."""
+    source = source_of(machine("kubernetes_cgroup_v2", tmp_path))
+    for process in range(900_000, 900_009):
+        source.owner_of(process)
+    assert source.notes() == []
+    source.owner_of(900_009)
+    assert any("ProtectProc=default" in note for note in source.notes())
+    source.owner_of(4001)
+    assert source.notes() == []
+    source.close()
+
+
 def test_a_container_that_sees_only_its_own_groups_is_told(tmp_path: Path) -> None:
     """With the remedy."""
     host = machine("kubernetes_cgroup_v2", tmp_path)
