@@ -207,8 +207,6 @@ def open_source(source: Source, inventory: Inventory, seconds_max: float = OPEN_
         reason = f"{source.name}: it has not opened within {seconds_max:.0f} s; the other sources go on."
         remedy = "Look for a hung driver (dmesg); a running agent tries again."
         inventory.missing.append(Missing(source.name, reason, remedy))
-            Missing(source.name, reason, "Look for a hung driver (dmesg); a running agent tries again.")
-        )
     elif isinstance(outcome[0], Missing):
         inventory.missing.append(outcome[0])
     else:
