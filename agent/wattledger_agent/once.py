@@ -5,7 +5,7 @@ Books nothing and touches no spool: a few reads and the differences between them
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 
 from wattledger_agent.counters import Instant
@@ -18,6 +18,7 @@ from wattledger_agent.readings import (
     Gone,
     IdlePolicy,
     Method,
+    PowerReading,
     Reading,
     Role,
     TryAgain,
@@ -94,10 +95,12 @@ def look(
     meter.offer(inventory.specs, start)
     readers = [reader_for(source.source) for source in inventory.opened]
     readings: list[Reading] = []
+    slow = {spec.key for spec in inventory.specs if spec.cadence_seconds > 0}
+    told: dict[ChannelKey, PowerReading] = {}
     try:
         for remaining in range(READS - 1, -1, -1):
             now = instant()
-            readings = _read(readers, now)
+            readings = _with_told(_read(readers, now), slow, told)
             meter.observe(readings, now)
             if remaining:
                 sleep(PAUSE_SECONDS)
@@ -178,6 +181,13 @@ def _read(readers: Sequence[Reader], now: Instant) -> list[Reading]:
     for reader in readers:
         reader.begin(now.boottime_nanoseconds)
     return [reading for reader in readers for reading in reader.finish(DEADLINE_SECONDS)]
+
+
+def _with_told(readings: list[Reading], slow: Collection[ChannelKey], told: dict[ChannelKey, PowerReading]) -> list[Reading]:
+    """A slow source tells one power in a look; it stands for the next reads too, since a power needs two values."""
+    told |= {reading.key: reading for reading in readings if isinstance(reading, PowerReading) and reading.key in slow}
+    spoken = {reading.key for reading in readings if isinstance(reading, PowerReading | TryAgain | Gone)}
+    return [*readings, *(reading for key, reading in told.items() if key not in spoken)]
 
 
 def _lines(meter: Meter, readers: Sequence[Reader], readings: Sequence[Reading]) -> list[Line]:

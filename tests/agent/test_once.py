@@ -46,6 +46,23 @@ def steady(watts: dict[ChannelSpec, int]) -> ScriptedSource:
     )
 
 
+def test_a_slow_meter_has_a_power_though_it_tells_one_in_a_look() -> None:
+    """A management controller answers every ten seconds; what it saw beyond the parts is shown as well."""
+    node = replace(
+        spec("node", source="ipmi", domain="dcmi", method=Method.INTEGRAL, role=Role.METER, component=Component.OTHER),
+        cadence_seconds=10.0,
+    )
+    controller = ScriptedSource(
+        "ipmi", lambda now: [PowerReading(node.key, 90_000_000)] if len(controller.reads) == 1 else [], [node]
+    )
+
+    snapshot = look(opened(steady({spec("cpu/0"): 60}), controller))
+
+    powers = {(line.key.device, line.key.domain): line.power_watts for line in snapshot.lines}
+    assert powers["node", "dcmi"] == 90.0
+    assert snapshot.booked_watts == pytest.approx(90.0)
+
+
 def test_an_estimate_has_a_power_though_its_first_read_has_none() -> None:
     """It sees a load between two reads, and a power needs two values: three reads are made."""
     powers: list[Reading] = [TryAgain(MODELLED.key, "estimate: no load yet"), *[PowerReading(MODELLED.key, 9_000_000)] * 2]
