@@ -474,3 +474,26 @@ def test_the_sibling_reports_a_module_while_one_gpu_hangs() -> None:
             break
         threading.Event().wait(0.005)
     source.close()
+
+
+def test_a_gpu_that_is_lost_after_it_hung_is_gone_all_the_same() -> None:
+    """Each call of a GPU off the bus may take its time to fail; the last word on it comes late, and is told once."""
+    nvml = HangingNvml([FakeGpu("GPU-a"), FakeGpu("GPU-b")], "GPU-a")
+    source = NvidiaSource(NO_SYSFS, nvml=nvml, patience_seconds=0.25)
+    source.open()
+    nvml.gpus[0].lost = True
+    for second in range(1, LOST_READS_MAX):
+        source.read(second * SECOND)
+    nvml.hangs = True
+    assert not [one for one in source.read(9 * SECOND) if isinstance(one, Gone)]
+    nvml.hangs = False
+    nvml.released.set()
+    gone: list[Gone] = []
+    for second in range(10, 2000):
+        gone = [one for one in source.read(second * SECOND) if isinstance(one, Gone)]
+        if gone:
+            break
+        threading.Event().wait(0.005)
+    assert [one.key for one in gone] == [key_of("GPU-a")]
+    assert not [one for one in source.read(3000 * SECOND) if isinstance(one, Gone | TryAgain)]
+    source.close()

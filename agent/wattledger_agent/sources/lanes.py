@@ -31,6 +31,12 @@ class Lanes(Generic[Result]):
         with self._lock:
             return frozenset(self._hanging)
 
+    @property
+    def late(self) -> frozenset[str]:
+        """Names of the tasks that have returned after they were left behind; their answers wait for the next run."""
+        with self._lock:
+            return frozenset(self._late)
+
     def run(self, tasks: Mapping[str, Callable[[], Result]]) -> dict[str, Result | None]:
         """Do the tasks in their order; returns by name what each returned, None for one that hangs.
 

@@ -126,15 +126,16 @@ class NvidiaSource:
                 readings += self._open_anew()
         if self._run_generation == 0:
             self._run_generation = now_nanoseconds
-        present = [(number, gpu) for number, gpu in enumerate(self._gpus) if not gpu.gone]
-        hanging = self._lanes.hanging
+        # That a GPU is gone may be what it answered late.
+        hanging, late = self._lanes.hanging, self._lanes.late
+        present = [(number, gpu) for number, gpu in enumerate(self._gpus) if not gpu.gone or gpu.device in late]
         for gpu in self._gpus:
             gpu.hangs = gpu.device in hanging
         found = self._lanes.run({gpu.device: partial(self._read, gpu, number, now_nanoseconds) for number, gpu in present})
         said: set[ChannelKey] = set()
         for _, gpu in present:
             for reading in _hung(gpu) if found[gpu.device] is None else found[gpu.device] or ():
-                # A GPU that answers late may speak of a module of which another one has spoken meanwhile.
+                # One that answers late just now may speak of a module of which another one was asked already.
                 key = reading.key if isinstance(reading, CounterReading | PowerReading | TryAgain | Gone) else None
                 if key is None or key not in said:
                     readings.append(reading)
