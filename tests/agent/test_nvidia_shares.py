@@ -46,7 +46,10 @@ def test_a_gpu_that_says_idle_while_processes_worked_was_looked_at_over_another_
     assert busy_shares({1: 40}, None) == {1: pytest.approx(0.4)}
 
 
-@given(st.dictionaries(st.integers(1, 9), st.integers(0, 100), max_size=9), st.none() | st.floats(0, 1))
+PERCENTS = st.integers(0, 100)
+
+
+@given(st.dictionaries(st.integers(1, 9), PERCENTS, max_size=9), st.none() | PERCENTS.map(lambda percent: percent / 100))
 def test_shares_never_exceed_the_whole(percents: dict[int, float], busy_ratio: float | None) -> None:
     """Whatever the driver says, a GPU is divided at most once, and no process has less than nothing."""
     shares = busy_shares(percents, busy_ratio)
