@@ -199,6 +199,7 @@ def test_a_tray_of_gpus_is_not_the_server() -> None:
         "Links": {"ComputerSystems": [link(SYSTEM)]},
     }
     service.resources[f"{tray}/M"] = {"PowerWatts": {"Reading": 700}}
+    assert len(discover(service.get).meters) == 1
     assert service.watts() == 5000
 
 
