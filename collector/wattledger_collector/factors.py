@@ -12,7 +12,7 @@ value               decimal, at least 0, never rounded on import
 unit                `g/kWh`; a source's other units are converted exactly before (1 lb = 453.59237 g)
 signal              `average` or `marginal`
 boundary            `direct` (at the stack) or `lifecycle` (fuel supply and plants included)
-gas                 `CO2` or `CO2e`
+gas                 `CO2` or `CO2e`; `CH4` and `N2O` are kept, and no figure is made with them alone
 basis               `production`, `consumption`, `residual` or `supplier`
 includes_td         `true` if losses of transmission and distribution are in the value, else `false`
 valid_from          beginning of validity: an ISO date (UTC), or a time with its offset from UTC
@@ -47,6 +47,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from wattledger_collector.csv_table import Row, TableError, read_table
+from wattledger_collector.factor_units import UnitError, grams_per_kwh
 
 # No grid and no fuel emits as much; what lies above is a slip of the unit (oil shale, the dirtiest, is below 1,600).
 GRAMS_PER_KWH_MAX = Decimal(5000)
@@ -110,6 +111,9 @@ class Gas(StrEnum):
 
     CO2 = "CO2"
     CO2E = "CO2e"
+    # Single gases, kept as they are published; no figure is made with them alone.
+    CH4 = "CH4"
+    N2O = "N2O"
 
 
 class Basis(StrEnum):
@@ -165,7 +169,11 @@ class FactorKind:
     @property
     def is_location_based(self) -> bool:
         """Whether the type may stand for the grid at a place."""
-        return self.signal is Signal.AVERAGE and self.basis in (Basis.PRODUCTION, Basis.CONSUMPTION)
+        return (
+            self.signal is Signal.AVERAGE
+            and self.basis in (Basis.PRODUCTION, Basis.CONSUMPTION)
+            and self.gas in (Gas.CO2, Gas.CO2E)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,17 +253,17 @@ def seconds_of_day(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
 
 
-def parse_factors(text: str, where: str) -> list[Factor]:
+def parse_factors(text: str, where: str, *, any_unit: bool = False) -> list[Factor]:
     """Read one factor file.
 
-    text: its contents. where: its name, for error messages.
+    text: its contents. where: its name, for error messages. any_unit: take those of `factor_units.py`, converted exactly.
     Raises FactorFileError at the first thing that is wrong.
     """
     factors: list[Factor] = []
     lines: list[int] = []
     try:
         for row in read_table(text, where, COLUMNS, FACTOR_ROWS_MAX, OPTIONAL_COLUMNS):
-            factors.append(_parse_row(row))
+            factors.append(_parse_row(row, any_unit=any_unit))
             lines.append(row.line)
     except TableError as error:
         raise FactorFileError(str(error)) from error
@@ -265,13 +273,13 @@ def parse_factors(text: str, where: str) -> list[Factor]:
     return factors
 
 
-def _parse_row(row: Row) -> Factor:
+def _parse_row(row: Row, *, any_unit: bool) -> Factor:
     for name in ("zone", "name", "source", "document", "licence", "attribution"):
         row.text(name)
     cells, place = row.cells, row.place
     if any(character.isspace() or character == "/" for character in cells["zone"]):
         raise FactorFileError(f"{place} has zone {cells['zone']!r}: use letters, digits and hyphens, such as DE or US-CAMX")
-    if cells["unit"] != "g/kWh":
+    if cells["unit"] != "g/kWh" and not any_unit:
         remedy = _CONVERSIONS.get(cells["unit"], "convert it")
         raise FactorFileError(f"{place} has unit {cells['unit']!r}: {remedy} and write g/kWh")
     if cells["includes_td"] not in ("true", "false"):
@@ -316,7 +324,10 @@ def _instant(row: Row, column: str) -> int:
 
 
 def _value(row: Row) -> Decimal:
-    value = row.decimal("value")
+    try:
+        value = grams_per_kwh(row.decimal("value"), row.cells["unit"], row.cells["gas"])
+    except UnitError as error:
+        raise FactorFileError(f"{row.place} {error}") from None
     if value > GRAMS_PER_KWH_MAX:
         raise FactorFileError(
             f"{row.place} has value {value}: above {GRAMS_PER_KWH_MAX} g/kWh no grid is known, check the unit"

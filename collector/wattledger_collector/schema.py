@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 # The newest migration: what this program reads and writes.
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 
 # An SQLite addition that passes 2^63 turns into a floating point number without a word; this check makes it an error.
 _FITS_INT64 = "{} BETWEEN -9223372036854775807 AND 9223372036854775807"
@@ -276,4 +276,57 @@ leases = Table(
     Column("collector", String, nullable=False),
     Column("until_seconds", Float, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# Where factors were read. sha256: of the very bytes, empty where they were not at hand.
+factor_documents = Table(
+    "factor_document",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", String, nullable=False),
+    Column("document", String, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("licence", String, nullable=False),
+    Column("attribution", String, nullable=False),
+    Column("retrieved_at_seconds", BigInteger, nullable=False),
+    UniqueConstraint("source", "document", "sha256", "licence", "attribution"),
+)
+
+# Rows are only added; factor_store.py says how a correction names what it supersedes.
+factors = Table(
+    "factor",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("document_id", Integer, ForeignKey("factor_document.id"), nullable=False),
+    Column("zone", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("source", String, nullable=False),
+    # A decimal with all its digits.
+    Column("grams_per_kwh", String, nullable=False),
+    Column("signal", String, nullable=False),
+    Column("boundary", String, nullable=False),
+    Column("gas", String, nullable=False),
+    Column("basis", String, nullable=False),
+    Column("gwp", String, nullable=False),
+    Column("includes_td", Boolean, nullable=False),
+    Column("valid_from_seconds", BigInteger, nullable=False),
+    Column("valid_to_seconds", BigInteger, nullable=False),
+    Column("published", String, nullable=False),
+    # recorded: since when it counts as known; imported: when the row was written, which no import can choose.
+    Column("recorded_at_seconds", BigInteger, nullable=False),
+    Column("imported_at_seconds", BigInteger, nullable=False),
+    Column("tier", String, nullable=False),
+    # A factor's id; empty: the first of its key.
+    Column("supersedes", String, nullable=False),
+    Column("uncertainty_ratio", String),
+    CheckConstraint("valid_from_seconds < valid_to_seconds", name="factor_has_a_span"),
+    Index("factor_by_time", "zone", "source", "valid_from_seconds"),
+)
+
+# Raised with each change of factors, so that a collector knows when its copy of them is old.
+factor_revisions = Table(
+    "factor_revision",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="one_factor_revision"), primary_key=True, autoincrement=False),
+    Column("revision", Integer, nullable=False),
 )

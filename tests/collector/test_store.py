@@ -453,6 +453,31 @@ def test_totals_of_workloads_are_those_of_their_lifetime(store: Store) -> None:
     assert store.host_workloads("b", 0) == HostWorkloads(0, ())
 
 
+def test_totals_of_workloads_count_each_row_once(store: Store) -> None:
+    """CPU time is no flow's, the latest time is that of any row, and what a recording had under the name is apart."""
+    start = opening()
+    first = spending(start, (POD_AGAIN, 10), cpu_nanoseconds=1)
+    assert first.workloads is not None
+    memory = WorkloadEnergyRow(POD_AGAIN, INTERVAL, Component.MEMORY, Method.MODEL, 4)
+    first = replace(first, workloads=replace(first.workloads, energy=(*first.workloads.energy, memory)))
+    second = spending(first, (POD, 5), cpu_nanoseconds=7)
+    third = spending(second, (POD, 20), seen=SEEN + 9)
+    for booking in (start, first, second, third):
+        assert store.commit([booking]) == [COMMITTED]
+    recording = replace(
+        opening(epoch=b"recording-------", recorded=True),
+        host_before=third.host_after,
+        host_after=msgspec.structs.replace(third.host_after, version=third.host_after.version + 1),
+    )
+    played = spending(recording, (POD, 1000), (POD._replace(namespace="lab"), 1), cpu_nanoseconds=1000, seen=SEEN + 20)
+    for booking in (recording, played):
+        assert store.commit([booking]) == [COMMITTED]
+    assert store.host_workloads("a", SEEN + 10).totals == ()
+    (total,) = store.host_workloads("a", SEEN).totals
+    assert dict(total.energies) == {(Component.CPU, Method.COUNTER): 35, (Component.MEMORY, Method.MODEL): 4}
+    assert (total.cpu_nanoseconds, total.last_seen_utc_nanoseconds) == (8, SEEN + 9)
+
+
 def test_recorded_workloads_have_no_totals(store: Store) -> None:
     """A recording is no part of live totals, and its rows are apart from those of the host's own agent."""
     start = opening(recorded=True)
@@ -789,6 +814,7 @@ def test_a_database_of_a_newer_program_is_refused(tmp_path: Path) -> None:
 LATER_TABLES = {
     "0001": ["lease"],
     "0002": ["workload_cursor", "workload_total", "workload_time", "workload_energy", "workload"],
+    "0003": ["factor", "factor_document", "factor_revision"],
 }
 
 
