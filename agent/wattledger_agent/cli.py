@@ -19,6 +19,9 @@ from wattledger_agent.workload_setup import open_workloads
 
 CONFIG_DEFAULT = Path("/etc/wattledger/agent.toml")
 
+# Of recordings: a month is more than anybody records, and below 20 ms the sensors have nothing new.
+SECONDS_MIN, SECONDS_MAX = 0.02, 31 * 86_400.0
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; exits."""
@@ -44,6 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    if parsed.command == "replay":
+        return _replay(parsed)
     roots = Roots(parsed.sysfs_root, parsed.procfs_root)
     if parsed.command == "simulate":
         return _simulate(parsed, roots)
@@ -92,6 +97,23 @@ def _simulate(parsed: argparse.Namespace, roots: Roots) -> int:
     return 0
 
 
+def _replay(parsed: argparse.Namespace) -> int:
+    import tempfile
+
+    from wattledger_agent import machine_replay
+    from wattledger_agent.machine import MachineError, open_machine
+
+    with tempfile.TemporaryDirectory(prefix="wattledger-replay-") as workspace:
+        try:
+            machine = open_machine(parsed.folder, Path(workspace) / "machine")
+            outcome = machine_replay.play(machine, parsed.seconds, period_seconds=parsed.period_seconds)
+        except MachineError as error:
+            print(error, file=sys.stderr)
+            return 1
+    print(machine_replay.as_json(outcome) if parsed.json else machine_replay.as_text(outcome))
+    return 0 if outcome.accounts else 1
+
+
 def _stopping(parsed: argparse.Namespace) -> threading.Event:
     """Set by a signal to stop, and on demand by the end of standard input."""
     stopping = threading.Event()
@@ -135,6 +157,13 @@ def _load(path: Path | None) -> AgentConfig:
     return parse_config(text, origin=str(path))
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not SECONDS_MIN <= seconds <= SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"{text} s; from {SECONDS_MIN:g} to {SECONDS_MAX:.0f}")
+    return seconds
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="wattledger-agent", description="Meters this host's power and energy.")
     parser.add_argument("--verbose", action="store_true", help="tell more on standard error")
@@ -147,6 +176,10 @@ def _parser() -> argparse.ArgumentParser:
     simulation.add_argument("--hosts", type=int, default=40, choices=range(1, 201), metavar="1..200", help="how many")
     simulation.add_argument("--collector", default="127.0.0.1:9791", help="host:port on this machine")
     simulation.add_argument("--state-dir", type=Path, default=Path("simulated"), help="where their spools are kept")
+    replay = commands.add_parser("replay", help="meter a recorded machine, and say what would have been booked")
+    replay.add_argument("folder", type=Path, metavar="DIR", help="what `record` has written; nothing of this host is read")
+    replay.add_argument("--seconds", type=_seconds, help="recorded time to play; as long as was recorded if not given")
+    replay.add_argument("--period-seconds", type=_seconds, default=1.0, help="time between two samples")
     for command in (run, one, look):
         command.add_argument("--config", type=Path, help=f"agent.toml; {CONFIG_DEFAULT} or the defaults if not given")
     for command in (run, one, look, simulation):
@@ -158,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
             action="store_true",
             help="stop when standard input ends, for programs that start an agent of their own",
         )
-    for command in (one, look):
+    for command in (one, look, replay):
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

@@ -4,11 +4,13 @@ Reads no sensor's value. The estimate of the whole server is booked only where n
 and measured energy never stand for the same watts; where a sensor meters the node, it is read beside that to be compared.
 """
 
+import os
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wattledger_agent.commands import Runner
 from wattledger_agent.config import EstimateConfig, FakeConfig, ReplayConfig, SourcesConfig
@@ -22,6 +24,7 @@ from wattledger_agent.readings import (
     SourceUnavailableError,
 )
 from wattledger_agent.sampler import OpenSource
+from wattledger_agent.slow import Pace
 from wattledger_agent.sources import SOURCES
 from wattledger_agent.sources.nvml import Nvml
 
@@ -32,10 +35,27 @@ if TYPE_CHECKING:
 OPEN_SECONDS_MAX = 30.0
 
 
+@dataclass(slots=True)
+class Played:
+    """What stands for time and the kernel where a recorded machine is played.
+
+    pace: drives pollers. kubelet: file with the answer of the recorded kubelet. settle: lets time pass (seconds).
+    opener, pread: how files are opened and read. patience_seconds: nothing hangs in a recording, so nothing is late.
+    """
+
+    pace: Pace
+    kubelet: Path
+    settle: Callable[[float], None] = time.sleep
+    opener: Callable[[Path], int] = field(default=lambda path: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    pread: Callable[[int, int, int], bytes] = os.pread
+    patience_seconds: float = 60.0
+
+
 @dataclass(frozen=True, slots=True)
 class Roots:
     """Where sysfs, procfs and device files are, and who answers in place of this host's programs (commands), NVIDIA's
-    library (nvml) and management controller (redfish: a folder of recorded resources); None: they do themselves.
+    library (nvml) and management controller (redfish: a folder of recorded resources); None: they do themselves. played:
+    this is a recorded machine; nothing of this host's is asked.
     """
 
     sysfs: Path = Path("/sys")
@@ -44,6 +64,22 @@ class Roots:
     commands: Runner | None = None
     nvml: Nvml | None = None
     redfish: Path | None = None
+    played: Played | None = None
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """How a source opens and reads files, if not as ever."""
+        return {} if self.played is None else {"opener": self.played.opener, "pread": self.played.pread}
+
+    @property
+    def settling(self) -> dict[str, Any]:
+        """How a source waits while it is opened, if not as ever."""
+        return {} if self.played is None else {"settle": self.played.settle}
+
+    @property
+    def pacing(self) -> dict[str, Any]:
+        """How a source's polls are driven, if not as ever."""
+        return {} if self.played is None else {"pace": self.played.pace}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,26 +163,43 @@ def _sensors(config: SourcesConfig, roots: Roots, *, processes: bool) -> Iterabl
             roots.procfs,
             psys_is_node_meter=config.rapl.psys_is_node_meter,
             shared_root=Path(config.rapl.shared_root) if config.rapl.shared_root else None,
+            **roots.files,
+            **roots.settling,
         )
     if config.hwmon.enabled:
         yield SOURCES["hwmon"](
-            roots.sysfs, acpi_meter_is_node=config.hwmon.acpi_meter_is_node, per_core=config.hwmon.per_core
+            roots.sysfs,
+            acpi_meter_is_node=config.hwmon.acpi_meter_is_node,
+            per_core=config.hwmon.per_core,
+            **roots.files,
         )
     if config.amd_gpu.enabled:
-        yield SOURCES["amd_gpu"](roots.sysfs)
+        # The maker's library knows this host's GPUs alone.
+        library = {} if roots.played is None else {"smi": lambda: None}
+        yield SOURCES["amd_gpu"](roots.sysfs, **library, **roots.files, **roots.settling)
     if config.intel_gpu.enabled:
-        yield SOURCES["intel_gpu"](roots.sysfs)
+        yield SOURCES["intel_gpu"](roots.sysfs, **roots.files)
     if config.nvidia.enabled:
-        yield SOURCES["nvidia"](roots.sysfs, roots.procfs, gpm=config.nvidia.gpm, processes=processes, nvml=roots.nvml)
+        patience = {} if roots.played is None else {"patience_seconds": roots.played.patience_seconds}
+        yield SOURCES["nvidia"](
+            roots.sysfs,
+            roots.procfs,
+            gpm=config.nvidia.gpm,
+            processes=processes,
+            nvml=roots.nvml,
+            **roots.files,
+            **patience,
+        )
     for name, table in (("gaudi", config.gaudi), ("ascend", config.ascend)):
         if table.enabled:
-            yield SOURCES[name](roots.sysfs, cadence_seconds=table.cadence_seconds, run=roots.commands)
+            yield SOURCES[name](roots.sysfs, cadence_seconds=table.cadence_seconds, run=roots.commands, **roots.pacing)
     if config.ipmi.enabled:
         yield SOURCES["ipmi"](
             roots.devices,
             cadence_seconds=config.ipmi.cadence_seconds,
             excludes_gpus=config.ipmi.excludes_gpus,
             run=roots.commands,
+            **roots.pacing,
         )
     if config.redfish.address:
         yield SOURCES["redfish"](
@@ -160,9 +213,10 @@ def _sensors(config: SourcesConfig, roots: Roots, *, processes: bool) -> Iterabl
             cadence_seconds=config.redfish.cadence_seconds,
             excludes_gpus=config.redfish.excludes_gpus,
             system=config.redfish.system,
+            **roots.pacing,
         )
     if config.cpu.enabled:
-        yield SOURCES["cpu"](roots.procfs)
+        yield SOURCES["cpu"](roots.procfs, **roots.files)
 
 
 def _estimate(config: EstimateConfig, roots: Roots, inventory: Inventory, *, beside_meter: bool) -> Source:

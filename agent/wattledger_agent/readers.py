@@ -7,7 +7,7 @@ meter: its channels stay and go on where they were, and the residual above them 
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from wattledger_agent.counters import Instant
@@ -20,6 +20,7 @@ from wattledger_agent.readings import (
     Gone,
     PowerReading,
     Reading,
+    Source,
 )
 from wattledger_agent.worker import Reader, SourceHealth, reader_for
 
@@ -45,8 +46,8 @@ class Late(Protocol):
 class _Running:
     """A source with its reader, its channels, those of them that are gone, and whether the meter goes on without it."""
 
-    def __init__(self, opened: "OpenSource") -> None:
-        self.reader: Reader = reader_for(opened.source)
+    def __init__(self, opened: "OpenSource", make_reader: Callable[[Source], Reader]) -> None:
+        self.reader: Reader = make_reader(opened.source)
         self.specs = opened.specs
         self.gone: set[ChannelKey] = set()
         self.is_withdrawn = False
@@ -58,10 +59,20 @@ class _Running:
 
 
 class Readers:
-    """The sources that run. late: looks for those that do not; None: nobody does, and none is closed before the end."""
+    """The sources that run. late: looks for those that do not; None: nobody does, and none is closed before the end.
 
-    def __init__(self, sources: "Sequence[OpenSource]", late: Late | None) -> None:
+    make_reader: how a source is read; where none can hang, no threads are needed.
+    """
+
+    def __init__(
+        self,
+        sources: "Sequence[OpenSource]",
+        late: Late | None,
+        *,
+        make_reader: Callable[[Source], Reader] = reader_for,
+    ) -> None:
         self._late = late
+        self._make_reader = make_reader
         self._running: list[_Running] = []
         # What is said of sources that were closed: their counts go on when they are found again.
         self._closed: dict[str, SourceHealth] = {}
@@ -134,7 +145,7 @@ class Readers:
             running.reader.close()
 
     def _add(self, opened: "OpenSource") -> None:
-        running = _Running(opened)
+        running = _Running(opened, self._make_reader)
         health = self._closed.pop(opened.source.name, None)
         if health is not None:
             health.failing_since_nanoseconds = None

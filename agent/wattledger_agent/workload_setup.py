@@ -6,7 +6,7 @@ Reads nothing itself. Where workloads can't be read, everything else is metered 
 from collections.abc import Iterable
 
 from wattledger_agent.config import AgentConfig, WorkloadsConfig
-from wattledger_agent.inventory import Inventory, Roots, open_source
+from wattledger_agent.inventory import Inventory, Played, Roots, open_source
 from wattledger_agent.readings import IdlePolicy, WorkloadKind
 from wattledger_agent.workload_meter import WorkloadSettings
 from wattledger_agent.workloads import PodNames, WorkloadsSource
@@ -28,7 +28,8 @@ def open_workloads(config: AgentConfig, roots: Roots, inventory: Inventory) -> W
         kinds=_kinds(wanted.kinds),
         with_memory=wanted.memory,
         with_reservations=policy is IdlePolicy.BY_RESERVATION,
-        names=_names(wanted),
+        names=_names(wanted, roots.played),
+        **roots.files,
     )
     before = len(inventory.opened)
     open_source(source, inventory)
@@ -45,7 +46,13 @@ def _constant(name: str) -> str:
     return name.upper().replace("-", "_")
 
 
-def _names(config: WorkloadsConfig) -> PodNames | None:
+def _names(config: WorkloadsConfig, played: Played | None) -> PodNames | None:
+    if played is not None:
+        if not played.kubelet.exists():
+            return None
+        from wattledger_agent.kubelet import KubeletNames
+
+        return KubeletNames(played.kubelet.read_bytes)
     if not config.kubelet_url:
         return None
     # Imported where it is wanted: TLS and HTTP take two megabytes.

@@ -77,6 +77,11 @@ class RecordedNvml:
         self.gpus: list[Any] = [_handle(gpu) for gpu in recording["gpus"]]
         self.seconds = 0.0
 
+    @property
+    def recorded_seconds(self) -> float:
+        """When the last change was recorded; 0 if nothing changed."""
+        return max((_last_change(gpu.answers) for gpu in self.gpus), default=0.0)
+
     def advance(self, seconds: float) -> None:
         """Let time pass: series go on, and counters that were recorded once go on with their power."""
         self.seconds += seconds
@@ -280,6 +285,13 @@ def _handle(gpu: Mapping[str, Any]) -> Handle:
 
 def _is_series(answer: Any) -> bool:
     return isinstance(answer, Mapping) and "series" in answer
+
+
+def _last_change(answer: Any) -> float:
+    if _is_series(answer):
+        return float(answer["series"][-1][0])
+    inner = answer.values() if isinstance(answer, Mapping) else answer if isinstance(answer, list) else ()
+    return max((_last_change(one) for one in inner), default=0.0)
 
 
 def _played(answer: Any) -> Any:
