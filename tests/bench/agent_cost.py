@@ -1,4 +1,4 @@
-"""What the agent costs its host: a server with 2 sockets and 8 GPUs behind a simulated NVML, spool and stream included.
+"""What the agent costs its host: 2 sockets, 8 GPUs behind a simulated NVML, 300 control groups; spool and stream included.
 
 CPU is measured back to back in this process, with one simulated second a tick, and at its real pace in a real
 `wattledger-agent run`, as are wake-ups and memory. Calls of the simulated NVML cost about a microsecond; what a real driver
@@ -29,7 +29,7 @@ from tests.bench.processes import look, memory_megabytes, start_sleeper, threads
 from wattledger_agent.config import AgentConfig, CollectorConfig
 from wattledger_agent.counters import Instant
 from wattledger_agent.own_cost import ProcessCost
-from wattledger_agent.readings import NANOSECONDS_PER_SECOND, Source
+from wattledger_agent.readings import NANOSECONDS_PER_SECOND, IdlePolicy, Source
 from wattledger_agent.sampler import Cadence, OpenSource, Sampler
 from wattledger_agent.session import Identity
 from wattledger_agent.shipper import Shipper
@@ -37,11 +37,14 @@ from wattledger_agent.sources.cpu import CpuSource
 from wattledger_agent.sources.nvidia import NvidiaSource
 from wattledger_agent.sources.rapl import RaplSource
 from wattledger_agent.spool import Spool
+from wattledger_agent.workload_meter import WorkloadSettings
+from wattledger_agent.workloads import WorkloadsSource
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 BOOT = b"boot--0123456789"
 NANOSECONDS_PER_MICROSECOND = 1000
 WAIT_SECONDS_MAX = 20.0
+GROUPS = 300
 WARM_UP_TICKS = 50
 LIVES_SENT_RATIO_MIN = 0.99
 
@@ -91,10 +94,14 @@ class CountedDelivery:
 
 
 class BackToBack:
-    """One agent in this process, ticking as fast as it can; all but its sensors and clock are real."""
+    """One agent in this process, ticking as fast as it can; all but its sensors and clock are real.
 
-    def __init__(self, folder: Path) -> None:
-        self.machine = MovingMachine(folder / "machine")
+    groups: so many workloads; 0: they are not read.
+    """
+
+    def __init__(self, folder: Path, groups: int) -> None:
+        folder.mkdir()
+        self.machine = MovingMachine(folder / "machine", groups)
         self.nvml: FakeNvml = eight_gpus()
         self.clock = SimulatedClock()
         self._collector = Acknowledger()
@@ -115,7 +122,15 @@ class BackToBack:
             CpuSource(self.machine.proc),
         ]
         opened = [OpenSource(source, source.open()) for source in sources]
-        self._sampler = Sampler(opened, self._spool, self._delivery, self.clock, CADENCE, own_cost=ProcessCost())
+        settings = None
+        if groups:
+            workloads = WorkloadsSource(self.machine.sys / "fs/cgroup", self.machine.proc, self.machine.sys)
+            opened.append(OpenSource(workloads, workloads.open()))
+            accounts = CONFIG.workloads.accounts_max, CONFIG.workloads.flush_seconds
+            settings = WorkloadSettings(IdlePolicy.NODE_ONLY, *accounts, workloads.owner_of)
+        self._sampler = Sampler(
+            opened, self._spool, self._delivery, self.clock, CADENCE, own_cost=ProcessCost(), workloads=settings
+        )
         self._shipper.start()
         _wait(lambda: self._shipper.status().connected, "the agent does not connect")
 
@@ -159,6 +174,8 @@ def naive_microseconds_per_tick(machine: MovingMachine, nvml: FakeNvml, ticks: i
     for _ in range(ticks):
         for path in machine.counters:
             int(path.read_text())
+        for path in machine.groups:
+            int(path.read_text().split(maxsplit=2)[1])
         psutil.cpu_times_percent()
         psutil.virtual_memory()
         for gpu in gpus:
@@ -172,7 +189,7 @@ def naive_microseconds_per_tick(machine: MovingMachine, nvml: FakeNvml, ticks: i
 def real_agent(folder: Path) -> Iterator[int]:
     """A real agent process on a machine that moves in real time; gives its process id."""
     collector = Acknowledger()
-    machine = MovingMachine(folder / "machine")
+    machine = MovingMachine(folder / "machine", GROUPS)
     config = folder / "agent.toml"
     config.write_text(AGENT_TOML.format(state=folder / "state", port=collector.port))
     command = [sys.executable, "-m", "wattledger_agent.cli", "run", "--config", str(config)]
@@ -201,16 +218,17 @@ def _move(machine: MovingMachine, stopping: threading.Event) -> None:
 
 
 def measure_back_to_back(folder: Path, ticks: int) -> None:
-    """Print CPU a tick and bytes a sample."""
-    agent = BackToBack(folder)
-    agent.cpu_microseconds_per_tick(WARM_UP_TICKS)
-    own = agent.cpu_microseconds_per_tick(ticks)
-    naive = naive_microseconds_per_tick(agent.machine, agent.nvml, max(ticks // 4, 1))
-    received = agent.stop()
+    """Print CPU a tick, without workloads and with them, and bytes a sample."""
     compared = "the sensors alone, read naively: files opened anew, psutil"
-    report("agent_cpu_microseconds_per_tick", own, "us", naive, compared)
-    value = received["batch_bytes"] / received["samples"]
-    report("agent_wire_bytes_per_sample", value, "B", 8 * received["values"] / received["samples"], "8 bytes a value")
+    for name, groups in (("", 0), (f"_with_{GROUPS}_workloads", GROUPS)):
+        agent = BackToBack(folder / f"back{groups}", groups)
+        agent.cpu_microseconds_per_tick(WARM_UP_TICKS)
+        own = agent.cpu_microseconds_per_tick(ticks)
+        naive = naive_microseconds_per_tick(agent.machine, agent.nvml, max(ticks // 4, 1))
+        received = agent.stop()
+        report(f"agent_cpu_microseconds_per_tick{name}", own, "us", naive, compared)
+        value, bare = received["batch_bytes"] / received["samples"], 8 * received["values"] / received["samples"]
+        report(f"agent_wire_bytes_per_sample{name}", value, "B", bare, "8 bytes a value")
 
 
 def measure_at_pace(folder: Path, seconds: float, warm_up_seconds: float) -> None:
