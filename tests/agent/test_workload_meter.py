@@ -24,7 +24,8 @@ from wattledger_agent.readings import (
     WorkloadKind,
     WorkloadsReading,
 )
-from wattledger_agent.workload_meter import WorkloadSettings
+from wattledger_agent.usage import SPAN_ROWS_MAX
+from wattledger_agent.workload_meter import WorkloadMeter, WorkloadSettings
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 PACKAGE = spec()
@@ -276,6 +277,44 @@ def test_a_row_without_cpu_times_is_nobodys() -> None:
     host.cut()
     assert host.ledger.energy(WorkloadKind.UNATTRIBUTED) == 50
     assert host.ledger.energy(POD, "1") == 30
+
+
+def test_a_step_beside_a_gap_is_nobodys() -> None:
+    """Who used the energy of a span that was not seen whole can't be told."""
+    meter = WorkloadMeter(policy(), None)
+    for second in range(3):
+        meter.take(reading({1: second * SECOND}, busy=second * SECOND, idle=0))
+        meter.step(7, PACKAGE, 10 * second, has_gap=second == 2)
+        meter.end_row()
+    assert {account.workload.kind: sum(account.energies.values()) for account in meter.all()} == {
+        POD: 10,
+        WorkloadKind.UNATTRIBUTED: 20,
+    }
+
+
+def test_a_channel_that_is_away_for_long_begins_anew() -> None:
+    """Spans are not kept for ever; its next step is nobody's."""
+    host = Host(policy(), leaves=(0, 2))
+    host.tick({}, {1: 0})
+    for _ in range(SPAN_ROWS_MAX + 2):
+        host.tick({2: 1}, {1: SECOND}, idle=0, unread=(0,), shares={})
+    host.tick({0: 100}, {1: SECOND}, idle=0, shares={})
+    host.cut()
+    assert host.ledger.energy(WorkloadKind.UNATTRIBUTED) == 100
+
+
+def test_a_host_whose_packages_change_begins_anew() -> None:
+    """What went before can't be compared."""
+    meter = WorkloadMeter(policy(), None)
+    for second in range(3):
+        times = reading({1: second * SECOND}, busy=second * SECOND, idle=0)
+        if second == 2:
+            times = WorkloadsReading((0, 0), (0, 0), times.workloads, times.cpu_nanoseconds, {}, {}, {}, {}, 0)
+        meter.take(times)
+        meter.step(7, PACKAGE, 10, has_gap=False)
+        meter.end_row()
+    energies = {account.workload.kind: sum(account.energies.values()) for account in meter.all()}
+    assert energies == {POD: 10, WorkloadKind.UNATTRIBUTED: 20}
 
 
 def test_short_lived_processes_count_because_their_group_does() -> None:
