@@ -17,7 +17,8 @@ PURE_NAMES = {
     "known_faults wraps cross_checks own_energy arm_cpus",
     COLLECTOR: "workload_records workload_ledger channel_ends "
     "records session ledger hello clocks columns gaps intervals plausible tally wire config factors accounting "
-    "factor_catalog factor_units emission_counters merkle embodied sci uncertainty books csv_table certificates certificate_table",
+    "factor_catalog factor_units emission_counters merkle embodied sci uncertainty books csv_table certificates certificate_table "
+    "inventory facility",
 }
 PURE = [folder / f"{name}.py" for folder, names in PURE_NAMES.items() for name in names.split()]
 
