@@ -75,13 +75,18 @@ def test_totals_are_those_of_the_ledger(store: SqliteStore) -> None:
 
 
 def test_series_stay_the_same_objects(store: SqliteStore) -> None:
-    """Text around values is kept for as long as they do."""
-    fleet = fleet_of(SimulatedHost("a", GPUS, T, workloads={POD: 1000}), store)
+    """Text around values is kept for as long as they do, also where totals are read anew."""
+    host = SimulatedHost("a", GPUS, T, workloads={POD: 1000})
+    fleet = fleet_of(host, store)
     fleet.step(T + 10)
     (entry,) = fleet.view.hosts()
     before = entry.workloads.shown(T + 10).workloads[0].series
     fleet.step(T + 20)
     assert entry.workloads.shown(T + 20).workloads[0].series[0] is before[0]
+    host.workloads = {POD: 1000, OTHER_POD: 1000}
+    fleet.step(T + 30)
+    (again,) = (each for each in entry.workloads.shown(T + 30).workloads if each.key == POD.key)
+    assert again.series[0] is before[0]
 
 
 def test_one_that_comes_back_goes_on_from_its_total(store: SqliteStore) -> None:

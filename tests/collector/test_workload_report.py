@@ -123,6 +123,15 @@ def test_an_unknown_site_is_refused() -> None:
         report_of(site="hal")
 
 
+def test_energy_belongs_to_the_site_of_its_interval() -> None:
+    """A host that moved within the period left what it used before where it was."""
+    store = ledger()
+    store.assignment_rows.append(AssignmentRow("a", NEW_YEAR, "dark", 1))
+    dark, hall = report_of(store=store).sites
+    assert {(line.group.workload, line.energy_microjoules) for line in hall.lines} == {("db-0", 3 * KWH), ("idle", KWH // 8)}
+    assert {line.group.workload for line in dark.lines} == {"4711", "web"}
+
+
 def test_policies_never_share_a_line() -> None:
     """A figure has one idle policy."""
     store = ledger()

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -56,9 +57,12 @@ def audit(world: World) -> Findings:
     store = open_store(world.database, create=False)
     findings = Findings()
     sums: dict[tuple[str, bytes, int], ChannelSums] = defaultdict(ChannelSums)
+    leaves: dict[str, int] = defaultdict(int)
     for row in store.host_energy(0, FAR_SECONDS):
         sums[row.host, row.epoch, row.channel.channel].booked += row.energy_microjoules
         findings.booked_microjoules += row.energy_microjoules
+        if row.channel.role is Role.LEAF:
+            leaves[row.host] += row.energy_microjoules
     for gap_row in store.gaps(0, FAR_SECONDS):
         findings.gap_rows += 1
         gap = gap_row.gap
@@ -98,7 +102,7 @@ def audit(world: World) -> Findings:
             continue
         _compare(store.load_channels(cursor.host, cursor.epoch), cursor, oracle, sums, findings)
         _compare_workloads(store, cursor, oracle, sums, findings, is_lost=world.may_lack_accounts())
-    _check_workload_rows(store, findings)
+    _check_workload_rows(store, leaves, findings)
     _check_reach(world, findings, {(c.host, c.epoch): c for c in store.cursors()})
     store.close()
     return findings
@@ -181,8 +185,8 @@ def _compare_workloads(
         findings.problems.append(f"{where}: workloads have booked {booked}, records told {told}")
 
 
-def _check_workload_rows(store: SqliteStore, findings: Findings) -> None:
-    """Rows, lifetime totals and cursors say the same of each host."""
+def _check_workload_rows(store: SqliteStore, leaves: Mapping[str, int], findings: Findings) -> None:
+    """Rows, lifetime totals and cursors say the same of each host, and no more than its leaves have booked."""
     rows: dict[str, int] = defaultdict(int)
     for row in store.workload_energy(0, FAR_SECONDS):
         rows[row.host] += row.energy_microjoules
@@ -194,6 +198,8 @@ def _check_workload_rows(store: SqliteStore, findings: Findings) -> None:
         totals = sum(sum(total.energies.values()) for total in store.host_workloads(host, 0).totals)
         if not rows[host] == booked == totals:
             findings.problems.append(f"{host}: workloads have {rows[host]} in rows, {booked} in cursors, {totals} in totals")
+        if booked > leaves[host]:
+            findings.problems.append(f"{host}: workloads have booked {booked}, the leaves {leaves[host]}")
 
 
 def _check_reach(world: World, findings: Findings, cursors: dict[tuple[str, bytes], Cursor]) -> None:

@@ -117,6 +117,38 @@ SPOILS = [
     ),
     Spoil("suspend: counters may have started anew", [(f"{AGENT}/counters.py", "> SUSPEND_NANOSECONDS:", "> 10**18:")]),
     Spoil(
+        "closed channels are settled with their end",
+        [(f"{COLLECTOR}/ledger.py", "if info.end is not None]\n    if not closed", "if False]\n    if not closed")],
+    ),
+    Spoil(
+        "workloads: a step is booked from the cursor's own point",
+        [(f"{COLLECTOR}/workload_ledger.py", "values.get(flow, 0), value)", "0, value)")],
+    ),
+    Spoil(
+        "workloads: a frozen account is settled for good",
+        [(f"{COLLECTOR}/workload_ledger.py", "if _is_settled(self.settled, number):", "if False:")],
+    ),
+    Spoil(
+        "workloads: what a dropped record told is told again",
+        [
+            (
+                f"{AGENT}/workload_accounts.py",
+                "if dropped_records != self._dropped_records or sequence < self._acknowledged:",
+                "if False:",
+            )
+        ],
+    ),
+    Spoil(
+        "workloads: a counter that is shown never falls",
+        [
+            (
+                f"{COLLECTOR}/fleet_workloads.py",
+                "if not is_next or any(each.key not in self._known for each in change.seen):",
+                "if False:",
+            )
+        ],
+    ),
+    Spoil(
         "restore: counters are withheld until the agent has rewound",
         [
             (f"{COLLECTOR}/backup.py", "withheld=True, withheld_until={}", "withheld=False, withheld_until={}"),

@@ -359,7 +359,8 @@ class World:
         host.machine.reload_driver(silently=silently)
 
     def _remove_gpu(self, host: SimulatedHost) -> None:
-        """The GPU falls off the bus, sometimes while the disk is full, so that no record can tell of its last samples.
+        """The GPU falls off the bus; sometimes while the host is cut off, for so long that its disk has no room for records,
+        so that those with the GPU's last samples are given up before they were sent.
 
         Where a node meter has seen the GPU too, what of it is in the residual is not the oracle's to say.
         """
@@ -367,7 +368,9 @@ class World:
             return
         self.faults["GPU gone"] += 1
         host.machine.is_gpu_gone = True
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.7:
+            self._partition(host)
+            host.isolated_until += 400 * SECOND
             host.disk.fill(host.disk.free_bytes)
 
     def _crash_collector(self, host: SimulatedHost) -> None:
