@@ -12,13 +12,15 @@ PROTOS = ROOT / "protos/wattledger_protos"
 
 # By half; the words after a folder are its pure modules.
 PURE_NAMES = {
-    AGENT: "readings counters channels roster containment topology shares gauges meter session wire config cpus "
-    "attribution usage workload_accounts workload_meter cgroup_names "
-    "known_faults wraps cross_checks own_energy arm_cpus",
-    COLLECTOR: "workload_records workload_ledger channel_ends "
-    "records session ledger hello clocks columns gaps intervals plausible tally wire config factors accounting "
-    "factor_catalog factor_units emission_counters merkle embodied sci uncertainty books csv_table certificates certificate_table "
-    "inventory facility",
+    AGENT: """
+        arm_cpus attribution cgroup_names channels config containment counters cpus cross_checks gauges known_faults
+        meter own_energy readings roster session shares topology usage wire workload_accounts workload_meter wraps
+    """,
+    COLLECTOR: """
+        accounting books certificate_table certificates channel_ends clocks columns config csv_table embodied
+        emission_counters facility factor_catalog factor_units factors gaps hello intervals inventory ledger merkle
+        plausible records sci session tally uncertainty wire workload_ledger workload_records
+    """,
 }
 PURE = [folder / f"{name}.py" for folder, names in PURE_NAMES.items() for name in names.split()]
 
