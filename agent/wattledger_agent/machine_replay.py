@@ -5,7 +5,7 @@ done: failed sources are looked for again, and sources that come late are taken 
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
 from wattledger_agent.counters import GapReason, Instant
@@ -97,73 +97,94 @@ class Outcome:
         return sum(account.energy_microjoules for account in self.accounts if account.role in (Role.LEAF, Role.RESIDUAL))
 
 
-def play(
-    machine: RecordedMachine,
-    seconds: float | None = None,
-    *,
-    period_seconds: float | None = None,
-    on_row: Callable[[int, list[Reading]], None] = lambda now_nanoseconds, readings: None,
-) -> Outcome:
-    """Run the agent on a machine.
+class Replay:
+    """The agent on a machine: `step` makes one row, `outcome` tells what has been booked so far.
 
-    seconds: None: as long as was recorded. on_row: is told the time (CLOCK_BOOTTIME) and the readings of each row.
+    period_seconds: time between two samples; decides how far powers may lie apart. readings, now: those of the last row.
     """
+
+    def __init__(self, machine: RecordedMachine, *, period_seconds: float) -> None:
+        config, roots = machine.config, machine.roots
+        self.machine = machine
+        self.inventory = find_sources(config.sources, roots, processes=config.workloads.enabled)
+        self.settings = open_workloads(config, roots, self.inventory)
+        self._period_seconds = period_seconds
+        self._begun = machine.time.now_nanoseconds
+        late = LateSources(
+            lambda name: sensor_named(name, config.sources, roots, processes=config.workloads.enabled),
+            beside=lambda run, name: run(),
+        )
+        for missing in self.inventory.missing:
+            late.watch(missing.source, self._begun)
+        # Nothing of a recording can hang, so that no threads are needed and each replay is as the one before.
+        self._readers = Readers(self.inventory.opened, late, make_reader=InlineReader)
+        gap_seconds = Cadence(period_seconds, period_seconds, period_seconds).integral_gap_seconds_max
+        self.meter = Meter(state=None, integral_gap_seconds_max=gap_seconds, workloads=self.settings)
+        self.meter.offer(self.inventory.specs, machine.instant())
+        self._ledger = _Ledger(self._begun)
+        self._problems: dict[ChannelKey, str] = {}
+        self.rows = 0
+        self.now = machine.instant()
+        self.readings: list[Reading] = []
+
+    @property
+    def seconds(self) -> float:
+        """Time from the beginning to the last row."""
+        return (self.now.boottime_nanoseconds - self._begun) / NANOSECONDS_PER_SECOND
+
+    def step(self, seconds: float) -> None:
+        """Let time pass, and make a row. The first row is made at the beginning: 0 seconds."""
+        if seconds > 0:
+            self.machine.advance(seconds)
+        gone = self._readers.take_in(self.meter, self.machine.instant())
+        self.now = now = self.machine.instant()
+        readings, behind = self._readers.read(self.meter, now, self._period_seconds)
+        self.readings = [*gone, *readings]
+        self.meter.observe(self.readings, now, behind)
+        self._readers.mind(self.meter, now)
+        _note(self._problems, self.readings)
+        self.rows += 1
+        if self.rows % ROWS_PER_CUT == 0:
+            self._ledger.add(self.meter, now)
+
+    def outcome(self) -> Outcome:
+        """What has been booked, what may be missing, and what there is to say of it."""
+        self._ledger.add(self.meter, self.now)
+        told, accounts = self._told, self.meter.workloads
+        return Outcome(
+            self.seconds,
+            self.rows,
+            [(opened.source.name, len(opened.specs)) for opened in self.inventory.opened],
+            [(one.source, told(without_name(one.source, one.reason)), told(one.remedy)) for one in self.inventory.missing],
+            [(source, told(note)) for source, note in _notes(self.inventory, self.meter)],
+            self._ledger.accounts(self.meter, {key: told(problem) for key, problem in self._problems.items()}),
+            self._ledger.gaps,
+            [] if accounts is None else workload_lines(accounts.all(), self.seconds),
+            None if self.settings is None else self.settings.policy,
+        )
+
+    def close(self) -> None:
+        """Close all sources."""
+        self._readers.close()
+
+    def _told(self, text: str) -> str:
+        """A sentence with the paths that the recorded machine had."""
+        return text.replace(str(self.machine.root), "")
+
+
+def play(machine: RecordedMachine, seconds: float | None = None, *, period_seconds: float | None = None) -> Outcome:
+    """Run the agent on a machine. seconds: None: as long as was recorded. period_seconds: None: as the agent has it."""
     period = machine.config.period_seconds if period_seconds is None else period_seconds
     if seconds is None:
         seconds = machine.recorded_seconds or MOMENT_SECONDS
-    config = machine.config
-    inventory = find_sources(config.sources, machine.roots, processes=config.workloads.enabled)
-    workloads = open_workloads(config, machine.roots, inventory)
-    late = LateSources(
-        lambda name: sensor_named(name, config.sources, machine.roots, processes=config.workloads.enabled),
-        beside=lambda run, name: run(),
-    )
-    begun = machine.time.now_nanoseconds
-    for missing in inventory.missing:
-        late.watch(missing.source, begun)
-    # Nothing of a recording can hang, so that no threads are needed and each replay is as the one before.
-    readers = Readers(inventory.opened, late, make_reader=InlineReader)
-    gap_seconds = Cadence(period, period, period).integral_gap_seconds_max
-    meter = Meter(state=None, integral_gap_seconds_max=gap_seconds, workloads=workloads)
-    meter.offer(inventory.specs, machine.instant())
-    ledger = _Ledger(begun)
-    problems: dict[ChannelKey, str] = {}
-    rows = 0
-    while True:
-        found = readers.take_in(meter, machine.instant())
-        now = machine.instant()
-        readings, behind = readers.read(meter, now, period)
-        readings = [*found, *readings]
-        on_row(now.boottime_nanoseconds, readings)
-        meter.observe(readings, now, behind)
-        readers.mind(meter, now)
-        _note(problems, readings)
-        rows += 1
-        if rows % ROWS_PER_CUT == 0:
-            ledger.add(meter, now)
-        left = seconds - (now.boottime_nanoseconds - begun) / NANOSECONDS_PER_SECOND
-        if left <= 1e-9:
-            break
-        machine.advance(min(period, left))
-    ledger.add(meter, now)
-    notes = _notes(inventory, meter)
-    shown = [] if meter.workloads is None else workload_lines(meter.workloads.all(), seconds)
-    readers.close()
-
-    def told(text: str) -> str:
-        return text.replace(str(machine.root), "")
-
-    return Outcome(
-        seconds,
-        rows,
-        [(opened.source.name, len(opened.specs)) for opened in inventory.opened],
-        [(one.source, told(without_name(one.source, one.reason)), told(one.remedy)) for one in inventory.missing],
-        [(source, told(note)) for source, note in notes],
-        ledger.accounts(meter, {key: told(problem) for key, problem in problems.items()}),
-        ledger.gaps,
-        shown,
-        None if workloads is None else workloads.policy,
-    )
+    replay = Replay(machine, period_seconds=period)
+    try:
+        replay.step(0.0)
+        while seconds - replay.seconds > 1e-9:
+            replay.step(min(period, seconds - replay.seconds))
+        return replay.outcome()
+    finally:
+        replay.close()
 
 
 def as_text(outcome: Outcome) -> str:
