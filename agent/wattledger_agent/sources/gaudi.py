@@ -5,7 +5,6 @@ rail alone (github.com/AgentMulder404/AluminatAI); the maker's documents do not 
 Management Interface Tool of the Gaudi documentation (docs.habana.ai, hl-smi -Q).
 """
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,9 @@ FIELDS = ("name", "serial", "bus_id", "power.draw", "utilization.aip", "memory.u
 
 def parse_cards(text: str) -> Sequence[Card]:
     """Understand rows of FIELDS, with units or without. Raises PollError where there is none."""
+    # Imported where there is something to read: a host without cards carries no reader of tables in its memory.
+    import csv
+
     # Warnings of the library stand between the rows of some versions.
     rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines()) if len(row) == len(FIELDS)]
     if not rows:
