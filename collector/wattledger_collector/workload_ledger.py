@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from wattledger_collector.intervals import split
-from wattledger_collector.records import ENERGY_MICROJOULES_LIMIT, Component, EvidenceRow, Method
+from wattledger_collector.intervals import interval_of, split
+from wattledger_collector.records import ENERGY_MICROJOULES_LIMIT, NANOSECONDS_PER_SECOND, Component, EvidenceRow, Method
 from wattledger_collector.wire import NAME_CHARACTERS_MAX, NANOSECONDS_LIMIT, CheckedBatch
 from wattledger_collector.workload_records import (
     AccountPoint,
@@ -86,17 +86,15 @@ def book_accounts(
     is_booked = not is_overlapped(cursor.boot_id, cursor.boottime_nanoseconds, last)
     sums = page.sums if is_booked else {}
     energy = [
-        WorkloadEnergyRow(workload, start, Component(component), Method(method), share)
+        WorkloadEnergyRow(workload, start, _COMPONENTS[component], _METHODS[method], share)
         for workload, each in sums.items()
         for (component, method), step in each.energies.items()
-        for start, share, _ in split(step, start_utc, end_utc, interval_seconds)
-        if share
+        for start, share in _cut(step, start_utc, end_utc, interval_seconds)
     ]
     time = [
         WorkloadTimeRow(workload, start, share)
         for workload, each in sums.items()
-        for start, share, _ in split(each.cpu_nanoseconds, start_utc, end_utc, interval_seconds)
-        if share
+        for start, share in _cut(each.cpu_nanoseconds, start_utc, end_utc, interval_seconds)
     ]
     after = WorkloadCursor(
         boot_id=cursor.boot_id if is_old else payload.boot_id,
@@ -226,6 +224,14 @@ def _workload_of(account: pb.WorkloadAccount) -> Workload:
     if kind.is_named and not account.id:
         raise _RefusedError(f"{where} is a {kind.name.lower()} without an id")
     return Workload(kind, account.id, account.namespace, account.name, policy)
+
+
+def _cut(amount: int, from_utc: int, to_utc: int, interval_seconds: int) -> list[tuple[int, int]]:
+    """An amount over the intervals, as (start, share); most spans lie within one, and are not looked at further."""
+    last = interval_of(to_utc, interval_seconds)
+    if from_utc >= last * interval_seconds * NANOSECONDS_PER_SECOND:
+        return [(last * interval_seconds, amount)] if amount else []
+    return [(start, share) for start, share, _ in split(amount, from_utc, to_utc, interval_seconds) if share]
 
 
 def _is_settled(ranges: list[tuple[int, int]], number: int) -> bool:
