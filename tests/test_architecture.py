@@ -17,7 +17,7 @@ PURE_NAMES = {
         meter own_energy readings roster session shares topology usage wire workload_accounts workload_meter wraps
     """,
     COLLECTOR: """
-        accounting books certificate_table certificates channel_ends clocks columns config csv_table embodied
+        accounting books certificate_table certificates channel_ends clocks closures columns config csv_table embodied
         emission_counters facility factor_catalog factor_units factors gaps hello intervals inventory ledger merkle
         plausible records sci session tally uncertainty wire workload_ledger workload_records
     """,

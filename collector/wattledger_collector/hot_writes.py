@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from wattledger_collector.closures import EDITION_OPEN, Closure, Editions
 from wattledger_collector.hot_statements import (
     ADD_ENERGY,
     ADD_ROLLUPS,
@@ -34,9 +35,6 @@ from wattledger_collector.records import (
 )
 from wattledger_collector.store_rows import SitesOfHosts
 from wattledger_collector.workload_writes import write_workloads
-
-# What edition energy is booked in until periods are closed.
-EDITION_OPEN: Final = 0
 
 # A host that sends what cannot be read leaves its bytes this many times for each epoch; after that only the fact.
 EVIDENCE_PAYLOADS_MAX: Final = 64
@@ -107,7 +105,9 @@ class HotWrites:
     def __init__(self) -> None:
         self._epochs: dict[tuple[str, bytes], _Epoch] = {}
         self._sites = SitesOfHosts([])
-        self._assignments_revision = -1
+        self._editions = Editions()
+        # Of assignments and closures.
+        self._revision = -1
 
     def prepare(self, booking: Booking) -> Prepared:
         """Pack a booking's rows. Raises one of DATA_ERRORS if a value does not fit."""
@@ -128,7 +128,7 @@ class HotWrites:
 
     def write(self, connection: sqlite3.Connection, items: Sequence[Prepared]) -> None:
         """Compare and set all hosts and cursors, then write all rows. Raises StaleBookings or one of DATA_ERRORS."""
-        self._read_assignments(connection)
+        self._read_dated_rows(connection)
         self._find_keys(connection, items)
         self._compare_and_set(connection, items)
         added = self._write_channels(connection, items)
@@ -231,30 +231,32 @@ class HotWrites:
         self, connection: sqlite3.Connection, items: Sequence[Prepared], added: dict[int, dict[int, int]]
     ) -> None:
         rows: list[Values] = []
-        sums: dict[tuple[int, str, int, int, bool], list[int]] = {}
+        sums: dict[tuple[int, str, int, int, bool, int], list[int]] = {}
+        editions = self._editions
         for item in items:
             if not item.booking.energy:
                 continue
             host, recorded = item.booking.host_after.host, item.booking.cursor_after.recorded
             base = item.cursor_id << _CHANNEL_BITS
             components = self._components(connection, item, added.get(item.cursor_id))
-            start, site = -1, SITE_UNASSIGNED
+            start, site, edition = -1, SITE_UNASSIGNED, EDITION_OPEN
             for row in item.booking.energy:
                 if row.interval_start_seconds != start:
                     start = row.interval_start_seconds
                     site = self._sites.at(host, start)
+                    if editions:
+                        edition = editions.open_at(site, start)
                 component, quality = components[row.channel], int(row.quality)
-                rows.append(
-                    (start, base | row.channel, quality, EDITION_OPEN, row.energy_microjoules, row.covered_nanoseconds)
-                )
-                total = sums.get((start, site, component, quality, recorded))
+                rows.append((start, base | row.channel, quality, edition, row.energy_microjoules, row.covered_nanoseconds))
+                key = (start, site, component, quality, recorded, edition)
+                total = sums.get(key)
                 if total is None:
-                    sums[start, site, component, quality, recorded] = [row.energy_microjoules, row.covered_nanoseconds]
+                    sums[key] = [row.energy_microjoules, row.covered_nanoseconds]
                 else:
                     total[0] += row.energy_microjoules
                     total[1] += row.covered_nanoseconds
         ADD_ENERGY.run(connection, rows)
-        ADD_ROLLUPS.run(connection, [(*key, EDITION_OPEN, *total) for key, total in sums.items()])
+        ADD_ROLLUPS.run(connection, [(*key, *total) for key, total in sums.items()])
 
     def _write_details(self, connection: sqlite3.Connection, items: Sequence[Prepared]) -> None:
         gaps: list[Values] = []
@@ -280,15 +282,18 @@ class HotWrites:
         components = known.components if known else _read_components(connection, item.cursor_id)
         return components if added is None else components | added
 
-    def _read_assignments(self, connection: sqlite3.Connection) -> None:
+    def _read_dated_rows(self, connection: sqlite3.Connection) -> None:
+        """Assignments and closures, if there are newer ones: what closes a period has this transaction before it or after."""
         (revision,) = connection.execute("SELECT assignments_revision FROM database_info").fetchone()
-        if revision == self._assignments_revision:
+        if revision == self._revision:
             return
         rows = connection.execute(
             "SELECT host, valid_from_seconds, site, recorded_at_seconds FROM assignment ORDER BY 1, 2, 4, id"
         )
         self._sites = SitesOfHosts(AssignmentRow(*row) for row in rows.fetchall())
-        self._assignments_revision = revision
+        closures = connection.execute("SELECT id, from_seconds, to_seconds, site, edition, closed_at_seconds FROM closure")
+        self._editions = Editions(Closure(*row) for row in closures.fetchall())
+        self._revision = revision
 
 
 def _key(item: Prepared) -> tuple[str, bytes]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 if TYPE_CHECKING:
+    from wattledger_collector.closures import Closure
     from wattledger_collector.workload_records import HostWorkloadRow, HostWorkloads, WorkloadBooking, WorkloadCursor
 
 MICROJOULES_PER_JOULE = 1_000_000
@@ -319,7 +320,7 @@ class CommitOutcome(IntEnum):
 class RollupRow:
     """Energy of a site in one interval; kept as energy is booked, so that reports never scan hosts.
 
-    recorded: from recordings; never part of live totals.
+    recorded: from recordings; never part of live totals. edition: see closures.py; sums are over all of them.
     """
 
     site: str
@@ -329,6 +330,7 @@ class RollupRow:
     recorded: bool
     energy_microjoules: int
     covered_nanoseconds: int
+    edition: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,6 +458,9 @@ class Store(Protocol):
 
     def assignments(self) -> Sequence[AssignmentRow]:
         """All assignments, by host and time."""
+
+    def closures(self) -> "Sequence[Closure]":
+        """All closures, in the order in which they were made."""
 
     def add_emission_bases(self, rows: Iterable[EmissionBasis]) -> None:
         """Keep the basis of intervals that have none yet; an existing one stays."""

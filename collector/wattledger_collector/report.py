@@ -5,7 +5,7 @@ rows of the store, `accounting.py` for the arithmetic.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -21,10 +21,12 @@ from wattledger_collector.accounting import (
     summarise_gaps,
     total_emissions,
 )
+from wattledger_collector.closures import Closure, closed_by, is_late
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import Factor, FactorKind
 from wattledger_collector.fleet_sites import SitePlan
 from wattledger_collector.records import (
+    MICROJOULES_PER_KWH,
     NANOSECONDS_PER_SECOND,
     SITE_UNASSIGNED,
     Component,
@@ -32,6 +34,7 @@ from wattledger_collector.records import (
     HostGapRow,
     HostState,
     Quality,
+    RollupRow,
     SiteRow,
     Store,
 )
@@ -131,13 +134,19 @@ class SiteReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report of one or all sites. reasons: why it is provisional; never empty, since no period can be closed yet."""
+    """A report of one or all sites.
+
+    reasons: why it is provisional; empty if the period is closed and nothing has come since. closures: the statements that
+    hold the whole period; empty if some of it is open. late: energy by site that came after the statement of its interval.
+    """
 
     period: Period
     interval_seconds: int
     made_at_seconds: int
     sites: tuple[SiteReport, ...]
     reasons: tuple[str, ...]
+    closures: tuple[Closure, ...] = ()
+    late: tuple[tuple[str, int], ...] = ()
 
     @property
     def energy_microjoules(self) -> int:
@@ -221,9 +230,11 @@ def make_report(
     plan = SitePlan()
     plan.replace(sites, store.assignments())
     check_site(sites, site)
-    lines = account(
-        store.rollups(period.from_seconds, period.to_seconds, site), BasisFinder(sites, catalog), store.interval_seconds
-    )
+    closures = store.closures()
+    closed = closed_by(closures, period.from_seconds, period.to_seconds, site)
+    rollups = store.rollups(period.from_seconds, period.to_seconds, site)
+    late: dict[str, int] = {}
+    lines = account(_noting_late(rollups, closures, late), BasisFinder(sites, catalog), store.interval_seconds)
     gaps = [row for row in store.gaps(period.from_seconds, period.to_seconds) if site is None or row.site == site]
     # What is shown and not booked has no part in the sums, so that its gaps leave nothing open.
     gaps = [row for row in gaps if row.channel is None or row.channel.is_booked]
@@ -241,8 +252,27 @@ def make_report(
         )
         for name in sorted(names)
     )
-    reasons = tuple(_reasons(reports, period, now_seconds))
-    return Report(period, store.interval_seconds, now_seconds, reports, reasons)
+    reasons = (*_reasons_of_closing(closed, late), *_reasons(reports, period, now_seconds))
+    return Report(period, store.interval_seconds, now_seconds, reports, reasons, closed, tuple(sorted(late.items())))
+
+
+def _noting_late(rows: Iterable[RollupRow], closures: Sequence[Closure], late: dict[str, int]) -> Iterator[RollupRow]:
+    """The rows as they are; adds the energy of those that came after a statement to its site's sum."""
+    for row in rows:
+        # What no closure has frozen is of the first edition, so that the search is for the few late rows alone.
+        if row.edition and is_late(closures, row.site, row.interval_start_seconds, row.edition):
+            late[row.site] = late.get(row.site, 0) + row.energy_microjoules
+        yield row
+
+
+def _reasons_of_closing(closed: Sequence[Closure], late: Mapping[str, int]) -> Iterable[str]:
+    if not closed:
+        yield "the period is not closed: energy that arrives later still enters it"
+    for site, microjoules in sorted(late.items()):
+        yield (
+            f"{microjoules / MICROJOULES_PER_KWH:,.3f} kWh of site {site} came after the statement of their time: "
+            f"close the period again to state them"
+        )
 
 
 def _channel_counts(store: Store, gaps: Iterable[HostGapRow]) -> dict[tuple[str, bytes], int]:
@@ -278,7 +308,6 @@ def _open_channels(store: Store, cursor: Cursor) -> int:
 
 
 def _reasons(sites: Sequence[SiteReport], period: Period, now_seconds: int) -> Iterable[str]:
-    yield "the period is not closed: energy that arrives later still enters it"
     if period.to_seconds > now_seconds:
         yield f"the period ends after this report was made, {datetime.fromtimestamp(now_seconds, UTC).isoformat()}"
     lines = [line for site in sites for line in site.lines]

@@ -86,6 +86,8 @@ def _report_tree(report: Report) -> dict[str, Any]:
         "made_at": period.show(report.made_at_seconds),
         "provisional": bool(report.reasons),
         "provisional_reasons": list(report.reasons),
+        "statements": [closure.statement for closure in report.closures],
+        "late_energy": [{"site": site, "energy_microjoules": str(energy)} for site, energy in report.late],
         "energy_microjoules": str(report.energy_microjoules),
         "emissions": _emission_trees(report.emissions),
         "sites": [_site_tree(report, site) for site in report.sites],

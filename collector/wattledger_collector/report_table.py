@@ -53,7 +53,19 @@ def write_table(report: Report, console: Console) -> None:
         _print_sentences(_emission_sentences(report.emissions), console)
     _print_legend(report, console)
     _print_factors(report.factors, console)
-    console.print(f"\n[bold]Provisional[/bold], as of {period.show(report.made_at_seconds)}")
+    _print_closing(report, console)
+
+
+def _print_closing(report: Report, console: Console) -> None:
+    """Whether it stands, and if not, why not."""
+    numbers = ", ".join(str(closure.statement) for closure in report.closures)
+    closed = f"closed by statement{'s' if len(report.closures) > 1 else ''} {numbers}" if numbers else ""
+    if not report.reasons:
+        console.print(f"\n[bold]Closed[/bold]: the period is {closed}, and nothing has come since")
+        return
+    console.print(f"\n[bold]Provisional[/bold], as of {report.period.show(report.made_at_seconds)}")
+    if closed:
+        _print_sentences([f"The period is {closed}; what follows is not in it, or not final."], console)
     _print_sentences((f"- {reason}" for reason in report.reasons), console)
 
 

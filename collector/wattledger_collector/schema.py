@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 # The newest migration: what this program reads and writes.
-REVISION: Final = "0004"
+REVISION: Final = "0005"
 
 # An SQLite addition that passes 2^63 turns into a floating point number without a word; this check makes it an error.
 _FITS_INT64 = "{} BETWEEN -9223372036854775807 AND 9223372036854775807"
@@ -37,7 +37,7 @@ database_info = Table(
     Column("database_id", String, nullable=False),
     Column("interval_seconds", Integer, nullable=False),
     Column("created_utc_nanoseconds", BigInteger, nullable=False),
-    # Raised with each change of assignments, so that a collector knows when its copy of them is old.
+    # Raised with each change of assignments or closures, so that a collector knows when its copy of them is old.
     Column("assignments_revision", Integer, nullable=False),
 )
 
@@ -329,4 +329,59 @@ factor_revisions = Table(
     metadata,
     Column("id", Integer, CheckConstraint("id = 1", name="one_factor_revision"), primary_key=True, autoincrement=False),
     Column("revision", Integer, nullable=False),
+)
+
+# Energy of these intervals with an edition up to this one is frozen; site NULL: all of them. closures.py says which
+# edition is open where.
+closures = Table(
+    "closure",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("from_seconds", BigInteger, nullable=False),
+    Column("to_seconds", BigInteger, nullable=False),
+    Column("site", String),
+    Column("edition", Integer, nullable=False),
+    Column("closed_at_seconds", BigInteger, nullable=False),
+    CheckConstraint("from_seconds < to_seconds", name="closure_has_a_span"),
+)
+
+# canonical: the statement as it is hashed; gaps: the rows that it sums up, likewise. assignments_last_id: those known then.
+# log_first: how many leaves the log had before; log_hashes: those of this statement, host-days first, 32 bytes each.
+statements = Table(
+    "statement",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("closure_id", Integer, ForeignKey("closure.id"), nullable=False),
+    Column("sha256", String, nullable=False, unique=True),
+    Column("canonical", LargeBinary, nullable=False),
+    Column("gaps", LargeBinary, nullable=False),
+    Column("assignments_last_id", Integer, nullable=False),
+    Column("log_first", BigInteger, nullable=False),
+    Column("log_hashes", LargeBinary, nullable=False),
+)
+
+# note: the checkpoint as it was signed. border: the roots of the log's complete subtrees at that size, largest first.
+log_checkpoints = Table(
+    "log_checkpoint",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("note", String, nullable=False),
+    Column("border", LargeBinary, nullable=False),
+)
+
+# The public keys that checkpoints were signed with, in order.
+log_keys = Table(
+    "log_key",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("verifier_key", String, nullable=False, unique=True),
+)
+
+# What the salts of leaves are derived from, so that leaves can be made again and their salts not guessed.
+leaf_secrets = Table(
+    "leaf_secret",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="one_leaf_secret"), primary_key=True, autoincrement=False),
+    Column("secret", LargeBinary, nullable=False),
 )

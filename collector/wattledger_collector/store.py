@@ -19,6 +19,7 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DBAPIError
 
 from wattledger_collector import schema, workload_rows
+from wattledger_collector.closures import Closure
 from wattledger_collector.database import connect, database_path, explain, make_engine, open_database
 from wattledger_collector.hot_writes import DATA_ERRORS, HotWrites, Prepared, StaleBookings
 from wattledger_collector.records import (
@@ -193,14 +194,15 @@ class SqliteStore:
                 table.recorded,
                 table.energy_microjoules,
                 table.covered_nanoseconds,
+                table.edition,
             )
             .where(table.interval_start_seconds >= from_seconds, table.interval_start_seconds < to_seconds)
             .order_by(table.site, table.interval_start_seconds, table.component, table.quality, table.recorded)
         )
         if site is not None:
             query = query.where(table.site == site)
-        for name, start, component, quality, recorded, energy, covered in self.rows(query):
-            yield RollupRow(name, start, Component(component), Quality(quality), recorded, energy, covered)
+        for name, start, component, quality, recorded, energy, covered, edition in self.rows(query):
+            yield RollupRow(name, start, Component(component), Quality(quality), recorded, energy, covered, edition)
 
     def host_energy(self, from_seconds: int, to_seconds: int, host: str | None = None) -> Iterator[HostEnergyRow]:
         """Energy rows whose interval starts in [from, to), by interval and host; one for each edition."""
@@ -278,6 +280,24 @@ class SqliteStore:
             table.host, table.valid_from_seconds, table.recorded_at_seconds, table.id
         )
         return [AssignmentRow(*row) for row in self.rows(query)]
+
+    def closures(self) -> Sequence[Closure]:
+        """All closures, in the order in which they were made."""
+        table, statement = schema.closures.c, schema.statements.c
+        query = (
+            select(
+                table.id,
+                table.from_seconds,
+                table.to_seconds,
+                table.site,
+                table.edition,
+                table.closed_at_seconds,
+                statement.id,
+            )
+            .join(schema.statements, statement.closure_id == table.id, isouter=True)
+            .order_by(table.id)
+        )
+        return [Closure(*row) for row in self.rows(query)]
 
     def add_emission_bases(self, rows: Iterable[EmissionBasis]) -> None:
         """Keep the basis of intervals that have none yet; an existing one stays."""
@@ -461,5 +481,10 @@ def insert_assignments(connection: Connection, rows: Iterable[AssignmentRow]) ->
     ]
     if values:
         connection.execute(schema.assignments.insert(), values)
-        info = schema.database_info
-        connection.execute(update(info).values(assignments_revision=info.c.assignments_revision + 1))
+        raise_revision(connection)
+
+
+def raise_revision(connection: Connection) -> None:
+    """Tell collectors, inside of a transaction, that there are new assignments or closures."""
+    info = schema.database_info
+    connection.execute(update(info).values(assignments_revision=info.c.assignments_revision + 1))

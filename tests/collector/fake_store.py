@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from wattledger_collector.closures import Closure
 from wattledger_collector.records import (
     NANOSECONDS_PER_SECOND,
     AssignmentRow,
@@ -61,6 +62,7 @@ class FakeStore:
     site_rows: list[SiteRow] = field(default_factory=list)
     assignment_rows: list[AssignmentRow] = field(default_factory=list)
     basis_rows: list[EmissionBasis] = field(default_factory=list)
+    closure_rows: list[Closure] = field(default_factory=list)
     workload_rows: dict[str, HostWorkloads] = field(default_factory=dict)
     workload_energy_rows: list[HostWorkloadRow] = field(default_factory=list)
 
@@ -144,6 +146,10 @@ class FakeStore:
     def assignments(self) -> Sequence[AssignmentRow]:
         """By host and time."""
         return sorted(self.assignment_rows, key=lambda row: (row.host, row.valid_from_seconds, row.recorded_at_seconds))
+
+    def closures(self) -> Sequence[Closure]:
+        """All closures."""
+        return self.closure_rows
 
     def add_emission_bases(self, rows: Iterable[EmissionBasis]) -> None:
         """Keep what is new."""
