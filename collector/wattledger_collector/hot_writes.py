@@ -283,7 +283,7 @@ class HotWrites:
         return components if added is None else components | added
 
     def _read_dated_rows(self, connection: sqlite3.Connection) -> None:
-        """Assignments and closures, if there are newer ones: what closes a period has this transaction before it or after."""
+        """Assignments and closures, if there are newer ones; a closing is a transaction of its own, before this one or after."""
         (revision,) = connection.execute("SELECT assignments_revision FROM database_info").fetchone()
         if revision == self._revision:
             return

@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from tests.collector.bookings import EPOCH, INTERVAL, energy, following, opening
+from tests.collector.bookings import INTERVAL, energy, following, opening
 from tests.collector.fake_store import FakeStore
 
 from wattledger_collector import database
@@ -156,4 +156,3 @@ def test_a_report_of_a_closed_period_says_so_and_tells_what_is_late() -> None:
     assert report.reasons == (
         "0.500 kWh of site hall came after the statement of their time: close the period again to state them",
     )
-    assert EPOCH
