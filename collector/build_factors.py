@@ -94,8 +94,10 @@ CHINESE_ZONES = {
 
 CHINESE_DOCUMENTS = {
     "公告2024年第12号": "MEE and NBS announcement 2024 no. 12 (公告2024年第12号)",
-    "公告2024年第33号": "https://www.mee.gov.cn/xxgk2018/xxgk/xxgk01/202412/t20241226_1099413.html",
-    "公告2025年第47号": "https://www.mee.gov.cn/xxgk2018/xxgk/xxgk01/202512/t20251231_1139517.html",
+    "公告2024年第33号": "MEE and NBS announcement 2024 no. 33 (公告2024年第33号) "
+    "https://www.mee.gov.cn/xxgk2018/xxgk/xxgk01/202412/t20241226_1099413.html",
+    "公告2025年第47号": "MEE and NBS announcement 2025 no. 47 (公告2025年第47号) "
+    "https://www.mee.gov.cn/xxgk2018/xxgk/xxgk01/202512/t20251231_1139517.html",
 }
 
 # National figures for fossil power alone are no grid factor and are left out.

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from wattledger_collector.backup import backup, restore
-from wattledger_collector.commands import CONFIGURATION_PATH_DEFAULT, add_commands
+from wattledger_collector.command_setup import CONFIGURATION_PATH_DEFAULT
+from wattledger_collector.commands import add_commands
 from wattledger_collector.config import PORT_MAX, ConfigurationError
 from wattledger_collector.configuration import load_configuration
 from wattledger_collector.factor_catalog import UnknownZoneError

@@ -7,7 +7,7 @@ named at once, each in a sentence with its remedy. Source of truth: the table in
 import difflib
 import ipaddress
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -25,6 +25,13 @@ PUE_MAX = Decimal(10)
 PORT_MAX = 65_535
 STALENESS_SECONDS_MAX = 86_400  # A gauge older than a day is no present value.
 SITES_MAX = 10_000  # Each is a label value of several metrics.
+# Providers renew their figures every five minutes at most, and count the questions.
+EVERY_SECONDS_MIN = 60
+EVERY_SECONDS_MAX = 7 * 86_400
+# An hour back finds the last value; beyond two months a file is the better way.
+HISTORY_SECONDS_MIN = 3_600
+HISTORY_SECONDS_MAX = 62 * 86_400
+FACTOR_SOURCES_MAX = 32  # Each has a thread of its own.
 
 
 class ConfigurationError(ValueError):
@@ -74,23 +81,42 @@ class Silence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     staleness_seconds: int = 60
 
 
+class FactorSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A provider that is asked for factors again and again.
+
+    areas: by zone, what the provider calls it, where it has another name. key_file: its first line is the provider's key.
+    history_seconds: how far back the first question reaches, and how long a late revision is looked for. address: another
+    one than the provider's own, such as a proxy's; for `csv` the file.
+    """
+
+    provider: str
+    zones: tuple[str, ...]
+    areas: dict[str, str] = {}
+    key_file: str = ""
+    every_seconds: int = 900
+    history_seconds: int = 172_800
+    address: str = ""
+
+
 class FactorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """files: the operator's own factor tables; they win over the bundled ones. Relative to the configuration's folder."""
 
     files: tuple[str, ...] = ()
+    source: tuple[FactorSource, ...] = ()
 
 
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A data hall. zone: of the electricity grid; empty: emissions are not reckoned. pue: facility energy / IT energy.
 
     valid_from: the day (UTC) from which zone and PUE hold; without it a new site's hold for all time and a changed site's
-    from the next interval.
+    from the next interval. factors: the sources for the site's zone, best first, each used where those before have nothing.
     """
 
     name: str
     zone: str = ""
     pue: Decimal = Decimal(1)
     valid_from: date | None = None
+    factors: tuple[str, ...] = ()
 
 
 class HostRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,7 +155,13 @@ def parse_configuration(text: str) -> Configuration:
     if problems:
         raise ConfigurationError(problems)
     configuration = msgspec.convert(tree, Configuration)
-    problems = [*_check_listeners(configuration), *_check_sites(configuration), *_check_rules(configuration)]
+    problems = [
+        *_check_listeners(configuration),
+        *_check_sites(configuration),
+        *_check_rules(configuration),
+        *_check_sources(configuration),
+        *_check_ladders(configuration),
+    ]
     seconds = configuration.silence.staleness_seconds
     if not 1 <= seconds <= STALENESS_SECONDS_MAX:
         problems.append(f"silence.staleness_seconds is {seconds}: choose 1 to {STALENESS_SECONDS_MAX}")
@@ -140,17 +172,38 @@ def parse_configuration(text: str) -> Configuration:
     return configuration
 
 
-def check_zones(configuration: Configuration, catalog: FactorCatalog) -> None:
-    """Raise ConfigurationError, with near matches, if a site's zone is in no factor table."""
+def check_zones(
+    configuration: Configuration,
+    catalog: FactorCatalog,
+    *,
+    stored_zones: Collection[str] = (),
+    stored_sources: Collection[str] = (),
+) -> None:
+    """Raise ConfigurationError, with near matches, if nobody has factors of a site's zone, or of a source that it names.
+
+    stored_zones, stored_sources: what the ledger has beside the catalog.
+    """
     problems = []
+    asked = {zone for source in configuration.factors.source for zone in source.zones}
+    known = catalog.sources | {source.provider for source in configuration.factors.source} | set(stored_sources)
     for index, site in enumerate(configuration.site):
-        if site.zone:
+        if site.zone and site.zone not in asked and site.zone not in stored_zones:
             try:
                 catalog.require(site.zone)
             except UnknownZoneError as error:
                 problems.append(f"site[{index}].zone of site {site.name!r}: {error}")
+        for name in site.factors:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                remedy = f"did you mean {near[0]!r}?" if near else "`wattledger-collector factors show ZONE` shows them"
+                problems.append(f"site[{index}].factors of site {site.name!r} names no source with {name!r}: {remedy}")
     if problems:
         raise ConfigurationError(problems)
+
+
+def ladders(configuration: Configuration) -> dict[str, tuple[str, ...]]:
+    """The sources to use by zone, best first, as the sites name them."""
+    return {site.zone: site.factors for site in configuration.site if site.zone and site.factors}
 
 
 def site_of_host(configuration: Configuration, host: str, labels: Mapping[str, str]) -> str:
@@ -191,6 +244,7 @@ _TABLES: Mapping[type[msgspec.Struct], Mapping[str, type[msgspec.Struct]]] = {
 }
 _LISTS: Mapping[type[msgspec.Struct], Mapping[str, type[msgspec.Struct]]] = {
     Configuration: {"site": Site, "host": HostRule},
+    FactorSettings: {"source": FactorSource},
 }
 
 
@@ -291,6 +345,57 @@ def _check_sites(configuration: Configuration) -> list[str]:
         seen.setdefault(key, index)
     if len(configuration.site) > SITES_MAX:
         problems.append(f"there are {len(configuration.site)} sites: at most {SITES_MAX} are possible")
+    return problems
+
+
+def _check_sources(configuration: Configuration) -> list[str]:
+    problems: list[str] = []
+    seen: dict[tuple[str, str], int] = {}
+    for index, source in enumerate(configuration.factors.source):
+        path = f"factors.source[{index}]"
+        if not source.zones:
+            problems.append(f"{path}.zones of {source.provider!r} is empty: name at least one zone")
+        for zone in source.zones:
+            if not zone or any(character.isspace() or character == "/" for character in zone):
+                problems.append(f"{path}.zones has {zone!r}: use letters, digits and hyphens, such as DE or US-CAL-CISO")
+            first = seen.setdefault((source.provider, zone), index)
+            if first != index:
+                problems.append(
+                    f"{path} asks {source.provider!r} for zone {zone!r}, as factors.source[{first}] does: keep one"
+                )
+        for zone in source.areas:
+            if zone not in source.zones:
+                problems.append(f"{path}.areas names {zone!r}, which is not in its zones: add it there, or take it out")
+        if not EVERY_SECONDS_MIN <= source.every_seconds <= EVERY_SECONDS_MAX:
+            problems.append(
+                f"{path}.every_seconds is {source.every_seconds}: choose {EVERY_SECONDS_MIN} to {EVERY_SECONDS_MAX}"
+            )
+        if not HISTORY_SECONDS_MIN <= source.history_seconds <= HISTORY_SECONDS_MAX:
+            problems.append(
+                f"{path}.history_seconds is {source.history_seconds}: choose {HISTORY_SECONDS_MIN} to {HISTORY_SECONDS_MAX}"
+            )
+    if len(configuration.factors.source) > FACTOR_SOURCES_MAX:
+        problems.append(f"there are {len(configuration.factors.source)} factors.source: at most {FACTOR_SOURCES_MAX} may be")
+    return problems
+
+
+def _check_ladders(configuration: Configuration) -> list[str]:
+    """A zone has one ladder: which factors a kWh is multiplied by can't hang on who else is in the zone."""
+    problems: list[str] = []
+    first: dict[str, Site] = {}
+    for index, site in enumerate(configuration.site):
+        if not site.factors:
+            continue
+        if not site.zone:
+            problems.append(f"site[{index}].factors of site {site.name!r} is of no use without a zone: name the zone")
+        if len(set(site.factors)) < len(site.factors):
+            problems.append(f"site[{index}].factors of site {site.name!r} names a source twice: keep the first")
+        other = first.setdefault(site.zone, site)
+        if other.factors != site.factors:
+            problems.append(
+                f"site[{index}].factors of site {site.name!r} differs from that of site {other.name!r} in the same zone "
+                f"{site.zone}: give both the same"
+            )
     return problems
 
 

@@ -17,12 +17,14 @@ from wattledger_collector.config import (
     Site,
     Tls,
     check_zones,
+    ladders,
     parse_configuration,
     site_of_host,
     valid_from_seconds,
 )
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factor_files import load_catalog
+from wattledger_collector.factor_store import stored_names
 from wattledger_collector.factors import FactorFileError
 from wattledger_collector.records import SITE_UNASSIGNED, AssignmentRow, Host, SiteRow, Store
 
@@ -43,8 +45,9 @@ def load_configuration(path: Path) -> tuple[Configuration, FactorCatalog]:
         raise ConfigurationError([f"cannot read {path}: {error.strerror}: name the file with --config"]) from error
     try:
         configuration = _with_absolute_paths(parse_configuration(text), path.resolve().parent)
-        catalog = load_catalog(Path(name) for name in configuration.factors.files)
-        check_zones(configuration, catalog)
+        catalog = load_catalog((Path(name) for name in configuration.factors.files), ladders(configuration))
+        zones, sources = stored_names(Path(configuration.store.path))
+        check_zones(configuration, catalog, stored_zones=zones, stored_sources=sources)
         _check_files(configuration)
     except ConfigurationError as error:
         raise ConfigurationError([f"{path}: {problem}" for problem in error.problems]) from error
@@ -66,7 +69,14 @@ def _with_absolute_paths(configuration: Configuration, folder: Path) -> Configur
         server=replace(configuration.server, tls=absolute(configuration.server.tls)),
         http=replace(configuration.http, tls=absolute(configuration.http.tls)),
         store=replace(configuration.store, path=str(folder / configuration.store.path)),
-        factors=replace(configuration.factors, files=tuple(str(folder / name) for name in configuration.factors.files)),
+        factors=replace(
+            configuration.factors,
+            files=tuple(str(folder / name) for name in configuration.factors.files),
+            source=tuple(
+                replace(source, key_file=str(folder / source.key_file) if source.key_file else "")
+                for source in configuration.factors.source
+            ),
+        ),
     )
 
 
@@ -76,13 +86,21 @@ def _check_files(configuration: Configuration) -> None:
         if tls is None:
             continue
         for name, file in (("certificate", tls.certificate), ("key", tls.key), ("ca", tls.ca)):
-            if file:
-                try:
-                    Path(file).read_bytes()
-                except OSError as error:
-                    problems.append(f"cannot read {section}.tls.{name} {file}: {error.strerror}: correct its path or rights")
+            problems += _unreadable(f"{section}.tls.{name}", file)
+    for index, source in enumerate(configuration.factors.source):
+        problems += _unreadable(f"factors.source[{index}].key_file", source.key_file)
     if problems:
         raise ConfigurationError(problems)
+
+
+def _unreadable(name: str, file: str) -> list[str]:
+    """A sentence if a file that is named can't be read."""
+    if file:
+        try:
+            Path(file).read_bytes()
+        except OSError as error:
+            return [f"cannot read {name} {file}: {error.strerror}: correct its path or rights"]
+    return []
 
 
 def apply_configuration(configuration: Configuration, store: Store, now_seconds: int, *, assumed: bool = False) -> None:

@@ -4,9 +4,10 @@ No clock, no files. Sources of truth: the GHG Protocol Scope 2 Guidance (locatio
 missing is that of the README.
 
 A zone has one default series (zone, type, source), so that a figure never changes its meaning within a report: of the series
-with signal average and basis consumption or production, the one whose table comes first (the operator's own files, then
-official national tables, then the international one; so CN is the ministry's figure, direct CO2, and not the international
-one, lifecycle CO2e). A ladder of sources may be asked for instead: each is used where those before it have nothing.
+with signal average and basis consumption or production, the one whose table comes first. First are the operator's own files,
+then what the ledger recorded, in the order in which it came to know the sources, then official national tables, then the
+international one; so CN is the ministry's figure, direct CO2, and not the international one, lifecycle CO2e. A ladder of
+sources may be asked for instead: each is used where those before it have nothing.
 
 In a series the factor valid at the instant holds; if several are, the one recorded last. After the last one, or in a hole, a
 factor of months or years holds on provisionally, until a later one is published; one of hours or days is carried for
@@ -57,7 +58,7 @@ class FactorCatalog:
 
     as_of_seconds: leave out what was recorded later. latest_published_by: use the newest value of a yearly table that was
     published by this day for all time, as some rules of reporting ask; else each time has its own.
-    ladders: by zone, the sources to use, best first.
+    ladders: by zone, the sources to use, best first. own_tables: how many of the tables, the first ones, are the operator's.
     """
 
     def __init__(
@@ -67,17 +68,40 @@ class FactorCatalog:
         as_of_seconds: int | None = None,
         latest_published_by: date | None = None,
         ladders: Mapping[str, Sequence[str]] | None = None,
+        own_tables: int = 0,
     ) -> None:
         self._by_zone: dict[str, list[Factor]] = {}
         self._names: dict[str, str] = {}
         self._latest_published_by = latest_published_by
         self._ladders = ladders or {}
-        for table in tables:
+        self._as_of_seconds = as_of_seconds
+        self._own_tables = own_tables
+        self._tables = tuple(tables)
+        for table in self._tables:
             for factor in table:
                 if as_of_seconds is None or factor.recorded_at_seconds <= as_of_seconds:
                     self._by_zone.setdefault(factor.zone, []).append(factor)
                     self._names.setdefault(factor.zone, factor.name)
         self._segments: dict[str, list[FactorChoice]] = {}
+
+    def with_recorded(self, factors: Sequence[Factor], *, as_of_seconds: int | None = None) -> "FactorCatalog":
+        """Another catalog, which also has what the ledger recorded: after the operator's own tables, before all others.
+
+        as_of_seconds: leave out what was recorded later, of all tables; None: as in this catalog.
+        """
+        own, others = self._tables[: self._own_tables], self._tables[self._own_tables :]
+        return FactorCatalog(
+            [*own, factors, *others],
+            as_of_seconds=self._as_of_seconds if as_of_seconds is None else as_of_seconds,
+            latest_published_by=self._latest_published_by,
+            ladders=self._ladders,
+            own_tables=self._own_tables,
+        )
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """The names of all sources."""
+        return frozenset(factor.source for factors in self._by_zone.values() for factor in factors)
 
     @property
     def attributions(self) -> Sequence[tuple[str, str, str]]:

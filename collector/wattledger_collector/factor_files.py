@@ -4,7 +4,7 @@ No network and no state. Sources of truth: the CSV files in bundled_factors/, ma
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,19 +21,20 @@ def bundled_tables() -> list[list[Factor]]:
     return [parse_factors((folder / name).read_text(encoding="utf-8"), name) for name in BUNDLED_FILES]
 
 
-def load_catalog(paths: Iterable[Path] = ()) -> FactorCatalog:
-    """The bundled tables, and before them the operator's own files. Raises FactorFileError."""
-    return FactorCatalog([*(_read(path) for path in paths), *bundled_tables()])
+def load_catalog(paths: Iterable[Path] = (), ladders: Mapping[str, Sequence[str]] | None = None) -> FactorCatalog:
+    """The bundled tables, and before them the operator's own files. ladders: by zone. Raises FactorFileError."""
+    own = [parse_factors(read_factor_text(path), str(path)) for path in paths]
+    return FactorCatalog([*own, *bundled_tables()], ladders=ladders, own_tables=len(own))
 
 
-def _read(path: Path) -> list[Factor]:
+def read_factor_text(path: Path, remedy: str = "correct factors.files") -> str:
+    """The text of a factor file. Raises FactorFileError, with the remedy if it can't be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise FactorFileError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8 CSV") from error
     except OSError as error:
-        raise FactorFileError(f"cannot read factor file {path}: {error.strerror}: correct factors.files") from error
-    return parse_factors(text, str(path))
+        raise FactorFileError(f"cannot read factor file {path}: {error.strerror}: {remedy}") from error
 
 
 def system_time_zone() -> str | None:

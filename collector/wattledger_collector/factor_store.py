@@ -10,16 +10,20 @@ even if the clock was set back. An edition published before the one already reco
 recorded last, it would win.
 """
 
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select, update
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from wattledger_collector import schema
+from wattledger_collector.database import connect
 from wattledger_collector.factors import (
     Basis,
     Boundary,
@@ -104,6 +108,18 @@ def factors_revision(store: SqliteStore) -> int:
     return 0
 
 
+def stored_names(path: Path) -> tuple[frozenset[str], frozenset[str]]:
+    """The zones and sources of which a ledger has factors; none if it can't be read now, which who opens it will tell."""
+    if not path.exists():
+        return frozenset(), frozenset()
+    try:
+        with closing(connect(path, read_only=True)) as connection:
+            pairs = connection.execute("SELECT DISTINCT zone, source FROM factor").fetchall()
+    except sqlite3.Error:
+        return frozenset(), frozenset()
+    return frozenset(zone for zone, _ in pairs), frozenset(source for _, source in pairs)
+
+
 class StoredFactors:
     """The store's rows in memory, read on from where the last reading ended."""
 
@@ -149,7 +165,8 @@ def _plan(
 ) -> list[Factor]:
     """The rows to add, ready to be stored. known: what the store has, by key, the newest last."""
     histories: dict[Key, list[Factor]] = {key: list(of_key) for key, of_key in known.items()}
-    added = []
+    added: list[Factor] = []
+    fresh: set[Factor] = set()
     # Stable: what was recorded first comes first, and among equals the order of the file holds.
     order = (lambda row: (row.recorded_at_seconds, row.published)) if keep_recorded else (lambda row: (0, row.published))
     for row in sorted(rows, key=order):
@@ -164,12 +181,18 @@ def _plan(
                 f"zone {row.zone} has from {row.valid_from} a value of {row.source} published on {newest.published}, and "
                 f"the one of {row.published} is older: import editions in the order of their publication"
             )
+        if not keep_recorded and newest is not None and newest in fresh and newest.published == row.published:
+            raise FactorOrderError(
+                f"zone {row.zone} has two values from {row.valid_from} of {row.source}, published on {row.published}: "
+                "keep one"
+            )
         factor = replace(
             row,
             recorded_at_seconds=_recorded_at(row, newest, now_seconds, keep_recorded=keep_recorded),
             supersedes="" if newest is None else newest.id,
         )
         history.append(factor)
+        fresh.add(factor)
         added.append(factor)
     return added
 
