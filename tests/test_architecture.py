@@ -17,9 +17,9 @@ PURE_NAMES = {
         meter own_energy readings roster session shares topology usage wire workload_accounts workload_meter wraps
     """,
     COLLECTOR: """
-        accounting books certificate_table certificates channel_ends clocks closures columns config csv_table embodied
-        emission_counters facility factor_catalog factor_units factors gaps hello intervals inventory ledger merkle
-        plausible records sci session tally uncertainty wire workload_ledger workload_records
+        accounting books certificate_table certificates channel_ends clocks closures columns config csv_table declared
+        embodied emission_counters facility factor_catalog factor_units factors gaps hello intervals inventory
+        inventory_report ledger merkle plausible records sci session tally uncertainty wire workload_ledger workload_records
     """,
 }
 PURE = [folder / f"{name}.py" for folder, names in PURE_NAMES.items() for name in names.split()]

@@ -78,11 +78,8 @@ def test_report_as_table_and_csv(ledger: str, capsys: pytest.CaptureFixture[str]
     assert [row["record"] for row in rows] == ["energy", "site"]
 
 
-def test_report_by_workload(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """In all three forms; what was not divided is said."""
-    common = ("report", "--from", BEGIN, "--to", END, "--store", ledger, "--by")
-    assert run(*common, "workload") == 0
-    assert "No energy was divided over workloads" in capsys.readouterr().out
+def book_pod(ledger: str) -> None:
+    """Divide half of the ledger's energy over a pod."""
     with closing(open_store(Path(ledger), create=False)) as store:
         host, cursor = store.load_host("a"), store.load_cursor("a", EPOCH)
         assert host is not None
@@ -91,6 +88,14 @@ def test_report_by_workload(ledger: str, capsys: pytest.CaptureFixture[str]) -> 
         rows = (WorkloadEnergyRow(pod, INTERVAL, Component.CPU, Method.COUNTER, 1_800_000_000_000),)
         workloads = WorkloadBooking(WorkloadCursor(b"", 0, 0, {}, (), 0, 0), (pod,), 0, rows, ())
         assert store.commit([Booking(host, host, cursor, cursor, workloads=workloads)]) == [CommitOutcome.COMMITTED]
+
+
+def test_report_by_workload(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In all three forms; what was not divided is said."""
+    common = ("report", "--from", BEGIN, "--to", END, "--store", ledger, "--by")
+    assert run(*common, "workload") == 0
+    assert "No energy was divided over workloads" in capsys.readouterr().out
+    book_pod(ledger)
     assert run(*common, "workload") == 0
     out = capsys.readouterr().out
     assert "db-0" in out
@@ -101,6 +106,55 @@ def test_report_by_workload(ledger: str, capsys: pytest.CaptureFixture[str]) -> 
     assert run(*common, "namespace", "--csv", "--site", "hall") == 0
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert row["energy_kwh"] == "0.500000000"
+
+
+def test_sci_of_a_workload(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half a kWh at PUE 1.2 and 371.31064 g, and 100 g embodied, over 1,000 requests; no work and no energy are refused."""
+    book_pod(ledger)
+    common = ("sci", "--from", BEGIN, "--to", END, "--store", ledger, "--unit", "request")
+    assert run(*common, "--workload", "db-0", "--work", "1000", "--embodied-grams", "100", "--json") == 0
+    score = json.loads(capsys.readouterr().out)
+    assert (
+        Fraction(score["grams_per_unit_exact"]) == (Fraction("0.5") * Fraction("1.2") * Fraction("371.31064") + 100) / 1000
+    )
+    assert (score["idle_policies"], score["methods"]) == (["equal"], ["counter"])
+    assert run(*common, "--namespace", "shop", "--work", "1000") == 0
+    out = capsys.readouterr().out
+    assert "0.222786384 g for each request" in out
+    assert "give them with --embodied-grams" in out
+    for arguments, says in (
+        (("--workload", "db-0", "--work", "0"), "stands at 0 request"),
+        (("--workload", "db-1", "--work", "1"), "'db-1' used no energy"),
+        (("--workload", "db-0", "--work", "many"), "--work is 'many'"),
+    ):
+        assert run(*common, *arguments) == 1
+        assert says in capsys.readouterr().err
+
+
+def test_inventory_of_a_file(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Table and JSON have both totals; certificates are looked for beside the declaring file."""
+    path = Path(ledger).with_name("declared.toml")
+    path.write_text(
+        'organisation = "Example Ltd"\napproach = "operational_control"\n[[holding]]\nsite = "hall"\nsituation = "owned"\n'
+        'evidence = "land register"\n[certificates]\nbeneficiary = "Example Ltd"\nfiles = ["registry.csv"]\n'
+    )
+    common = ("inventory", str(path), "--from", BEGIN, "--to", END, "--store", ledger)
+    assert run(*common) == 1
+    assert "registry.csv" in capsys.readouterr().err
+    path.with_name("registry.csv").write_text(
+        "certificate,kind,registry,market,from,to,volume_wh,grams_per_kwh,retired_for\n"
+        f"c1,GO,HKN,DE,{BEGIN},{END},600,0,Example Ltd\n"
+    )
+    assert run(*common, "--json") == 0
+    tree = json.loads(capsys.readouterr().out)
+    located = Fraction(3_600_000_000_001, 3_600_000_000_000) * Fraction("1.2") * Fraction("371.31064")
+    assert Fraction(tree["total_location_grams"]) == located
+    assert round(float(Fraction(tree["certificates"]["covered_ratio"])), 6) == 0.5
+    assert round(float(Fraction(tree["total_market_grams"]) / located), 6) == 0.5
+    assert run(*common) == 0
+    out = capsys.readouterr().out
+    assert "Covered by certificates: 50.0 % of scope 2 electricity" in out
+    assert "no residual mix for DE" in out
 
 
 def test_the_configuration_names_the_database(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
