@@ -22,5 +22,10 @@ def report(name: str, value: float, unit: str, comparison: float, compared_with:
     print(json.dumps(line), flush=True)
 
 
+def missing(name: str, reason: str) -> None:
+    """Say why there is no figure: what it compares with is not on this machine."""
+    print(json.dumps({"name": name, "missing": reason}), flush=True)
+
+
 def _rounded(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.{SIGNIFICANT_DIGITS}g}")

@@ -4,15 +4,23 @@ Measures Linux processes alone. Source of truth: Documentation/filesystems/proc.
 with a wake-up of the thread.
 """
 
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 KIBIBYTE = 1024
 MEGABYTE = 1_000_000
 NANOSECONDS_PER_MICROSECOND = 1000
+
+# strace says that it is attached within moments.
+ATTACH_SECONDS = 1.0
+FAREWELL_SECONDS_MAX = 20.0
 
 # What a program that does nothing once a second costs: the floor for an agent that is written in Python.
 SLEEPER = (sys.executable, "-c", "import time\nwhile True: time.sleep(1)")
@@ -57,6 +65,34 @@ def memory_megabytes(pid: int, kind: str) -> float:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
         kibibytes += sum(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:"))
     return kibibytes * KIBIBYTE / MEGABYTE
+
+
+class SystemCallsError(Exception):
+    """System calls can't be counted here; the text says why."""
+
+
+def system_calls(pid: int, during: Callable[[], None]) -> int:
+    """Count the system calls of all threads of a process while something is done. Raises SystemCallsError."""
+    program = shutil.which("strace")
+    if program is None:
+        raise SystemCallsError("strace is not installed: apt install strace")
+    with tempfile.NamedTemporaryFile("r") as table:
+        command = [program, "-f", "-c", "-qq", "-U", "name,calls", "-o", table.name, "-p", str(pid)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as tracer:
+            time.sleep(ATTACH_SECONDS)
+            if tracer.poll() is not None:
+                raise SystemCallsError(
+                    f"strace can't be attached to another process here: it ended with {tracer.returncode}"
+                )
+            try:
+                during()
+            finally:
+                tracer.send_signal(signal.SIGINT)
+                tracer.wait(FAREWELL_SECONDS_MAX)
+        totals = [int(line.split()[1]) for line in table.read().splitlines() if line.startswith("total ")]
+    if not totals:
+        raise SystemCallsError("strace has counted nothing")
+    return totals[-1]
 
 
 def start_sleeper() -> "subprocess.Popen[bytes]":

@@ -39,6 +39,10 @@ def problem_of(line: str) -> str:
         return f"not JSON: {line[:100]!r}"
     if not isinstance(found, dict):
         return f"not an object: {line[:100]!r}"
+    if "missing" in found:
+        # What it would be compared with can't be run here, and the line says why.
+        said = all(isinstance(found.get(key), str) and found[key] for key in ("name", "missing"))
+        return "" if said else f"does not say what is missing: {line[:100]!r}"
     problems = [key for key in ("name", "unit") if not (isinstance(found.get(key), str) and found[key])]
     problems += [key for key in ("value", "ratio") if not _is_number(found.get(key))]
     return f"lacks {', '.join(problems)}: {line[:100]!r}" if problems else ""

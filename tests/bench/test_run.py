@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.bench.output import report
+from tests.bench.output import missing, report
 from tests.bench.run import BENCHMARKS, problem_of, problems_of, run
 
 LINE = {"name": "a", "value": 1.5, "unit": "us", "ratio": 0.5, "comparison": "b: 3 us"}
@@ -25,6 +25,15 @@ def test_a_line_without_one_of_its_four_is_named(key: str, value: object) -> Non
     assert problem_of(json.dumps(LINE)) == ""
     assert key in problem_of(json.dumps({**LINE, key: value}))
     assert key in problem_of(json.dumps({name: kept for name, kept in LINE.items() if name != key}))
+
+
+def test_what_is_missing_is_said_and_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    """A program to compare with need not be there; a line without its reason says nothing."""
+    missing("a_beside_b", "b is not installed: apt install b")
+    line = capsys.readouterr().out.strip()
+    assert problem_of(line) == ""
+    assert problem_of(json.dumps({**json.loads(line), "missing": ""}))
+    assert problem_of(json.dumps({"missing": "b is not installed"}))
 
 
 @pytest.mark.parametrize("line", ["", "rate: 5", "[1]", "5"])
