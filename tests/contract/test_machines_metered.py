@@ -293,7 +293,7 @@ def check(hour: Hour) -> None:
     check_sum(hour)
     check_bounds(hour)
     # An hour in which nothing happened would prove nothing.
-    assert all(each.faults > 0 for each in hour.watched if each.sensor.faults)
+    assert sum(each.faults for each in hour.watched) >= sum(bool(each.sensor.faults) for each in hour.watched)
 
 
 @pytest.mark.parametrize("name", MACHINES)
