@@ -32,10 +32,14 @@ Fetch = Callable[[], bytes]
 
 
 class KubeletNames:
-    """Names by pod uid. fetch: returns the kubelet's answer; may take its time, and may raise."""
+    """Names by pod uid.
 
-    def __init__(self, fetch: Fetch) -> None:
+    fetch: returns the kubelet's answer; may take its time, and may raise. is_recorded: it takes none.
+    """
+
+    def __init__(self, fetch: Fetch, *, is_recorded: bool = False) -> None:
         self._fetch = fetch
+        self._is_recorded = is_recorded
         self._names: Mapping[str, PodName] = {}
         self._problem = ""
         self._thread: threading.Thread | None = None
@@ -59,6 +63,9 @@ class KubeletNames:
         if age is not None and age < (ASK_SECONDS if has_unknown else ASK_SECONDS * REFRESH_FACTOR):
             return
         self._asked_nanoseconds = now_nanoseconds
+        if self._is_recorded:
+            self._ask()
+            return
         self._thread = threading.Thread(target=self._ask, name="kubelet", daemon=True)
         self._thread.start()
 

@@ -52,7 +52,7 @@ def _names(config: WorkloadsConfig, played: Played | None) -> PodNames | None:
             return None
         from wattledger_agent.kubelet import KubeletNames
 
-        return KubeletNames(played.kubelet.read_bytes)
+        return KubeletNames(played.kubelet.read_bytes, is_recorded=True)
     if not config.kubelet_url:
         return None
     # Imported where it is wanted: TLS and HTTP take two megabytes.

@@ -106,6 +106,7 @@ class Plant:
     _milliseconds: int = 0
     _files: dict[int, Path] = field(default_factory=dict)
     _dead: set[int] = field(default_factory=set)
+    _groups: dict[Path, int] = field(default_factory=dict)
 
     # Building.
 
@@ -119,6 +120,7 @@ class Plant:
         for part in self.parts.values():
             part.from_microwatts = part.to_microwatts = self._draw(part)
         self._turn()
+        self._find_groups()
         played = self.machine.roots.played
         assert played is not None
         played.opener, played.pread = self._open, self._pread
@@ -218,15 +220,35 @@ class Plant:
         return self.chance.randrange(part.low_watts, part.high_watts + 1, part.step_watts) * 1_000_000
 
     def _count_cpu_time(self, seconds: float) -> None:
+        """Two fifths of a CPU's time are used, on all CPUs alike; each innermost control group has a hundredth of one."""
         stat = self.machine.root / "proc/stat"
         if not stat.exists():
             return
-        head, _, rest = stat.read_text().partition("\n")
-        name, *fields = head.split()
-        numbers = [int(number) for number in fields]
-        numbers[0] += round(40 * seconds)
-        numbers[3] += round(60 * seconds)
-        stat.write_text(" ".join([name, *map(str, numbers)]) + "\n" + rest)
+        lines = stat.read_text().splitlines()
+        cpus = [number for number, line in enumerate(lines) if line.startswith("cpu")]
+        for number in cpus:
+            name, *fields = lines[number].split()
+            times = [int(field) for field in fields]
+            share = 1 if name == "cpu" else 1 / max(1, len(cpus) - 1)
+            times[0] += round(40 * seconds * share)
+            times[3] += round(60 * seconds * share)
+            lines[number] = " ".join([name, *map(str, times)])
+        stat.write_text("\n".join(lines) + "\n")
+        for place, count in self._groups.items():
+            text = place.read_text()
+            used = int(text.split()[1] if place.name == "cpu.stat" else text)
+            unit = 1_000_000 if place.name == "cpu.stat" else 1_000_000_000
+            used += round(seconds * count * unit / 100)
+            rest = text.partition("\n")[2]
+            place.write_text(f"usage_usec {used}\n{rest}" if place.name == "cpu.stat" else f"{used}\n")
+
+    def _find_groups(self) -> None:
+        """The files with the CPU time of control groups, and how many innermost groups each contains."""
+        root = self.machine.root / "sys/fs/cgroup"
+        files = [file for name in ("cpu.stat", "cpuacct.usage") for file in root.rglob(name)]
+        folders = {file.parent for file in files}
+        innermost = {folder for folder in folders if not any(folder in other.parents for other in folders)}
+        self._groups = {file: sum(file.parent in (one, *one.parents) for one in innermost) for file in files}
 
     # Files.
 
