@@ -19,6 +19,7 @@ from wattledger_agent.cgroups import (
     find_hierarchy,
     open_for_reading,
 )
+from wattledger_agent.cpu_times import CpuTimes
 from wattledger_agent.readings import (
     NANOSECONDS_PER_SECOND,
     ChannelSpec,
@@ -43,12 +44,6 @@ PROCESSES_MAX = 256
 
 # A process that ended just now is not seen either; where so many were not, and none was, something hides them.
 UNSEEN_MIN = 10
-
-# The first line of /proc/stat holds ten numbers of at most 20 digits; each CPU has one as long.
-STAT_LINE_BYTES = 256
-
-# Times in states up to `steal`.
-STATES = 8
 
 # Sockets of the largest servers, several times over; a number beyond it is no package.
 PACKAGES_MAX = 64
@@ -107,7 +102,7 @@ class WorkloadsSource:
         self._cgroups: Cgroups | None = None
         self._stat = self._meminfo = -1
         self._package_of: dict[int, int] = {}
-        self._packages = 1
+        self._cpu_times = CpuTimes({})
         self._nanoseconds_per_tick = NANOSECONDS_PER_SECOND // os.sysconf("SC_CLK_TCK")
         self._scanned_nanoseconds = 0
         self._processes: dict[int, int] = {}
@@ -123,8 +118,8 @@ class WorkloadsSource:
             self._stat = self._opener(self._procfs_root / "stat")
             text = self._pread(self._stat, 1 << 20, 0)
             self._package_of = self._find_packages(text)
-            self._packages = 1 + max(self._package_of.values(), default=0)
-            self._times(text)
+            self._cpu_times = CpuTimes(self._package_of)
+            self._cpu_times.of(text)
             if self._with_memory:
                 self._meminfo = self._opener(self._procfs_root / "meminfo")
         except CgroupsUnavailableError as error:
@@ -139,7 +134,7 @@ class WorkloadsSource:
         self._cgroups = Cgroups(
             hierarchy,
             self._kinds,
-            packages_of=self._packages_of if self._packages > 1 else None,
+            packages_of=self._packages_of if self._cpu_times.packages > 1 else None,
             with_memory=self._with_memory,
             with_reservations=self._with_reservations,
             opener=self._opener,
@@ -157,9 +152,8 @@ class WorkloadsSource:
         if not 0 <= since < (RESCAN_SECONDS if groups.is_stale else SCAN_SECONDS):
             self._scanned_nanoseconds = now_nanoseconds
             groups.scan()
-        count = STAT_LINE_BYTES * (1 if self._packages == 1 else 1 + len(self._package_of))
         try:
-            busy, idle = self._times(self._pread(self._stat, count, 0))
+            busy, idle = self._times(self._pread(self._stat, self._cpu_times.bytes_max, 0))
         except ValueError as error:
             raise OSError(f"{self._procfs_root / 'stat'}: {error}") from error
         times = groups.cpu_nanoseconds()
@@ -243,19 +237,7 @@ class WorkloadsSource:
 
     def _times(self, text: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Busy and idle time of each package; nanoseconds. Time given to others by a hypervisor is in neither."""
-        busy, idle = [0] * self._packages, [0] * self._packages
-        lines = text.split(b"\n", 1 + len(self._package_of)) if self._packages > 1 else text.split(b"\n", 1)[:1]
-        for line in lines[1:-1] if self._packages > 1 else lines:
-            fields = line.split()
-            if len(fields) < STATES + 1 or not fields[0].startswith(b"cpu"):
-                if self._packages == 1:
-                    raise ValueError(f"the first line is {text[:40]!r}, not the CPUs' times")
-                break
-            package = 0 if self._packages == 1 else self._package_of.get(int(fields[0][3:]), 0)
-            # The names are those of Documentation/filesystems/proc.rst; `guest` times, which follow, are in the first two.
-            user, nice, system, unused, iowait, irq, softirq = map(int, fields[1:8])
-            idle[package] += unused + iowait
-            busy[package] += user + nice + system + irq + softirq
+        busy, idle = self._cpu_times.of(text)
         scale = self._nanoseconds_per_tick
         return tuple(time * scale for time in busy), tuple(time * scale for time in idle)
 
