@@ -11,7 +11,7 @@ from typing import Any
 from tests.promql import DEPLOY
 
 FOLDER = DEPLOY / "grafana" / "dashboards"
-NAMES = ("fleet", "host")
+NAMES = ("fleet", "host", "workloads", "sensors")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,16 @@ PROMETHEUS_SERIES = {
 }
 
 # Grafana's variables, as they would be on an overview of all sites with a scrape interval of 15 s.
-GRAFANA_VARIABLES = {"$__rate_interval": "1m", "$__range": "1h", "$site": ".+", "$host": "a"}
+GRAFANA_VARIABLES = {
+    "$__rate_interval": "1m",
+    "$__range_s": "3600",
+    "$__range": "1h",
+    "$site": ".+",
+    "$host": "a",
+    "$kind": ".+",
+    "$namespace": ".*",
+    "$method": "counter|integral",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,19 @@ from grafana.generate import texts
 
 TARGETS = list(targets())
 # Of Grafana's units those that read well for our quantities; see deploy/grafana/panels.py.
-UNITS = {"watt", "kwatth", "joule", "percentunit", "s", "bytes", "short", "suffix: kg", "suffix: g/h", "suffix: g/kWh"}
+UNITS = {
+    *("watt", "kwatth", "joule", "percentunit", "s", "bytes", "short", "celsius", "hertz"),
+    *("suffix: kg", "suffix: g/h", "suffix: g/kWh", "suffix: s/kWh"),
+}
+VARIABLES = {
+    "fleet": ["datasource", "site"],
+    "host": ["datasource", "site", "host"],
+    "workloads": ["datasource", "site", "host", "kind", "namespace", "method"],
+    "sensors": ["datasource", "site", "host"],
+}
 COLUMNS = 24
+# Each is one kind of figure alone: the agent's own energy is always an estimate, what a GPU says of itself never is.
+WITHOUT_METHOD = {"wattledger_agent_energy_joules_total", "wattledger_device_power_watts"}
 
 
 def target_id(target: Target) -> str:
@@ -58,10 +69,14 @@ def test_dashboard_settings(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_variables(name: str) -> None:
-    """Data source, site and host: labelled, read again when the time changes, and asking for labels that exist."""
+    """Each is labelled, and used; those of labels are read again when the time changes, and ask for labels that exist."""
     variables = {variable["name"]: variable for variable in board(name)["templating"]["list"]}
-    assert list(variables) == {"fleet": ["datasource", "site"], "host": ["datasource", "site", "host"]}[name]
+    assert list(variables) == VARIABLES[name]
+    expressions = " ".join(target.expr for target in TARGETS if target.board == name)
+    used = expressions + " ".join(str(variable["query"]) for variable in variables.values())
+    assert all(f"${each}" in used for each in variables if each != "datasource")
     assert variables.pop("datasource")["query"] == "prometheus"
+    chosen = variables.pop("method", None)
     for variable in variables.values():
         assert variable["label"]
         assert variable["refresh"] == 2
@@ -72,6 +87,16 @@ def test_variables(name: str) -> None:
         assert {*selector.labels, found[2]} <= exported()[selector.metric]
     # A regular expression that a series without the label would match, too, shows what nobody chose.
     assert variables["site"]["allValue"] == ".+"
+    # But a workload may well have no namespace.
+    assert "namespace" not in variables or variables["namespace"]["allValue"] == ".*"
+    if chosen is not None:
+        every = [f"{option['text']} : {option['value']}" for option in chosen["options"]]
+        assert chosen["query"] == ", ".join(every)
+        assert (chosen["multi"], chosen["includeAll"]) == (False, False)
+        # No value is in two choices, or figures of both would be one.
+        methods = [method for option in chosen["options"] for method in option["value"].split("|")]
+        assert sorted(methods) == ["counter", "integral", "model"]
+        assert ["model"] in [option["value"].split("|") for option in chosen["options"]]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,16 +149,25 @@ def test_ranges_follow_the_screen(target: Target) -> None:
     for function, span in re.findall(r"\b(rate|increase|deriv|delta)\([^\[]*\[([^\]]+)\]", target.expr):
         assert span == {"rate": "$__rate_interval", "increase": "$__range"}.get(function), target.expr
     counters = [s.metric for s in selectors(substituted(target.expr)) if s.metric.endswith("_total")]
-    assert not counters or re.search(r"\b(rate|increase)\(", target.expr), "a counter is shown raw"
+    # How many there are is no value of theirs.
+    counted = re.search(r"count by \([^)]*\) \(wattledger_\w+\{[^}]*\}\)", target.expr)
+    assert not counters or counted or re.search(r"\b(rate|increase)\(", target.expr), "a counter is shown raw"
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=target_id)
 def test_measured_and_modelled_are_never_one_series(target: Target) -> None:
-    """A query of energy, power or emissions takes one of them, or keeps the label that tells them apart."""
+    """A query of energy, power or emissions takes one of them, or keeps the label that tells them apart.
+
+    A table keeps it as a column.
+    """
     for metric in re.findall(r"wattledger_\w+_(?:joules_total|power_watts|grams_total)", target.expr):
         label = "metering" if metric.endswith("grams_total") else "method"
-        chosen = re.search(rf'{metric}\{{[^}}]*\b{label}!?="', target.expr)
-        kept = f"{{{{{label}}}}}" in target.legend and label in result_labels(substituted(target.expr))
+        if metric in WITHOUT_METHOD:
+            assert label not in exported()[metric]
+            continue
+        chosen = re.search(rf'{metric}\{{[^}}]*\b{label}(?:!?="|=~"\$method")', target.expr)
+        kept = label in result_labels(substituted(target.expr))
+        kept &= f"{{{{{label}}}}}" in target.legend or target.kind == "table"
         assert chosen or kept, target.expr
 
 
@@ -145,7 +179,7 @@ def test_links_lead_somewhere(name: str) -> None:
             assert url.split("?")[0].removeprefix("/d/") in {board(other)["uid"] for other in NAMES}
             assert "${__url_time_range}" in url
             assert "var-datasource=${datasource}" in url
-            shown = panel["transformations"][0]["options"]
+            shown = panel["transformations"][-1]["options"]
             for column in re.findall(r"__data\.fields\.(\w+)", url):
                 assert column in shown["includeByName"]
                 # Grafana finds a field by the name that is shown.
@@ -153,14 +187,22 @@ def test_links_lead_somewhere(name: str) -> None:
 
 
 def test_tables_show_columns_that_exist() -> None:
-    """Each column of a table is a label of its query, or its value."""
+    """Each column of a table is a label of all its queries, or one's value; a heading with a unit of its own is there."""
     for name in NAMES:
         for panel in panels(name):
             if panel["type"] == "table":
-                (target,) = panel["targets"]
-                there = result_labels(substituted(target["expr"]))
-                assert set(panel["transformations"][0]["options"]["includeByName"]) <= there | {"Value"}
-                assert target["format"] == "table"
+                *merged, organized = panel["transformations"]
+                shown = set(organized["options"]["includeByName"])
+                letters = [target["refId"] for target in panel["targets"]]
+                assert [each["id"] for each in merged] == (["merge"] if len(letters) > 1 else [])
+                values = {f"Value #{letter}" for letter in letters} if merged else {"Value"}
+                assert values <= shown or not merged
+                for target in panel["targets"]:
+                    assert shown - values <= result_labels(substituted(target["expr"])), panel["title"]
+                    assert target["format"] == "table"
+                headings = {organized["options"]["renameByName"].get(column, column) for column in shown}
+                named = {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]}
+                assert named <= headings, panel["title"]
 
 
 def rule_expressions() -> dict[str, str]:

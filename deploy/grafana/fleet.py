@@ -7,13 +7,11 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana.panels import (
     BYTES,
-    COMPONENT_COLOURS,
     COUNT,
     FLEET_UID,
     GRAMS_PER_HOUR,
     GRAMS_PER_KWH,
     KILOGRAMS,
-    KIND_COLOURS,
     KWH,
     RATIO,
     SECONDS,
@@ -24,10 +22,23 @@ from grafana.panels import (
     Frame,
     Query,
     bar_panel,
-    stat_panel,
     table_panel,
     time_panel,
 )
+from grafana.sensor_panels import disagreement, reading_age, throttle_reasons
+from grafana.shapes import (
+    MEASURED,
+    both,
+    energy_in_range,
+    failing_reads,
+    over_time,
+    power_by_component,
+    power_now,
+    ratio_over_time,
+    tile,
+    top_hosts,
+)
+from grafana.workload_panels import NAMED, energy_by_namespace, power_by_kind, unnamed_shares
 
 _SITES = 'site=~"$site"'
 _NO_HOSTS = "No host reports: run wattledger-agent doctor on one"
@@ -52,133 +63,97 @@ def fleet() -> Dashboard:
     _add_power(board)
     _add_carbon(board)
     _add_hosts(board)
+    _add_workloads(board)
     _add_quality(board)
     return board.build()
 
 
 def _add_strip(board: Board) -> None:
-    power, energy, grams = (
-        "wattledger_host_power_watts",
-        "wattledger_site_energy_joules_total",
-        "wattledger_site_emissions_grams_total",
-    )
+    grams = "wattledger_site_emissions_grams_total"
     board.add(
-        stat_panel(
-            Frame(
-                "Power now",
-                "Sum of the present power of all hosts that report, over leaves and residuals, so that nothing is counted "
-                "twice. Modelled power is an estimate and stands apart.",
-                WATTS,
-                _NO_HOSTS,
-                width=5,
-                height=5,
-                colours=KIND_COLOURS,
-            ),
-            Query(f'sum({power}{{{_SITES}, method!="model"}})', "measured"),
-            Query(f'sum({power}{{{_SITES}, method="model"}})', "modelled"),
+        tile(
+            "Power now",
+            "Sum of the present power of all hosts that report, over leaves and residuals, so that nothing is counted "
+            "twice. Modelled power is an estimate and stands apart.",
+            WATTS,
+            _NO_HOSTS,
+            power_now(_SITES),
+            width=5,
         ),
-        stat_panel(
-            Frame(
-                "Energy",
-                "Energy booked in the time range: increase of the ledger's counters / 3.6e6. Prometheus extrapolates to the "
-                "ends of the range; exact figures come from `wattledger-collector report`.",
-                KWH,
-                "No energy was booked in this range",
-                width=5,
-                height=5,
-                colours=KIND_COLOURS,
-            ),
-            Query(f'sum(increase({energy}{{{_SITES}, method!="model"}}[$__range])) {TO_KWH}', "measured"),
-            Query(f'sum(increase({energy}{{{_SITES}, method="model"}}[$__range])) {TO_KWH}', "modelled"),
+        tile(
+            "Energy",
+            "Energy booked in the time range: increase of the ledger's counters / 3.6e6. Prometheus extrapolates to the "
+            "ends of the range; exact figures come from `wattledger-collector report`.",
+            KWH,
+            "No energy was booked in this range",
+            energy_in_range("wattledger_site_energy_joules_total", _SITES),
+            width=5,
         ),
-        stat_panel(
-            Frame(
-                "Emissions (CO2e)",
-                "Location based, scope 2: energy x PUE x the grid factor known when each interval was first booked. Factors "
-                "that were corrected later show in `wattledger-collector report`.",
-                KILOGRAMS,
-                "No factor holds: give the site a zone in collector.toml",
-                width=5,
-                height=5,
-                decimals=3,
-                colours=KIND_COLOURS,
-            ),
-            Query(f'sum(increase({grams}{{{_SITES}, metering="measured"}}[$__range])) / 1000', "measured"),
-            Query(f'sum(increase({grams}{{{_SITES}, metering="modelled"}}[$__range])) / 1000', "modelled"),
+        tile(
+            "Emissions (CO2e)",
+            "Location based, scope 2: energy x PUE x the grid factor known when each interval was first booked. Factors "
+            "that were corrected later show in `wattledger-collector report`.",
+            KILOGRAMS,
+            "No factor holds: give the site a zone in collector.toml",
+            [
+                Query(f'sum(increase({grams}{{{_SITES}, metering="measured"}}[$__range])) / 1000', "measured"),
+                Query(f'sum(increase({grams}{{{_SITES}, metering="modelled"}}[$__range])) / 1000', "modelled"),
+            ],
+            width=5,
+            decimals=3,
         ),
-        stat_panel(
-            Frame(
-                "Coverage",
-                "Channel time of the last hour with a figure / channel time that hosts without gaps would have covered. "
-                "Below 95 % totals are too low by about the rest.",
-                RATIO,
-                "No host is expected to report",
-                width=3,
-                height=5,
-                decimals=1,
-            ),
-            Query(f"sum(wattledger_covered_seconds{{{_SITES}}}) / sum(wattledger_expected_seconds{{{_SITES}}})"),
+        tile(
+            "Coverage",
+            "Channel time of the last hour with a figure / channel time that hosts without gaps would have covered. "
+            "Below 95 % totals are too low by about the rest.",
+            RATIO,
+            "No host is expected to report",
+            [
+                Query(f"sum(wattledger_covered_seconds{{{_SITES}}}) / sum(wattledger_expected_seconds{{{_SITES}}})"),
+            ],
+            width=3,
+            decimals=1,
         ),
-        stat_panel(
-            Frame(
-                "Agents",
-                "Hosts that report, and hosts that should: reporting, silent or in conflict. Drained, retired and recorded "
-                "hosts are not expected.",
-                COUNT,
-                "No agent has connected yet: see Add your fleet in README.md",
-                width=3,
-                height=5,
-            ),
-            Query(
-                f'sum(wattledger_agents{{{_SITES}, state="reporting"}}) or 0 * sum(wattledger_agents{{{_SITES}}})',
-                "reporting",
-            ),
-            Query(f'sum(wattledger_agents{{{_SITES}, state=~"reporting|silent|conflict"}})', "expected"),
+        tile(
+            "Agents",
+            "Hosts that report, and hosts that should: reporting, silent or in conflict. Drained, retired and recorded "
+            "hosts are not expected.",
+            COUNT,
+            "No agent has connected yet: see Add your fleet in README.md",
+            [
+                Query(
+                    f'sum(wattledger_agents{{{_SITES}, state="reporting"}}) or 0 * sum(wattledger_agents{{{_SITES}}})',
+                    "reporting",
+                ),
+                Query(f'sum(wattledger_agents{{{_SITES}, state=~"reporting|silent|conflict"}})', "expected"),
+            ],
+            width=3,
         ),
-        stat_panel(
-            Frame(
-                "Open problems",
-                "Silent agents, id conflicts, sites without a factor, hosts withheld after a restore, and collectors "
-                "without TLS. Counted from the metrics, so it needs no alert rules. The list is at the end of this page.",
-                COUNT,
-                "No collector is scraped: see deploy/prometheus",
-                width=3,
-                height=5,
-            ),
-            Query(_PROBLEMS),
+        tile(
+            "Open problems",
+            "Silent agents, id conflicts, sites without a factor, hosts withheld after a restore, and collectors "
+            "without TLS. Counted from the metrics, so it needs no alert rules. The list is at the end of this page.",
+            COUNT,
+            "No collector is scraped: see deploy/prometheus",
+            [
+                Query(_PROBLEMS),
+            ],
+            width=3,
         ),
     )
 
 
 def _add_power(board: Board) -> None:
-    by_component = "sum by (component) (wattledger_host_power_watts{%s})"
     board.add(
-        time_panel(
-            Frame(
-                "Power by component, measured",
+        *power_by_component(
+            _SITES,
+            (
                 "From counters and sensors. A hole is a time without a figure, not a zero.",
-                WATTS,
-                _NO_MEASURE,
-                width=16,
-                height=9,
-                colours=COMPONENT_COLOURS,
-            ),
-            Query(by_component % f'{_SITES}, method!="model"', "{{component}}"),
-            stacked=True,
-        ),
-        time_panel(
-            Frame(
-                "Power by component, modelled",
                 "Estimated from CPU model and load, for hosts without sensors; the collector's page shows the 95 % band.",
-                WATTS,
-                _NO_MODEL,
-                width=8,
-                height=9,
-                colours=COMPONENT_COLOURS,
             ),
-            Query(by_component % f'{_SITES}, method="model"', "{{component}}"),
-            stacked=True,
-            is_model=True,
+            (_NO_MEASURE, _NO_MODEL),
+            (16, 8),
+            height=9,
         ),
     )
 
@@ -227,7 +202,7 @@ def _add_carbon(board: Board) -> None:
                 width=14,
                 decimals=1,
             ),
-            Query(f"{intensity} * on (site) group_left (zone, pue, factor, assumed) {info}"),
+            [Query(f"{intensity} * on (site) group_left (zone, pue, factor, assumed) {info}")],
             {
                 "site": "Site",
                 "zone": "Zone",
@@ -255,44 +230,24 @@ def _add_carbon(board: Board) -> None:
 
 def _add_hosts(board: Board) -> None:
     top = "topk(20, sum by (host, site) (increase(wattledger_host_energy_joules_total{%s}[$__range]))) " + TO_KWH
-    columns = {"host": "host", "site": "site", "Value": "Energy"}
+    in_range = "The 20 hosts with most %s energy in the time range. A host's name leads to its own dashboard."
+    measured, modelled = both(top, _SITES)
     board.row("Hosts").add(
-        table_panel(
-            Frame(
-                "Top hosts by measured energy",
-                "The 20 hosts with most measured energy in the time range. A host's name leads to its own dashboard.",
-                KWH,
-                _NO_MEASURE,
-                width=12,
-                height=10,
-            ),
-            Query(top % f'{_SITES}, method!="model"'),
-            columns,
-            sort_by="Energy",
-            links_to_host=True,
-        ),
-        table_panel(
-            Frame(
-                "Top hosts by modelled energy",
-                "The 20 hosts with most estimated energy in the time range. A host's name leads to its own dashboard.",
-                KWH,
-                _NO_MODEL,
-                width=12,
-                height=10,
-            ),
-            Query(top % f'{_SITES}, method="model"'),
-            columns,
-            sort_by="Energy",
-            links_to_host=True,
-        ),
+        top_hosts("measured", in_range % "measured", measured.expr, _NO_MEASURE),
+        top_hosts("modelled", in_range % "estimated", modelled.expr, _NO_MODEL),
+    )
+
+
+def _add_workloads(board: Board) -> None:
+    measured = f"{_SITES}, {MEASURED}"
+    board.row("What it was spent on, by measured energy").add(
+        energy_by_namespace(f"{measured}, {NAMED}", width=8),
+        power_by_kind(measured, width=8),
+        unnamed_shares(measured, width=8),
     )
 
 
 def _add_quality(board: Board) -> None:
-    failures, misses, reads = (
-        f"rate(wattledger_agent_source_{name}_total{{{_SITES}}}[$__rate_interval])"
-        for name in ("failures", "deadline_misses", "reads")
-    )
     board.row("Data quality").add(
         time_panel(
             Frame(
@@ -308,32 +263,24 @@ def _add_quality(board: Board) -> None:
             Query(f"sum by (state) (wattledger_agents{{{_SITES}}})", "{{state}}"),
             stacked=True,
         ),
-        time_panel(
-            Frame(
-                "Coverage by site",
-                "Channel time with a figure / channel time expected, of the trailing hour.",
-                RATIO,
-                "No host is expected to report",
-                width=8,
-                min_value=0,
-                max_value=1,
-            ),
+        ratio_over_time(
+            "Coverage by site",
+            "Channel time with a figure / channel time expected, of the trailing hour.",
+            "No host is expected to report",
             Query(
                 f"sum by (site) (wattledger_covered_seconds{{{_SITES}}})"
                 f" / sum by (site) (wattledger_expected_seconds{{{_SITES}}})",
                 "{{site}}",
             ),
+            width=8,
         ),
-        time_panel(
-            Frame(
-                "Spools, waiting for acknowledgement",
-                "Bytes on the hosts' disks that the collector has not acknowledged. Only of agents that are connected.",
-                BYTES,
-                _NO_HOSTS,
-                width=8,
-                min_value=0,
-            ),
+        over_time(
+            "Spools, waiting for acknowledgement",
+            "Bytes on the hosts' disks that the collector has not acknowledged. Only of agents that are connected.",
+            BYTES,
+            _NO_HOSTS,
             Query(f"sum by (site) (wattledger_agent_spool_bytes{{{_SITES}}})", "{{site}}"),
+            width=8,
         ),
         time_panel(
             Frame(
@@ -345,35 +292,29 @@ def _add_quality(board: Board) -> None:
                 decimals=2,
                 min_value=0,
             ),
-            Query(
-                f"sum by (source) ({failures} + {misses}) / (sum by (source) ({reads} + {misses}) > 0)",
-                "{{source}}",
-            ),
+            failing_reads(_SITES, "sum by (source) "),
         ),
-        time_panel(
-            Frame(
-                "Largest clock difference",
-                "How far the clock of any host is from the collector's, ahead or behind. Energy is exact all the same, its "
-                "interval may not be.",
-                SECONDS,
-                _NO_HOSTS,
-                width=8,
-                min_value=0,
-            ),
+        over_time(
+            "Largest clock difference",
+            "How far the clock of any host is from the collector's, ahead or behind. Energy is exact all the same, its "
+            "interval may not be.",
+            SECONDS,
+            _NO_HOSTS,
             Query(f"max by (site) (abs(wattledger_agent_clock_offset_seconds{{{_SITES}}}))", "{{site}}"),
+            width=8,
         ),
-        time_panel(
-            Frame(
-                "Withheld hosts and missing factors",
-                "Hosts whose counters wait after a restore, and sites whose emissions are unknown.",
-                COUNT,
-                "No collector is scraped: see deploy/prometheus",
-                width=8,
-                min_value=0,
-            ),
+        over_time(
+            "Withheld hosts and missing factors",
+            "Hosts whose counters wait after a restore, and sites whose emissions are unknown.",
+            COUNT,
+            "No collector is scraped: see deploy/prometheus",
             Query(f"sum(wattledger_hosts_withheld{{{_SITES}}})", "hosts withheld"),
             Query(f"sum(wattledger_site_factor_missing{{{_SITES}}})", "sites without a factor"),
+            width=8,
         ),
+        disagreement(_SITES, width=8),
+        reading_age(_SITES, width=8),
+        throttle_reasons(_SITES, width=8),
         table_panel(
             Frame(
                 "Firing alerts",
@@ -383,10 +324,12 @@ def _add_quality(board: Board) -> None:
                 "No alert fires (or Prometheus does not load deploy/prometheus/rules)",
                 width=24,
             ),
-            Query(
-                "count by (alertname, severity, site, host, source, instance) "
-                '(ALERTS{alertname=~"Wattledger.+", alertstate="firing"})'
-            ),
+            [
+                Query(
+                    "count by (alertname, severity, site, host, source, instance) "
+                    '(ALERTS{alertname=~"Wattledger.+", alertstate="firing"})'
+                )
+            ],
             {
                 "alertname": "Alert",
                 "severity": "Severity",

@@ -1,6 +1,7 @@
 """Writes the dashboards as JSON files for Grafana's file provisioning: `make dashboards`.
 
-Decides nothing about what they show: see `fleet.py` and `host.py`. The files are checked in, and a test compares them.
+Decides nothing about what they show: see `fleet.py`, `host.py`, `workloads.py`, `sensors.py`. The files are checked in,
+and a test compares them.
 """
 
 import argparse
@@ -11,15 +12,17 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from grafana.fleet import fleet
 from grafana.host import host
+from grafana.sensors import sensors
+from grafana.workloads import workloads
 
 FOLDER = Path(__file__).parent / "dashboards"
 
 
 def texts() -> dict[str, str]:
     """Each dashboard's file name and text."""
+    boards = {"fleet": fleet(), "host": host(), "workloads": workloads(), "sensors": sensors()}
     return {
-        f"{name}.json": json.dumps(board, cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
-        for name, board in (("fleet", fleet()), ("host", host()))
+        f"{name}.json": json.dumps(board, cls=JSONEncoder, indent=2, sort_keys=True) + "\n" for name, board in boards.items()
     }
 
 

@@ -9,12 +9,10 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from grafana.panels import (
     BLUE,
     BYTES,
-    COMPONENT_COLOURS,
     COUNT,
     GREEN,
     HOST_UID,
     JOULES,
-    KIND_COLOURS,
     KWH,
     RATIO,
     SECONDS,
@@ -27,9 +25,33 @@ from grafana.panels import (
     as_baseline,
     bar_panel,
     on_right_axis,
-    stat_panel,
     time_panel,
 )
+from grafana.sensor_panels import (
+    agent_power,
+    agent_work,
+    disagreement,
+    estimate_bias,
+    gpu_activity,
+    gpu_clocks,
+    gpu_temperature,
+    power_against_limit,
+    power_by_window,
+    reading_age,
+    throttle_reasons,
+    unused_values,
+)
+from grafana.shapes import (
+    MEASURED,
+    energy_in_range,
+    failing_reads,
+    over_time,
+    power_by_component,
+    power_now,
+    ratio_over_time,
+    tile,
+)
+from grafana.workload_panels import NAMED, power_by_kind, power_of_largest, unnamed_shares
 
 _HOST = 'host="$host"'
 _AGE = f"time() - max(wattledger_host_last_sample_timestamp_seconds{{{_HOST}}})"
@@ -48,107 +70,78 @@ def host() -> Dashboard:
     _add_strip(board)
     _add_power(board)
     _add_utilization(board)
+    _add_gpus(board)
+    _add_workloads(board)
     _add_efficiency(board)
     _add_quality(board)
     return board.build()
 
 
 def _add_strip(board: Board) -> None:
-    power, energy = "wattledger_host_power_watts", "wattledger_host_energy_joules_total"
     board.add(
-        stat_panel(
-            Frame(
-                "State and name",
-                "How the operator sees the host (active, drained), and its host name. Whether it reports is in the age of "
-                "its newest sample.",
-                COUNT,
-                "Unknown host: choose one above",
-                width=5,
-                height=5,
-            ),
-            Query(f"max by (state, hostname) (wattledger_host_info{{{_HOST}}})", "{{state}}: {{hostname}}"),
+        tile(
+            "State and name",
+            "How the operator sees the host (active, drained), and its host name. Whether it reports is in the age of "
+            "its newest sample.",
+            COUNT,
+            "Unknown host: choose one above",
+            [
+                Query(f"max by (state, hostname) (wattledger_host_info{{{_HOST}}})", "{{state}}: {{hostname}}"),
+            ],
+            width=5,
             shows_name=True,
         ),
-        stat_panel(
-            Frame(
-                "Power now",
-                "Present power over leaves and residuals. Modelled power is an estimate and stands apart.",
-                WATTS,
-                _SILENT,
-                width=5,
-                height=5,
-                colours=KIND_COLOURS,
-            ),
-            Query(f'sum({power}{{{_HOST}, method!="model"}})', "measured"),
-            Query(f'sum({power}{{{_HOST}, method="model"}})', "modelled"),
+        tile(
+            "Power now",
+            "Present power over leaves and residuals. Modelled power is an estimate and stands apart.",
+            WATTS,
+            _SILENT,
+            power_now(_HOST),
+            width=5,
         ),
-        stat_panel(
-            Frame(
-                "Energy",
-                "Energy booked in the time range: increase of the ledger's counters / 3.6e6.",
-                KWH,
-                _NO_ENERGY,
-                width=5,
-                height=5,
-                colours=KIND_COLOURS,
-            ),
-            Query(f'sum(increase({energy}{{{_HOST}, method!="model"}}[$__range])) {TO_KWH}', "measured"),
-            Query(f'sum(increase({energy}{{{_HOST}, method="model"}}[$__range])) {TO_KWH}', "modelled"),
+        tile(
+            "Energy",
+            "Energy booked in the time range: increase of the ledger's counters / 3.6e6.",
+            KWH,
+            _NO_ENERGY,
+            energy_in_range("wattledger_host_energy_joules_total", _HOST),
+            width=5,
         ),
-        stat_panel(
-            Frame(
-                "Age of the newest sample",
-                "Time since the newest committed sample. Above a minute the host is silent, or delivers a backlog.",
-                SECONDS,
-                "Nothing was ever booked for this host",
-                width=4,
-                height=5,
-            ),
-            Query(_AGE),
+        tile(
+            "Age of the newest sample",
+            "Time since the newest committed sample. Above a minute the host is silent, or delivers a backlog.",
+            SECONDS,
+            "Nothing was ever booked for this host",
+            [
+                Query(_AGE),
+            ],
+            width=4,
         ),
-        stat_panel(
-            Frame(
-                "Fresh in this range",
-                "Share of the time range in which the newest committed sample was less than a minute old. What was missing "
-                "then may have been delivered later; gaps with their bounds are in `wattledger-collector report`.",
-                RATIO,
-                "Nothing was ever booked for this host",
-                width=5,
-                height=5,
-                decimals=1,
-            ),
-            Query(f"avg_over_time(({_AGE} < bool 60)[$__range:1m])"),
+        tile(
+            "Fresh in this range",
+            "Share of the time range in which the newest committed sample was less than a minute old. What was missing "
+            "then may have been delivered later; gaps with their bounds are in `wattledger-collector report`.",
+            RATIO,
+            "Nothing was ever booked for this host",
+            [
+                Query(f"avg_over_time(({_AGE} < bool 60)[$__range:1m])"),
+            ],
+            width=5,
+            decimals=1,
         ),
     )
 
 
 def _add_power(board: Board) -> None:
-    by_component = "sum by (component) (wattledger_host_power_watts{%s})"
     board.add(
-        time_panel(
-            Frame(
-                "Power by component, measured",
+        *power_by_component(
+            _HOST,
+            (
                 "From counters and sensors. A hole is a time without a figure, not a zero.",
-                WATTS,
-                _NO_MEASURE,
-                width=12,
-                colours=COMPONENT_COLOURS,
-            ),
-            Query(by_component % f'{_HOST}, method!="model"', "{{component}}"),
-            stacked=True,
-        ),
-        time_panel(
-            Frame(
-                "Power by component, modelled",
                 "Estimated from CPU model and load; the collector's page shows the 95 % band.",
-                WATTS,
-                _NO_MODEL,
-                width=12,
-                colours=COMPONENT_COLOURS,
             ),
-            Query(by_component % f'{_HOST}, method="model"', "{{component}}"),
-            stacked=True,
-            is_model=True,
+            (_NO_MEASURE, _NO_MODEL),
+            (12, 12),
         ),
         time_panel(
             Frame(
@@ -214,50 +207,63 @@ def _add_utilization(board: Board) -> None:
     )
     board.row("Utilization").add(
         on_right_axis(cpu_power, "utilization", RATIO, GREEN),
-        time_panel(
-            Frame(
-                "CPU, memory and steal",
-                "Share of busy CPU time, of memory in use, and of time that a hypervisor gave to others.",
-                RATIO,
-                _SILENT,
-                width=12,
-                min_value=0,
-                max_value=1,
-            ),
+        ratio_over_time(
+            "CPU, memory and steal",
+            "Share of busy CPU time, of memory in use, and of time that a hypervisor gave to others.",
+            _SILENT,
             Query(f'wattledger_utilization_ratio{{{_HOST}, device!~"gpu/.+"}}', "{{device}} busy"),
             Query(f'wattledger_memory_utilization_ratio{{{_HOST}, device!~"gpu/.+"}}', "{{device}} memory"),
             Query(f"wattledger_steal_ratio{{{_HOST}}}", "{{device}} steal"),
+            width=12,
         ),
-        time_panel(
-            Frame(
-                "GPU power",
-                "Rate of each GPU's energy. Method counter comes from the GPU's own energy counter, integral from samples "
-                "of its power.",
-                WATTS,
-                _NO_GPU,
-                width=12,
-                min_value=0,
-            ),
+        over_time(
+            "GPU power",
+            "Rate of each GPU's energy. Method counter comes from the GPU's own energy counter, integral from samples "
+            "of its power.",
+            WATTS,
+            _NO_GPU,
             Query(
                 "sum by (device, method) "
                 f'(rate(wattledger_channel_energy_joules_total{{{_HOST}, component="gpu"}}[$__rate_interval]))',
                 "{{device}}, {{method}}",
             ),
+            width=12,
         ),
-        time_panel(
-            Frame(
-                "GPU utilization",
-                "Share of time in which a kernel ran, however small: 100 % can be one of 132 multiprocessors. Read it with "
-                "the power beside it. A GPU split by MIG has none.",
-                RATIO,
-                _NO_GPU,
-                width=12,
-                min_value=0,
-                max_value=1,
-            ),
+        ratio_over_time(
+            "GPU utilization",
+            "Share of time in which a kernel ran, however small: 100 % can be one of 132 multiprocessors. Read it with "
+            "the power beside it. A GPU split by MIG has none.",
+            _NO_GPU,
             Query(f'wattledger_utilization_ratio{{{_HOST}, device=~"gpu/.+"}}', "{{device}} busy"),
             Query(f'wattledger_memory_utilization_ratio{{{_HOST}, device=~"gpu/.+"}}', "{{device}} memory"),
+            width=12,
         ),
+    )
+
+
+def _add_gpus(board: Board) -> None:
+    board.row("GPUs").add(
+        gpu_activity(_HOST, width=8),
+        power_against_limit(_HOST, width=8, name=""),
+        throttle_reasons(_HOST, width=8),
+        gpu_clocks(_HOST, width=8),
+        gpu_temperature(_HOST, width=8, name=""),
+        power_by_window(_HOST, width=8),
+    )
+
+
+def _add_workloads(board: Board) -> None:
+    measured = f"{_HOST}, {MEASURED}"
+    board.row("Workloads, by measured energy").add(
+        power_of_largest(
+            "Largest workloads",
+            f"{measured}, {NAMED}",
+            "kind, namespace, workload, idle_policy",
+            "{{kind}} {{workload}}, {{idle_policy}}",
+            width=10,
+        ),
+        power_by_kind(measured, width=7),
+        unnamed_shares(measured, width=7),
     )
 
 
@@ -297,37 +303,25 @@ def _busy_energy(name: str, component: str, load: str) -> timeseries.Panel:
 
 
 def _add_quality(board: Board) -> None:
-    failures, misses, reads = (
-        f"rate(wattledger_agent_source_{name}_total{{{_HOST}}}[$__rate_interval])"
-        for name in ("failures", "deadline_misses", "reads")
-    )
     board.row("Data quality").add(
-        time_panel(
-            Frame(
-                "Age of the newest sample over time",
-                "It stays below a minute while all is well, and climbs during an outage. A fall back means that the backlog "
-                "has arrived; what stays missing is a gap with bounds in `wattledger-collector report`.",
-                SECONDS,
-                "Nothing was ever booked for this host",
-                width=8,
-                min_value=0,
-            ),
+        over_time(
+            "Age of the newest sample over time",
+            "It stays below a minute while all is well, and climbs during an outage. A fall back means that the backlog "
+            "has arrived; what stays missing is a gap with bounds in `wattledger-collector report`.",
+            SECONDS,
+            "Nothing was ever booked for this host",
             Query(_AGE, "age"),
+            width=8,
         ),
-        time_panel(
-            Frame(
-                "Coverage of its site",
-                "Channel time with a figure / channel time expected, of the trailing hour, over all hosts of its site.",
-                RATIO,
-                "No host of the site is expected to report",
-                width=8,
-                min_value=0,
-                max_value=1,
-            ),
+        ratio_over_time(
+            "Coverage of its site",
+            "Channel time with a figure / channel time expected, of the trailing hour, over all hosts of its site.",
+            "No host of the site is expected to report",
             Query(
                 f"max by (site) (wattledger_coverage_ratio and on (site) group by (site) (wattledger_host_info{{{_HOST}}}))",
                 "{{site}}",
             ),
+            width=8,
         ),
         time_panel(
             Frame(
@@ -339,18 +333,15 @@ def _add_quality(board: Board) -> None:
                 decimals=2,
                 min_value=0,
             ),
-            Query(f"({failures} + {misses}) / ({reads} + {misses} > 0)", "{{source}}"),
+            failing_reads(_HOST, ""),
         ),
-        time_panel(
-            Frame(
-                "Spool, waiting for acknowledgement",
-                "Bytes on the host's disk that the collector has not acknowledged. Only while the agent is connected.",
-                BYTES,
-                _SILENT,
-                width=8,
-                min_value=0,
-            ),
+        over_time(
+            "Spool, waiting for acknowledgement",
+            "Bytes on the host's disk that the collector has not acknowledged. Only while the agent is connected.",
+            BYTES,
+            _SILENT,
             Query(f"wattledger_agent_spool_bytes{{{_HOST}}}", "waiting"),
+            width=8,
         ),
         time_panel(
             Frame(
@@ -380,4 +371,10 @@ def _add_quality(board: Board) -> None:
             RATIO,
             GREEN,
         ),
+        disagreement(_HOST, width=8, name=""),
+        estimate_bias(_HOST, width=8, name=""),
+        reading_age(_HOST, width=8, name=""),
+        unused_values(_HOST, width=8),
+        agent_power(_HOST, width=8),
+        agent_work(_HOST, width=8),
     )

@@ -1,6 +1,6 @@
 """The parts that dashboards are made of: panels with a title, description, unit and a word for "no data", and variables.
 
-Knows no metric; what is shown is in `fleet.py` and `host.py`. Sources of truth: the Grafana Foundation SDK for 11.6, and for
+Knows no metric; the shapes that repeat are in `shapes.py`. Sources of truth: the Grafana Foundation SDK for 11.6, and for
 colours Okabe and Ito, https://jfly.uni-koeln.de/color/.
 """
 
@@ -19,10 +19,13 @@ TO_KWH = "/ 3.6e6"
 # Where dashboards and links find each other; a changed one would break bookmarks.
 FLEET_UID = "wattledger-fleet"
 HOST_UID = "wattledger-host"
+WORKLOADS_UID = "wattledger-workloads"
+SENSORS_UID = "wattledger-sensors"
 
 # Grafana's units. Its own for kilograms turns 12345 kg into "12.35 Mg", so kilograms and grams are written after the number.
 WATTS, KWH, JOULES, RATIO, SECONDS, BYTES, COUNT = "watt", "kwatth", "joule", "percentunit", "s", "bytes", "short"
 KILOGRAMS, GRAMS_PER_HOUR, GRAMS_PER_KWH = "suffix: kg", "suffix: g/h", "suffix: g/kWh"
+CPU_SECONDS_PER_KWH, CELSIUS, HERTZ = "suffix: s/kWh", "celsius", "hertz"
 
 # Each colour means one thing on all panels, and can be told from the others by people who confuse red and green.
 BLUE, ORANGE, SKY, GREEN, VERMILION, PURPLE, GREY = (
@@ -48,6 +51,8 @@ STATE_COLOURS = {
 DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 # The last one of a label that is empty in Grafana would be sent as "matches all".
 ALL = ".+"
+# For a label that many series lack (a systemd unit has no namespace), all has to mean those without it, too.
+ALL_OR_NONE = ".*"
 
 PanelT = TypeVar("PanelT", stat.Panel, timeseries.Panel, table.Panel, bargauge.Panel)
 AnyPanel = stat.Panel | timeseries.Panel | table.Panel | bargauge.Panel
@@ -75,6 +80,8 @@ class Frame:
     colours: Mapping[str, str] | None = None
     min_value: float | None = None
     max_value: float | None = None
+    # How often the figures change where that is less often than a scrape, such as "1m"; rates look back four times as long.
+    least_step: str | None = None
 
 
 def stat_panel(frame: Frame, *queries: Query, shows_name: bool = False) -> stat.Panel:
@@ -133,30 +140,38 @@ def bar_panel(frame: Frame, *queries: Query) -> bargauge.Panel:
 
 
 def table_panel(
-    frame: Frame, query: Query, columns: Mapping[str, str], *, sort_by: str, links_to_host: bool = False
+    frame: Frame,
+    queries: Sequence[Query],
+    columns: Mapping[str, str],
+    *,
+    sort_by: str,
+    units: Mapping[str, tuple[str, int]] | None = None,
+    links_to_host: bool = False,
 ) -> table.Panel:
-    """A table of one instant query. columns: label (or "Value") to heading, in order; all others are hidden.
+    """A table of instant queries. columns: label to heading, in order; all others are hidden.
 
-    links_to_host: the cells of column `host` lead to that host, with site and time kept.
+    The value of a single query is "Value". Of several queries the rows with the same labels are one row, and their values
+    are "Value #A", "Value #B" and on.
+
+    units: unit and decimals by heading, where not the frame's. links_to_host: the cells of column `host` lead to that host,
+    with site and time kept.
     """
-    panel = (
-        table.Panel()
-        .sort_by([common.TableSortByFieldState().display_name(sort_by).desc(True)])
-        .with_transformation(
-            models.DataTransformerConfig(
-                id_val="organize",
-                options={
-                    "includeByName": dict.fromkeys(columns, True),
-                    "indexByName": {name: index for index, name in enumerate(columns)},
-                    "renameByName": {name: heading for name, heading in columns.items() if name != heading},
-                },
-            )
-        )
-    )
+    panel = table.Panel().sort_by([common.TableSortByFieldState().display_name(sort_by).desc(True)])
+    if len(queries) > 1:
+        panel = panel.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
+    organized = {
+        "includeByName": dict.fromkeys(columns, True),
+        "indexByName": {name: index for index, name in enumerate(columns)},
+        "renameByName": {name: heading for name, heading in columns.items() if name != heading},
+    }
+    panel = panel.with_transformation(models.DataTransformerConfig(id_val="organize", options=organized))
+    for heading, (unit, decimals) in (units or {}).items():
+        values = [models.DynamicConfigValue("unit", unit), models.DynamicConfigValue("decimals", decimals)]
+        panel = panel.override_by_name(heading, values)
     if links_to_host:
         link = {"title": "Open host ${__data.fields.host}", "url": host_url()}
         panel = panel.override_by_name("host", [models.DynamicConfigValue("links", [link])])
-    return _framed(panel, frame, [query], instant=True)
+    return _framed(panel, frame, queries, instant=True)
 
 
 def host_url() -> str:
@@ -213,12 +228,14 @@ def _framed(panel: PanelT, frame: Frame, queries: Sequence[Query], *, instant: b
         fixed = models.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})
         panel = panel.override_by_name(name, [fixed])
     for letter, query in zip("ABCDEFGH", queries, strict=False):
-        panel = panel.with_target(_target(panel, letter, query, instant=instant))
+        panel = panel.with_target(_target(panel, letter, query, instant=instant, least_step=frame.least_step))
     return panel
 
 
-def _target(panel: AnyPanel, letter: str, query: Query, *, instant: bool) -> prometheus.Dataquery:
+def _target(panel: AnyPanel, letter: str, query: Query, *, instant: bool, least_step: str | None) -> prometheus.Dataquery:
     target = prometheus.Dataquery().ref_id(letter).expr(query.expr).datasource(DATASOURCE)
+    if least_step:
+        target = target.interval(least_step)
     if query.legend:
         target = target.legend_format(query.legend)
     if isinstance(panel, table.Panel):
@@ -245,7 +262,7 @@ class Board:
             .with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
         )
 
-    def variable(self, name: str, label: str, query: str, *, multi: bool) -> "Board":
+    def variable(self, name: str, label: str, query: str, *, multi: bool, all_value: str = ALL) -> "Board":
         """Add a variable whose values are those of a label, read again when the time range changes."""
         variable = (
             dashboard.QueryVariable(name)
@@ -258,7 +275,24 @@ class Board:
             .include_all(multi)
         )
         if multi:
-            variable = variable.all_value(ALL).current(models.VariableOption(selected=True, text="All", value="$__all"))
+            variable = variable.all_value(all_value).current(
+                models.VariableOption(selected=True, text="All", value="$__all")
+            )
+        self._builder = self._builder.with_variable(variable)
+        return self
+
+    def choice(self, name: str, label: str, values: Mapping[str, str]) -> "Board":
+        """Add a variable with values of our own, by what they are called; the first is chosen."""
+        text, value = next(iter(values.items()))
+        variable = (
+            dashboard.CustomVariable(name)
+            .label(label)
+            .values(", ".join(f"{each} : {values[each]}" for each in values))
+            .options([models.VariableOption(selected=each == text, text=each, value=values[each]) for each in values])
+            .current(models.VariableOption(selected=True, text=text, value=value))
+            .multi(False)
+            .include_all(False)
+        )
         self._builder = self._builder.with_variable(variable)
         return self
 

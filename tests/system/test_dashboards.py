@@ -9,11 +9,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 from tests.boards import Target, targets
-from tests.collector.fake_store import FakeStore
 from tests.collector.fleets import (
     COLLECTOR,
     GPUS,
@@ -21,6 +21,7 @@ from tests.collector.fleets import (
     Part,
     SimulatedFleet,
     SimulatedHost,
+    add_details,
     assignments,
     load,
     site_rows,
@@ -32,6 +33,8 @@ from tests.system.prometheus import Prometheus, running
 from wattledger_collector.exposition import Exposition
 from wattledger_collector.fleet import FleetView
 from wattledger_collector.records import Booking, Component, Method, Role
+from wattledger_collector.store import open_store
+from wattledger_collector.workload_records import IdlePolicy, Workload, WorkloadKind
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 pytestmark = pytest.mark.system
@@ -65,24 +68,45 @@ class FullHost(SimulatedHost):
         for source in live.sources:
             source.reads, source.failures = elapsed, elapsed // 100
         live.agent_cpu_nanoseconds = elapsed * 2_000_000
+        if any(part.component is Component.GPU for part in self.parts):
+            add_details(live)
+            # Counters that count, and the estimate beside a meter.
+            live.agent_energy_microjoules, live.agent_wakeups = elapsed * 150_000, elapsed * 12
+            live.meter.failed_reads = elapsed // 60
+            live.cross_checks.add(
+                device="node", source="estimate", domain="estimate", reference_source="hwmon", reference_domain="node",
+                disagreement_ratio=0.12, window_seconds=300,
+            )  # fmt: skip
         return live
 
 
-# The host of the Host dashboard has everything: a meter, GPUs, and a part that is estimated.
+# What the first CPU of host a was spent on; all of its 120 W is divided.
+POLICY = IdlePolicy.NODE_ONLY
+WORKLOADS = {
+    Workload(WorkloadKind.KUBERNETES_POD, "uid-1", "shop", "web-0", POLICY): 50_000,
+    Workload(WorkloadKind.KUBERNETES_POD, "uid-2", "data", "db-0", POLICY): 20_000,
+    Workload(WorkloadKind.SLURM_JOB, "77", "ada", "train", POLICY): 10_000,
+    Workload(WorkloadKind.SYSTEMD_UNIT, "ssh.service", "", "ssh.service", POLICY): 4_000,
+    Workload(WorkloadKind.OTHER, "", "", "", POLICY): 1_000,
+    Workload(WorkloadKind.UNATTRIBUTED, "", "", "", POLICY): 5_000,
+    Workload(WorkloadKind.IDLE, "", "", "", POLICY): 30_000,
+}
+# The host of the Host dashboard has everything: a meter, GPUs, workloads, and a part that is estimated.
 HOSTS: tuple[tuple[str, tuple[Part, ...]], ...] = (("a", (*GPUS, METER, *MODELLED)), ("b", MODELLED))
 MEASURED_WATTS = sum(p.milliwatts for _, parts in HOSTS for p in parts if p.method != Method.MODEL and p != METER) / 1000
 MODELLED_WATTS = sum(p.milliwatts for _, parts in HOSTS for p in parts if p.method == Method.MODEL) / 1000
 
 
-def scrapes(first_seconds: int, last_seconds: int) -> Iterator[str]:
+def scrapes(ledger: Path, first_seconds: int, last_seconds: int) -> Iterator[str]:
     """All samples of the fleet's /metrics, and of what the rules record and raise, in OpenMetrics with their times."""
-    hosts = [FullHost(name, parts, first_seconds) for name, parts in HOSTS]
-    store = FakeStore()
+    hosts = [FullHost(name, parts, first_seconds, workloads=WORKLOADS if len(parts) > 1 else {}) for name, parts in HOSTS]
+    # A real ledger: what a host's workloads used in all comes from its totals.
+    store = open_store(ledger, create=True)
     store.add_sites(site_rows("north", "DE"))
     store.add_assignments(assignments(hosts, "north"))
     view = FleetView(collector=COLLECTOR, interval_seconds=900)
     load(view, store, first_seconds)
-    fleet = SimulatedFleet(view, [*hosts])
+    fleet = SimulatedFleet(view, [*hosts], store)
     exposition = Exposition(view, registry=CollectorRegistry(), insecure_transport=True, version="1")
     fleet.open(first_seconds)
     for now in range(first_seconds + SCRAPE_SECONDS, last_seconds + 1, SCRAPE_SECONDS):
@@ -96,6 +120,7 @@ def scrapes(first_seconds: int, last_seconds: int) -> Iterator[str]:
                 yield f'{name}{{host="a",site="north",component="{component}"}} 300 {now}\n'
         labels = 'alertname="WattledgerInsecureTransport",alertstate="firing",severity="warning",instance="c:9790"'
         yield f"ALERTS{{{labels}}} 1 {now}\n"
+    store.close()
     yield "# EOF\n"
 
 
@@ -113,7 +138,7 @@ def filled(require_program: RequireProgram, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("filled")
     last = int(time.time()) // 60 * 60 - 60
     with (folder / "data").open("w") as file:
-        file.writelines(scrapes(last - HOURS * 3600, last))
+        file.writelines(scrapes(folder / "ledger.sqlite", last - HOURS * 3600, last))
     tool = require_program("promtool", package="prometheus")
     imported = ["tsdb", "create-blocks-from", "openmetrics", str(folder / "data"), str(folder / "tsdb")]
     done = subprocess.run([tool, *imported], capture_output=True, text=True, timeout=120, check=False)
@@ -190,6 +215,14 @@ def test_shown_figures_are_true(filled: Filled) -> None:
     assert value(filled, "fleet", "Open problems") == 1
     assert value(filled, "host", "Fresh in this range") == 1
     gpu = sum(part.milliwatts for part in GPUS if part.component is Component.GPU) / 1000
+    assert value(filled, "workloads", "Energy of workloads") == pytest.approx(0.084, rel=0.02)
+    assert value(filled, "workloads", "Energy a day") == pytest.approx(0.084 * 24, rel=0.02)
+    assert value(filled, "workloads", "Idle") == pytest.approx(30 / 120, rel=1e-6)
+    assert value(filled, "workloads", "Unattributed") == pytest.approx(5 / 120, rel=1e-6)
+    assert value(filled, "workloads", "Workloads shown", "shown") == 4
+    assert value(filled, "sensors", "Largest disagreement") == pytest.approx(0.031)
+    assert value(filled, "sensors", "Mean bias of the estimate") == pytest.approx(0.12)
+    assert value(filled, "sensors", "GPUs held down") == 1
     # Two GPUs, each 43 % busy.
     assert value(filled, "host", "Energy per busy second, GPU", "energy per busy second") == pytest.approx(
         gpu / 0.86, rel=0.01
