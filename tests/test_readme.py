@@ -72,9 +72,10 @@ def prose(text: str) -> str:
 
 
 def commands(text: str) -> list[list[str]]:
-    """What the console examples type, as words."""
+    """What the console examples type, as words, without where their output goes."""
     lines = [line for block in fenced(text, "console") for line in block.splitlines()]
-    return [shlex.split(line.removeprefix("$ ").removesuffix(" &")) for line in lines if line.startswith("$ ")]
+    typed = [line.removeprefix("$ ").removesuffix(" &") for line in lines if line.startswith("$ ")]
+    return [shlex.split(line.partition(" > ")[0]) for line in typed]
 
 
 def rows(name: str) -> list[list[str]]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from wattledger_collector.command_setup import Subparsers
 
 EXAMPLE_BOOKS = "two_published_years.toml"
+EXAMPLE_INVENTORY = "inventory.toml"
 
 # A nanogram is below any figure that a score is compared by.
 SCORE_DIGITS = 9
@@ -48,16 +49,18 @@ def add_declared_commands(subparsers: "Subparsers") -> None:
     _add_books(subparsers)
 
 
-def _add_period(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="from_", required=True, metavar="TIME", help="ISO date or datetime, included")
-    parser.add_argument("--to", required=True, metavar="TIME", help="ISO date or datetime, not included")
+def _add_period(parser: argparse.ArgumentParser, *, is_required: bool = True) -> None:
+    parser.add_argument("--from", dest="from_", required=is_required, metavar="TIME", help="ISO date or datetime, included")
+    parser.add_argument("--to", required=is_required, metavar="TIME", help="ISO date or datetime, not included")
     parser.add_argument("--time-zone", default="UTC", metavar="NAME", help="IANA time zone of the times (default: UTC)")
 
 
 def _add_inventory(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("inventory", help="scopes 1, 2 and 3 of a period, location and market based")
-    parser.add_argument("declared", type=Path, help="a TOML file of holdings, activities, hardware and certificates")
-    _add_period(parser)
+    origin = parser.add_mutually_exclusive_group(required=True)
+    origin.add_argument("declared", nargs="?", type=Path, help="a TOML file of holdings, activities, hardware, certificates")
+    origin.add_argument("--example", action="store_true", help="write such a file, to begin with, and do nothing else")
+    _add_period(parser, is_required=False)
     parser.add_argument("--json", action="store_true", help="one JSON object, exact grams as text")
     add_store_arguments(parser)
     parser.set_defaults(run=guarded(_inventory))
@@ -93,6 +96,11 @@ def _add_books(subparsers: "Subparsers") -> None:
 
 
 def _inventory(arguments: argparse.Namespace) -> int:
+    if arguments.example:
+        sys.stdout.write(_example(EXAMPLE_INVENTORY))
+        return 0
+    if arguments.from_ is None or arguments.to is None:
+        raise InventoryError("an inventory is of a period: give --from and --to")
     declared = parse_declared(_text(arguments.declared, InventoryError), str(arguments.declared))
     activities = parse_activities(
         (files("wattledger_collector") / "bundled_factors" / "activities.csv").read_text(encoding="utf-8"), "activities.csv"
@@ -191,8 +199,7 @@ def _show_score(score: Score, name: str, lines: Sequence[WorkloadLine], *, is_js
 
 def _books(arguments: argparse.Namespace) -> int:
     if arguments.example:
-        where = EXAMPLE_BOOKS
-        text = (files("wattledger_collector") / "examples" / EXAMPLE_BOOKS).read_text(encoding="utf-8")
+        where, text = EXAMPLE_BOOKS, _example(EXAMPLE_BOOKS)
     else:
         where, text = str(arguments.file), _text(arguments.file, BooksError)
     if arguments.source:
@@ -201,6 +208,10 @@ def _books(arguments: argparse.Namespace) -> int:
     books = parse_books(text, where)
     (write_books if arguments.json else show_books)(books, reckon(books), sys.stdout)
     return 0
+
+
+def _example(name: str) -> str:
+    return (files("wattledger_collector") / "examples" / name).read_text(encoding="utf-8")
 
 
 def _text(path: Path, error_type: type[ValueError]) -> str:

@@ -157,6 +157,17 @@ def test_inventory_of_a_file(ledger: str, capsys: pytest.CaptureFixture[str]) ->
     assert "no residual mix for DE" in out
 
 
+def test_the_example_of_an_inventory_is_one(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What --example writes is taken as it is; without a period there is no inventory."""
+    assert run("inventory", "--example") == 0
+    path = Path(ledger).with_name("declared.toml")
+    path.write_text(capsys.readouterr().out.replace('"here"', '"hall"').replace("from = 2026-01-01\n", ""))
+    assert run("inventory", str(path), "--from", BEGIN, "--to", END, "--store", ledger) == 0
+    assert "scope 2" in capsys.readouterr().out
+    assert run("inventory", str(path), "--store", ledger) == 1
+    assert "give --from and --to" in capsys.readouterr().err
+
+
 def test_the_configuration_names_the_database(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With --config the store's path and the operator's own factors are those of the file."""
     path = Path(ledger).with_name("collector.toml")
