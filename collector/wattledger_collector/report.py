@@ -239,7 +239,7 @@ def make_report(
     # What is shown and not booked has no part in the sums, so that its gaps leave nothing open.
     gaps = [row for row in gaps if row.channel is None or row.channel.is_booked]
     gaps.sort(key=lambda row: (row.gap.from_utc_nanoseconds, row.host, row.gap.channel))
-    counts = _channel_counts(store, gaps)
+    counts = channel_counts(store, gaps)
     silent = [host for host in _silent_hosts(store, plan, period, now_seconds) if site is None or host.site == site]
     names = {line.basis.site for line in lines} | {row.site for row in gaps} | {host.site for host in silent}
     reports = tuple(
@@ -275,7 +275,7 @@ def _reasons_of_closing(closed: Sequence[Closure], late: Mapping[str, int]) -> I
         )
 
 
-def _channel_counts(store: Store, gaps: Iterable[HostGapRow]) -> dict[tuple[str, bytes], int]:
+def channel_counts(store: Store, gaps: Iterable[HostGapRow]) -> dict[tuple[str, bytes], int]:
     """Booked channels of the epochs that have a gap of the whole host."""
     epochs = {(row.host, row.epoch) for row in gaps if row.channel is None}
     return {

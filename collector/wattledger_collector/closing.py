@@ -1,0 +1,344 @@
+"""Closes a period: freezes its edition, reads what is frozen, and puts a statement of it into the log.
+
+Decides no figure; `accounting.py` reckons, `statement.py` writes down. Source of truth: the frozen rows, and the sites,
+assignments, factors and gaps as they are known at the closing, all of which the statement names.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import select
+
+from wattledger_collector import schema
+from wattledger_collector.accounting import BasisFinder, account, summarise_gaps
+from wattledger_collector.certificates import Certificate
+from wattledger_collector.closures import Closure
+from wattledger_collector.database import connect
+from wattledger_collector.energy_columns import ColumnsReader, Span
+from wattledger_collector.factor_catalog import FactorCatalog
+from wattledger_collector.freezing import freeze
+from wattledger_collector.leaves import DayColumns, Leaf, make_leaves, sums_by_interval
+from wattledger_collector.merkle import leaf_hash, root_hash
+from wattledger_collector.records import AssignmentRow, RollupRow, SiteRow
+from wattledger_collector.report import Period, channel_counts, check_site, make_report
+from wattledger_collector.restating import CAUSES, Difference, Grams, Segments, grams_of, segments_of, split
+from wattledger_collector.statement import (
+    Heading,
+    SensorKey,
+    SiteFacts,
+    Tree,
+    basis_trees,
+    canonical,
+    gap_tree,
+    grams_tree,
+    statement_tree,
+)
+from wattledger_collector.statement_store import (
+    Draft,
+    Stored,
+    append,
+    last_assignment_id,
+    leaf_secret,
+    statement_headers,
+)
+from wattledger_collector.store import SqliteStore
+
+# What two statements of one period have in common if nothing has changed.
+_COMPARED = ("lines", "sites", "sensors", "factors", "instruments", "gaps", "reallocated")
+
+Progress = Callable[[int], None]
+
+
+class ClosingError(ValueError):
+    """A period can't be closed as asked; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Who makes a statement: the key that signs it, the software and its version, and what comes with it from files."""
+
+    key: Ed25519PrivateKey
+    software: str
+    instruments: tuple[Certificate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """What a closing made. is_new False: nothing has changed since the statement, which stands."""
+
+    statement: Stored
+    is_new: bool
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What one reading of the frozen rows adds up to; editions are apart, since a restatement asks what was late."""
+
+    leaf_hashes: list[bytes]
+    # (site, beginning of interval, component, quality, recorded, edition): microjoules and nanoseconds.
+    cells: dict[tuple[Any, ...], tuple[int, int]]
+    sensors: dict[SensorKey, int]
+
+
+def close_period(
+    store: SqliteStore,
+    catalog: FactorCatalog,
+    period: Period,
+    maker: Maker,
+    *,
+    now_seconds: int,
+    site: str | None = None,
+    progress: Progress = lambda seconds: None,
+) -> Closed:
+    """Close a period, or restate it if it was closed before and something has changed.
+
+    site: that one alone. progress: is told up to which instant rows were read. Raises ClosingError, ReportError, StoreError.
+    """
+    if period.to_seconds > now_seconds:
+        raise ClosingError(
+            f"the period ends on {period.show(period.to_seconds)}, which is still to come: close it after that"
+        )
+    sites = store.sites()
+    check_site(sites, site)
+    before = _statement_of(store, period, site)
+    closure = freeze(store, period.from_seconds, period.to_seconds, site, now_seconds=now_seconds)
+    last_id = last_assignment_id(store)
+    reading = _Reading(store, Span(period.from_seconds, period.to_seconds, closure.edition, site), progress)
+    sums = reading.sums(last_id)
+    tree, gaps = _tree(store, catalog, period, maker, closure, sites, sums, now_seconds)
+    root = root_hash(sums.leaf_hashes)
+    if before is not None:
+        if _is_same(before, tree, root):
+            return Closed(before, is_new=False)
+        tree["replaces"] = _replaced(before, reading, last_id, sums, catalog, tree)
+    else:
+        tree["replaces"] = None
+    draft = Draft(tree, closure.closure, gaps, last_id, sums.leaf_hashes, root)
+    return Closed(append(store, draft, maker.key), is_new=True)
+
+
+def leaves_of(store: SqliteStore, statement: Stored, progress: Progress = lambda seconds: None) -> Iterator[list[Leaf]]:
+    """The leaves of a statement, made again from the frozen rows, a day at a time."""
+    period, boundary = statement.tree["period"], statement.tree["boundary"]
+    span = Span(period["from_seconds"], period["to_seconds"], statement.tree["edition"], boundary["site"])
+    reading = _Reading(store, span, progress)
+    secret = leaf_secret(store)
+    for columns in reading.days(statement.assignments_last_id):
+        yield list(make_leaves(columns, secret))
+
+
+class _Reading:
+    """Reads a span, under the assignments that were known at some time."""
+
+    def __init__(self, store: SqliteStore, span: Span, progress: Progress) -> None:
+        self.store = store
+        self.span = span
+        self._progress = progress
+
+    def days(self, assignments_last_id: int) -> Iterator[DayColumns]:
+        with closing(connect(self.store.path)) as connection:
+            rows = _assignments_until(self.store, assignments_last_id)
+            for columns in ColumnsReader(connection, self.store.interval_seconds, rows).days(self.span):
+                yield columns
+                self._progress(columns.first_seconds)
+
+    def sums(self, assignments_last_id: int) -> _Sums:
+        sums = _Sums([], {}, {})
+        secret = leaf_secret(self.store)
+        for columns in self.days(assignments_last_id):
+            sums.leaf_hashes.extend(leaf_hash(leaf.entry) for leaf in make_leaves(columns, secret))
+            _add_cells(sums, columns)
+            _add_sensors(sums, columns)
+        return sums
+
+
+def _add_cells(sums: _Sums, columns: DayColumns) -> None:
+    names = ("site", "component", "quality", "recorded", "edition")
+    for (site, *rest), energy, covered in sums_by_interval(columns, names):
+        start = columns.first_seconds
+        for microjoules, nanoseconds in zip(energy, covered, strict=True):
+            if microjoules or nanoseconds:
+                sums.cells[site, start, *rest] = (microjoules, nanoseconds)
+            start += columns.interval_seconds
+
+
+def _add_sensors(sums: _Sums, columns: DayColumns) -> None:
+    names = ("site", "component", "quality", "recorded", "sensor", "lower_ratio", "upper_ratio")
+    for (site, component, quality, recorded, sensor, lower, upper), energy, _ in sums_by_interval(columns, names):
+        key = (site, component, quality, recorded, sensor, lower, upper)
+        sums.sensors[key] = sums.sensors.get(key, 0) + sum(energy)
+
+
+def _assignments_until(store: SqliteStore, last_id: int) -> list[AssignmentRow]:
+    table = schema.assignments.c
+    query = (
+        select(table.host, table.valid_from_seconds, table.site, table.recorded_at_seconds)
+        .where(table.id <= last_id)
+        .order_by(table.host, table.valid_from_seconds, table.recorded_at_seconds, table.id)
+    )
+    return [AssignmentRow(*row) for row in store.rows(query)]
+
+
+def _statement_of(store: SqliteStore, period: Period, site: str | None) -> Stored | None:
+    """The newest statement of this very period and site."""
+    for stored in reversed(statement_headers(store)):
+        own = stored.tree
+        span = (own["period"]["from_seconds"], own["period"]["to_seconds"])
+        if span == (period.from_seconds, period.to_seconds) and own["boundary"]["site"] == site:
+            return stored
+    return None
+
+
+def _tree(
+    store: SqliteStore,
+    catalog: FactorCatalog,
+    period: Period,
+    maker: Maker,
+    closure: Closure,
+    sites: Sequence[SiteRow],
+    sums: _Sums,
+    now_seconds: int,
+) -> tuple[Tree, bytes]:
+    """The statement without its place in the log, and its gaps as bytes."""
+    finder = BasisFinder(sites, catalog)
+    lines = account(_rollups(sums), finder, store.interval_seconds)
+    report = make_report(store, catalog, period, now_seconds=now_seconds, site=closure.site)
+    known = {site.site: site for site in report.sites}
+    no_gaps = summarise_gaps((), period.from_seconds, period.to_seconds)
+    gap_rows = [row for site in report.sites for row in site.gap_rows]
+    counts = channel_counts(store, gap_rows)
+    gaps = [gap_tree(row, counts.get((row.host, row.epoch), 1) if row.channel is None else 1) for row in gap_rows]
+    facts = [
+        SiteFacts(
+            site=name,
+            rows=tuple(row for row in sites if row.site == name),
+            bases=tuple(finder.split(name, period.from_seconds, period.to_seconds)),
+            gaps=known[name].gaps if name in known else no_gaps,
+            silent=tuple(
+                (host.host, host.since_seconds, host.missing_nanoseconds)
+                for host in (known[name].silent if name in known else ())
+            ),
+        )
+        for name in sorted({*known, *(line.basis.site for line in lines)})
+    ]
+    heading = Heading(
+        number=0,
+        database_id=store.database_id,
+        from_seconds=period.from_seconds,
+        to_seconds=period.to_seconds,
+        time_zone=period.time_zone.key,
+        site=closure.site,
+        interval_seconds=store.interval_seconds,
+        edition=closure.edition,
+        closed_at_seconds=now_seconds,
+        software=maker.software,
+    )
+    moved = _reallocated(store, closure, sums)
+    tree = statement_tree(heading, facts, lines, sums.sensors, maker.instruments, gaps, reallocated=moved)
+    return tree, canonical(gaps)
+
+
+def _rollups(sums: _Sums) -> list[RollupRow]:
+    """The sums as rows for accounting; all editions of a cell in one, so that none of its parts is rounded alone."""
+    merged: dict[tuple[Any, ...], list[int]] = {}
+    for (*key, _), (energy, covered) in sums.cells.items():
+        total = merged.setdefault(tuple(key), [0, 0])
+        total[0] += energy
+        total[1] += covered
+    rows = []
+    for (site, start, component, quality, recorded), (energy, covered) in sorted(merged.items()):
+        rows.append(RollupRow(site, start, component, quality, recorded, energy, covered))
+    return rows
+
+
+def _reallocated(store: SqliteStore, closure: Closure, sums: _Sums) -> list[tuple[str, int]]:
+    """Energy by site that hosts' assignments of today place elsewhere than where it was booked; they sum to 0.
+
+    Only an assignment that was added later for an earlier time does so. Raises ClosingError if energy is lost in between.
+    """
+    differences: dict[str, int] = {}
+    for (site, *_), (energy, _) in sums.cells.items():
+        differences[site] = differences.get(site, 0) + energy
+    for row in store.rollups(closure.from_seconds, closure.to_seconds, closure.site):
+        if row.edition <= closure.edition:
+            differences[row.site] = differences.get(row.site, 0) - row.energy_microjoules
+    whole: int = sum(differences.values())
+    if closure.site is None and whole:
+        raise ClosingError(
+            f"the rows of hosts and of sites differ by {whole} microjoules: the database was changed by other means, "
+            f"restore the latest backup"
+        )
+    return sorted((site, energy) for site, energy in differences.items() if energy)
+
+
+def _is_same(before: Stored, tree: Tree, root: bytes) -> bool:
+    own = before.tree
+    return own["leaves"]["root"] == root.hex() and all(canonical(own[name]) == canonical(tree[name]) for name in _COMPARED)
+
+
+def _replaced(before: Stored, reading: _Reading, last_id: int, sums: _Sums, catalog: FactorCatalog, tree: Tree) -> Tree:
+    """Which statement is replaced, and the difference by cause."""
+    old = before.tree
+    seconds = reading.store.interval_seconds
+    then = sums if before.assignments_last_id == last_id else reading.sums(before.assignments_last_id)
+    old_bases = {site["site"]: segments_of(site["bases"]) for site in old["sites"]}
+    new_bases = {site["site"]: segments_of(site["bases"]) for site in tree["sites"]}
+    factor_bases = _bases_of_then(old, catalog)
+
+    def grams(part: _Sums, segments: Segments, edition: int) -> Grams:
+        cells: dict[tuple[str, int, bool], int] = {}
+        for (site, start, _, _, recorded, own), (energy, _) in part.cells.items():
+            if own <= edition:
+                cells[site, start, recorded] = cells.get((site, start, recorded), 0) + energy
+        return grams_of(cells, segments, new_bases, seconds)
+
+    edition = tree["edition"]
+    differences = split(
+        _stated(old),
+        grams(then, old_bases, old["edition"]),
+        grams(then, old_bases, edition),
+        grams(then, factor_bases, edition),
+        grams(sums, new_bases, edition),
+    )
+    return {
+        "number": before.number,
+        "sha256": before.sha256,
+        "energy_microjoules": {"before": _energy(old), "after": _energy(tree)},
+        "differences": [_difference_tree(each) for each in differences],
+    }
+
+
+def _bases_of_then(old: Tree, catalog: FactorCatalog) -> Segments:
+    """The bases of the sites as the old statement has them, with the factors that are known now."""
+    rows = [SiteRow(**row) for site in old["sites"] for row in site["rows"]]
+    finder = BasisFinder(rows, catalog)
+    begin, end = old["period"]["from_seconds"], old["period"]["to_seconds"]
+    return {site["site"]: segments_of(basis_trees(finder.split(site["site"], begin, end), begin)) for site in old["sites"]}
+
+
+def _stated(tree: Tree) -> Grams:
+    return {
+        (emission["kind"], total["recorded"]): Fraction(emission["grams"]["exact"])
+        for total in tree["totals"]["all"]
+        for emission in total["emissions"]
+    }
+
+
+def _energy(tree: Tree) -> str:
+    return str(sum(int(total["energy_microjoules"]) for total in tree["totals"]["all"]))
+
+
+def _difference_tree(difference: Difference) -> Tree:
+    whole = difference.after - difference.before
+    return {
+        "kind": difference.kind,
+        "recorded": difference.recorded,
+        "before": grams_tree(difference.before),
+        "after": grams_tree(difference.after),
+        "difference": grams_tree(whole),
+        "causes": {cause: grams_tree(difference.parts[cause]) for cause in CAUSES},
+    }

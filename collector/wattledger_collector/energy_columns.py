@@ -1,0 +1,158 @@
+"""Reads frozen energy rows a day at a time into columns, summed over the channels of a host that are alike.
+
+Books and closes nothing. Source of truth: the table `energy`, whose rows of a closed edition nothing changes any more. A day
+of a thousand hosts with ten channels is a million rows; they are read in the order in which they lie, few columns of each.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wattledger_collector.leaves import DayColumns, Series
+from wattledger_collector.records import AssignmentRow, Component, Quality, StoreError
+from wattledger_collector.store_rows import SitesOfHosts
+
+DAY_SECONDS: Final = 86_400
+
+# Quality and edition come as one number, so that a row is four and not six.
+_EDITION_BITS: Final = 8
+_ROWS: Final = (
+    f"SELECT channel_id, edition << {_EDITION_BITS} | quality, energy_microjoules, covered_nanoseconds FROM energy "
+    "WHERE interval_start_seconds = ? AND edition <= ?"
+)
+_CHANNELS: Final = (
+    "SELECT n.id, h.host, n.component, n.source, n.uncertainty_lower_ratio, n.uncertainty_upper_ratio, c.recorded "
+    "FROM channel AS n JOIN epoch_cursor AS c ON c.id = n.cursor_id JOIN host AS h ON h.id = c.host_id ORDER BY n.id"
+)
+
+_Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What to read: intervals that start in [from, to), editions up to one, of one site or of all."""
+
+    from_seconds: int
+    to_seconds: int
+    edition: int
+    site: str | None
+
+
+class ColumnsReader:
+    """Reads a span's days. assignments: those by which hosts belong to sites; by host and time, the later recorded last."""
+
+    def __init__(self, connection: sqlite3.Connection, interval_seconds: int, assignments: Sequence[AssignmentRow]) -> None:
+        self._connection = connection
+        self._interval_seconds = interval_seconds
+        self._sites = SitesOfHosts(assignments)
+        self._changes = {row.valid_from_seconds for row in assignments}
+        rows = connection.execute(_CHANNELS).fetchall()
+        self._channel_ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+        # Channels of a host that are alike are one group; groups in order, so that hosts are.
+        alike = [tuple(row[1:]) for row in rows]
+        self._groups = sorted(set(alike))
+        numbers = {group: number for number, group in enumerate(self._groups)}
+        self._group_of_channel = np.fromiter((numbers[each] for each in alike), np.int64, len(alike))
+        self._hosts = sorted({group[0] for group in self._groups})
+        places = {host: place for place, host in enumerate(self._hosts)}
+        self._host_of_group = np.fromiter((places[group[0]] for group in self._groups), np.int64, len(self._groups))
+
+    def days(self, span: Span) -> Iterator[DayColumns]:
+        """The days of UTC that have any energy in the span, in order. Raises StoreError for rows that can't be added."""
+        begin = span.from_seconds
+        while begin < span.to_seconds:
+            end = min((begin // DAY_SECONDS + 1) * DAY_SECONDS, span.to_seconds)
+            columns = self._day(span, begin, end)
+            if columns is not None:
+                yield columns
+            begin = end
+
+    def _day(self, span: Span, begin: int, end: int) -> DayColumns | None:
+        starts = range(begin, end, self._interval_seconds)
+        parts = [self._interval(start, span.edition) for start in starts]
+        rows = np.concatenate(parts)
+        if not len(rows):
+            return None
+        interval = np.repeat(np.arange(len(starts)), [len(part) for part in parts])
+        channel = np.searchsorted(self._channel_ids, rows[:, 0])
+        if channel.max() >= len(self._channel_ids) or (self._channel_ids[channel] != rows[:, 0]).any():
+            raise StoreError("energy of a channel that the ledger has no row of: restore the latest backup")
+        group = self._group_of_channel[channel]
+        names, sites = self._sites_at(starts)
+        site = sites[self._host_of_group[group], interval]
+        if span.site is not None:
+            wanted = site == (names.index(span.site) if span.site in names else -1)
+            rows, interval, group, site = rows[wanted], interval[wanted], group[wanted], site[wanted]
+            if not len(rows):
+                return None
+        return self._summed(begin, len(starts), rows, interval, group, site, names)
+
+    def _interval(self, start: int, edition: int) -> _Integers:
+        cursor = self._connection.execute(_ROWS, (start, edition))
+        return np.fromiter(chain.from_iterable(cursor), np.int64).reshape(-1, 4)
+
+    def _sites_at(self, starts: range) -> tuple[list[str], _Integers]:
+        """Names of sites in order, and which of them each host belongs to in each interval."""
+        changing = any(starts[0] < at <= starts[-1] for at in self._changes)
+        firsts = [self._sites.at(host, starts[0]) for host in self._hosts]
+        if not changing:
+            names = sorted(set(firsts))
+            places = {name: place for place, name in enumerate(names)}
+            column = np.fromiter((places[name] for name in firsts), np.int64, len(firsts))
+            return names, np.repeat(column[:, None], len(starts), axis=1)
+        table = [[self._sites.at(host, start) for start in starts] for host in self._hosts]
+        names = sorted({name for row in table for name in row})
+        places = {name: place for place, name in enumerate(names)}
+        return names, np.array([[places[name] for name in row] for row in table], np.int64)
+
+    def _summed(
+        self,
+        begin: int,
+        intervals: int,
+        rows: _Integers,
+        interval: _Integers,
+        group: _Integers,
+        site: _Integers,
+        names: list[str],
+    ) -> DayColumns:
+        # Groups are of a host and sorted, so that series come out sorted by host; within it they are sorted below.
+        kinds, kind = np.unique(rows[:, 1], return_inverse=True)
+        code = (group * len(names) + site) * len(kinds) + kind
+        codes, place = np.unique(code, return_inverse=True)
+        series = [self._series(int(each), names, kinds) for each in codes]
+        order = sorted(range(len(series)), key=series.__getitem__)
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        cell = rank[place] * intervals + interval
+        shape = (len(series), intervals)
+        return DayColumns(
+            first_seconds=begin,
+            interval_seconds=self._interval_seconds,
+            series=tuple(series[each] for each in order),
+            energy_microjoules=_added(cell, rows[:, 2], shape),
+            covered_nanoseconds=_added(cell, rows[:, 3], shape),
+        )
+
+    def _series(self, code: int, names: Sequence[str], kinds: _Integers) -> Series:
+        rest, kind = divmod(code, len(kinds))
+        group, site = divmod(rest, len(names))
+        host, component, source, lower, upper, recorded = self._groups[group]
+        edition, quality = divmod(int(kinds[kind]), 1 << _EDITION_BITS)
+        return Series(
+            host, names[site], Component(component), Quality(quality), bool(recorded), edition, source, lower, upper
+        )
+
+
+def _added(cell: _Integers, values: _Integers, shape: tuple[int, int]) -> _Integers:
+    sums = np.zeros(shape[0] * shape[1], np.int64)
+    np.add.at(sums, cell, values)
+    # Added as floating point as well, whose error is far below what a sum that passed 64 bits is off by.
+    rough = np.bincount(cell, weights=values.astype(np.float64), minlength=len(sums))
+    if (np.abs(rough - sums) > 2.0**62).any():
+        raise StoreError("the energy of a host in one interval passes 64 bits: look for a false value in `report --json`")
+    return sums.reshape(shape)

@@ -1,0 +1,136 @@
+"""The leaves of a statement: the energy of one host on one day (UTC), as bytes that are the same for the same rows.
+
+Arrays in, bytes out; no database, no clock, no chance. Source of truth: the format below, which `verify.py` reads with code
+of its own. A leaf is
+
+- 4 bytes, big endian: the length of the header;
+- the header, canonical JSON (RFC 8785): `host`, `day`, `first_interval_seconds`, `intervals`, `interval_seconds`, `salt`
+  (32 hexadecimal digits), and `series`, a list of objects with `site`, `component`, `quality`, `recorded`, `edition`,
+  `sensor` (the source's name) and `lower`, `upper` (half-widths of its 95 % band, relative);
+- for each series in that order, signed 64-bit integers, big endian: the energy of each interval in microjoules, then the
+  covered time of each interval in nanoseconds, summed over the channels that are alike.
+
+The salt makes it impossible to guess a leaf from its hash, so that one server's figures can be shown without those of
+others. It is derived from a secret of the ledger, so that the same rows give the same leaf again.
+"""
+
+import hmac
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+import rfc8785
+from numpy.typing import NDArray
+
+from wattledger_collector.records import Component, Quality
+
+SALT_BYTES = 16
+SECRET_BYTES = 32
+
+Columns = NDArray[np.int64]
+
+
+class Series(NamedTuple):
+    """What a leaf keeps apart; in the order in which series stand in it."""
+
+    host: str
+    site: str
+    component: Component
+    quality: Quality
+    recorded: bool
+    edition: int
+    sensor: str
+    lower_ratio: float
+    upper_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class DayColumns:
+    """The energy of all hosts on one day of UTC, or on the part of it that lies in a period.
+
+    first_seconds: the first interval's beginning. series: sorted. energy_microjoules, covered_nanoseconds: a row for each
+    series, a column for each interval.
+    """
+
+    first_seconds: int
+    interval_seconds: int
+    series: tuple[Series, ...]
+    energy_microjoules: Columns
+    covered_nanoseconds: Columns
+
+    @property
+    def day(self) -> str:
+        """Its date."""
+        return datetime.fromtimestamp(self.first_seconds, UTC).date().isoformat()
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One host and day."""
+
+    host: str
+    day: str
+    entry: bytes
+
+
+def make_leaves(columns: DayColumns, secret: bytes) -> Iterator[Leaf]:
+    """The leaves of a day, by host."""
+    intervals = columns.energy_microjoules.shape[1]
+    cells = np.stack((columns.energy_microjoules, columns.covered_nanoseconds), axis=1).astype(">i8")
+    day = columns.day
+    at = 0
+    for host, of_host in groupby(columns.series, key=lambda series: series.host):
+        series = list(of_host)
+        header = rfc8785.dumps(
+            {
+                "host": host,
+                "day": day,
+                "first_interval_seconds": columns.first_seconds,
+                "intervals": intervals,
+                "interval_seconds": columns.interval_seconds,
+                "salt": make_salt(secret, host, day).hex(),
+                "series": [series_tree(each) for each in series],
+            }
+        )
+        body = cells[at : at + len(series)].tobytes()
+        at += len(series)
+        yield Leaf(host, day, len(header).to_bytes(4, "big") + header + body)
+
+
+def make_salt(secret: bytes, host: str, day: str) -> bytes:
+    """The salt of a host's day; who does not know the secret can't tell it from chance."""
+    return hmac.digest(secret, f"{day} {host}".encode(), "sha256")[:SALT_BYTES]
+
+
+def series_tree(series: Series) -> dict[str, Any]:
+    """A series as the header has it."""
+    return {
+        "site": series.site,
+        "component": series.component.name.lower(),
+        "quality": series.quality.name.lower(),
+        "recorded": series.recorded,
+        "edition": series.edition,
+        "sensor": series.sensor,
+        "lower": series.lower_ratio,
+        "upper": series.upper_ratio,
+    }
+
+
+def exact_sums(columns: Columns) -> list[int]:
+    """The sums of the columns over all rows; exact also where they pass 64 bits."""
+    # Two halves that can't overflow with fewer than 2^31 rows.
+    high = (columns >> 32).sum(axis=0)
+    low = (columns & 0xFFFFFFFF).sum(axis=0)
+    return [(above << 32) + below for above, below in zip(high.tolist(), low.tolist(), strict=True)]
+
+
+def sums_by_interval(columns: DayColumns, names: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], list[int], list[int]]]:
+    """(key, microjoules, nanoseconds) of the series that are alike in the named fields, each list by interval."""
+    rows: dict[tuple[Any, ...], list[int]] = {}
+    for place, series in enumerate(columns.series):
+        rows.setdefault(tuple(getattr(series, name) for name in names), []).append(place)
+    for key, places in rows.items():
+        yield key, exact_sums(columns.energy_microjoules[places]), exact_sums(columns.covered_nanoseconds[places])

@@ -1,0 +1,362 @@
+"""The canonical statement: what a closed period used and emitted, with all that the figures were made of.
+
+Values in, a tree and its canonical bytes out (RFC 8785); no clock, no database. Sources of truth: `accounting.py` for the
+arithmetic, ISO 14064-3 for what a verifier asks for. Microjoules and nanoseconds are text, since JSON's numbers end at 2^53;
+grams are exact fractions as text, `rounded` beside them is for people. `verify.py` reads it with code of its own.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, date, datetime
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from enum import Enum
+from fractions import Fraction
+from hashlib import sha256
+from typing import Any, Final
+
+import rfc8785
+
+from wattledger_collector.accounting import GapSummary, Line, SiteBasis, coverage
+from wattledger_collector.certificates import Certificate
+from wattledger_collector.factors import Factor
+from wattledger_collector.records import Component, HostGapRow, Quality, SiteRow
+from wattledger_collector.uncertainty import Gap, Term, combine
+
+FORMAT: Final = "wattledger statement 1"
+BOUNDARY: Final = "purchased electricity of the servers metered, scope 2, location based"
+GRAMS_DIGITS: Final = 6
+
+Tree = dict[str, Any]
+
+# (site, component, quality, recorded, sensor, lower band, upper band): microjoules.
+SensorKey = tuple[str, Component, Quality, bool, str, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What a statement is of and who made it. number: counted from 1 in its ledger."""
+
+    number: int
+    database_id: str
+    from_seconds: int
+    to_seconds: int
+    time_zone: str
+    site: str | None
+    interval_seconds: int
+    edition: int
+    closed_at_seconds: int
+    software: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFacts:
+    """A site's dated rows, which basis held when, and what is not known of it."""
+
+    site: str
+    rows: tuple[SiteRow, ...]
+    bases: tuple[tuple[SiteBasis, int], ...]
+    gaps: GapSummary
+    silent: tuple[tuple[str, int, int], ...]
+
+
+def canonical(tree: Any) -> bytes:
+    """The one form of a tree in bytes. Raises ValueError for what has none."""
+    return rfc8785.dumps(tree)
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hexadecimal digits."""
+    return sha256(data).hexdigest()
+
+
+def statement_tree(
+    heading: Heading,
+    sites: Sequence[SiteFacts],
+    lines: Sequence[Line],
+    sensors: Mapping[SensorKey, int],
+    instruments: Sequence[Certificate],
+    gaps: Sequence[Tree],
+    *,
+    reallocated: Sequence[tuple[str, int]] = (),
+) -> Tree:
+    """All of a statement but its place in the log, and what it replaces."""
+    factors = sorted({factor.id: factor for line in lines for factor in line.factors}.items())
+    factor_rows = [factor_tree(factor) for _, factor in factors]
+    instrument_rows = [plain(asdict(each)) for each in instruments]
+    merged = merge_lines(lines)
+    return {
+        "format": FORMAT,
+        "number": heading.number,
+        "database": heading.database_id,
+        "software": heading.software,
+        "closed_at": _iso(heading.closed_at_seconds),
+        "period": {
+            "from": _iso(heading.from_seconds),
+            "to": _iso(heading.to_seconds),
+            "from_seconds": heading.from_seconds,
+            "to_seconds": heading.to_seconds,
+            "time_zone": heading.time_zone,
+        },
+        "boundary": {"text": BOUNDARY, "site": heading.site},
+        "interval_seconds": heading.interval_seconds,
+        "edition": heading.edition,
+        "sites": [_site_tree(site, heading, lines) for site in sites],
+        "lines": merged,
+        "totals": totals(merged),
+        "sensors": _sensor_trees(sensors),
+        "uncertainty": uncertainty_trees(lines, sensors, sites),
+        "factors": {"rows": factor_rows, "sha256": digest(canonical(factor_rows))},
+        "instruments": {"rows": instrument_rows, "sha256": digest(canonical(instrument_rows))},
+        "gaps": {"count": len(gaps), "sha256": digest(canonical(list(gaps)))},
+        "reallocated": [{"site": site, "energy_microjoules": str(energy)} for site, energy in reallocated],
+    }
+
+
+def merge_lines(lines: Iterable[Line]) -> list[Tree]:
+    """Lines that differ in nothing that is told, as one; in order."""
+    sums: dict[tuple[Any, ...], list[Any]] = {}
+    for line in lines:
+        basis = line.basis
+        kind = str(basis.factor.kind) if line.emissions is not None and basis.factor is not None else ""
+        pue = "" if basis.pue is None else f"{basis.pue:f}"
+        key = (basis.site, basis.zone or "", pue, str(basis.tier), kind, line.recorded, line.component, line.quality)
+        total = sums.setdefault(key, [0, 0, Fraction(0)])
+        total[0] += line.energy_microjoules
+        total[1] += line.covered_nanoseconds
+        total[2] += line.grams or 0
+    return [
+        {
+            "site": site,
+            "zone": zone or None,
+            "pue": pue or None,
+            "tier": tier,
+            "kind": kind or None,
+            "recorded": recorded,
+            "component": component.name.lower(),
+            "quality": quality.name.lower(),
+            "energy_microjoules": str(energy),
+            "covered_nanoseconds": str(covered),
+            "grams": grams_tree(grams) if kind else None,
+        }
+        for (site, zone, pue, tier, kind, recorded, component, quality), (energy, covered, grams) in sorted(sums.items())
+    ]
+
+
+def totals(lines: Iterable[Tree]) -> Tree:
+    """Sums of lines: of all, and by site, component, quality and tier of the factor; recorded energy apart."""
+    rows = list(lines)
+    return {
+        "all": _totals_by(rows, None),
+        "by_site": _totals_by(rows, "site"),
+        "by_component": _totals_by(rows, "component"),
+        "by_quality": _totals_by(rows, "quality"),
+        "by_tier": _totals_by(rows, "tier"),
+    }
+
+
+def _totals_by(lines: Iterable[Tree], name: str | None) -> list[Tree]:
+    groups: dict[tuple[str, bool], list[Tree]] = {}
+    for line in lines:
+        groups.setdefault((line[name] if name else "", line["recorded"]), []).append(line)
+    return [
+        {
+            "name": group,
+            "recorded": recorded,
+            "energy_microjoules": str(sum(int(line["energy_microjoules"]) for line in own)),
+            "covered_nanoseconds": str(sum(int(line["covered_nanoseconds"]) for line in own)),
+            "uncovered_microjoules": str(sum(int(line["energy_microjoules"]) for line in own if line["kind"] is None)),
+            "emissions": _emission_trees(own),
+        }
+        for (group, recorded), own in sorted(groups.items())
+    ]
+
+
+def _emission_trees(lines: Iterable[Tree]) -> list[Tree]:
+    grams: dict[str, Fraction] = {}
+    for line in lines:
+        if line["kind"] is not None:
+            grams[line["kind"]] = grams.get(line["kind"], Fraction(0)) + Fraction(line["grams"]["exact"])
+    return [{"kind": kind, "grams": grams_tree(each)} for kind, each in sorted(grams.items())]
+
+
+def grams_tree(grams: Fraction) -> Tree:
+    """Grams to the last digit, and rounded for people."""
+    return {"exact": str(grams), "rounded": rounded(grams, GRAMS_DIGITS)}
+
+
+def rounded(value: Fraction, digits: int) -> str:
+    """A decimal of so many digits, half to even."""
+    with localcontext(prec=60):
+        quotient = Decimal(value.numerator) / Decimal(value.denominator)
+        return f"{quotient.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_EVEN):f}"
+
+
+def factor_tree(factor: Factor) -> Tree:
+    """A factor with all its fields."""
+    tree = {field.name: plain(getattr(factor, field.name)) for field in fields(factor) if field.name != "kind"}
+    return {**tree, "id": factor.id, "kind": str(factor.kind), "type": plain(asdict(factor.kind))}
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: decimals, days and large numbers as text."""
+    match value:
+        case Enum():
+            return plain(value.value)
+        case Decimal():
+            return f"{value:f}"
+        case date():
+            return value.isoformat()
+        case bool() | None | str() | float():
+            return value
+        case int():
+            return value if abs(value) < 2**53 else str(value)
+        case dict():
+            return {str(name): plain(each) for name, each in value.items()}
+        case list() | tuple():
+            return [plain(each) for each in value]
+        case _:
+            raise TypeError(f"{type(value).__name__} has no form in a statement")
+
+
+def gap_tree(row: HostGapRow, channels: int) -> Tree:
+    """A gap as the statement's sums take it. channels: how many it stands for; above 1 for one of a whole host."""
+    gap = row.gap
+    upper = gap.upper_microjoules
+    return {
+        "host": row.host,
+        "site": row.site,
+        "epoch": row.epoch.hex(),
+        "channel": gap.channel,
+        "channels": channels,
+        "recorded": row.recorded,
+        "reason": str(gap.reason),
+        "from_nanoseconds": str(gap.from_utc_nanoseconds),
+        "to_nanoseconds": str(gap.to_utc_nanoseconds),
+        "lower_microjoules": str(gap.lower_microjoules),
+        "upper_microjoules": None if upper is None else str(upper),
+    }
+
+
+def _site_tree(facts: SiteFacts, heading: Heading, lines: Iterable[Line]) -> Tree:
+    covered = sum(line.covered_nanoseconds for line in lines if line.basis.site == facts.site)
+    gaps = facts.gaps
+    silent = sum(missing for _, _, missing in facts.silent)
+    share = coverage(covered, gaps.missing_nanoseconds + silent)
+    return {
+        "site": facts.site,
+        "rows": [plain(asdict(row)) for row in facts.rows],
+        "bases": basis_trees(facts.bases, heading.from_seconds),
+        "gaps": {
+            "count": gaps.count,
+            "lower_microjoules": str(gaps.lower_microjoules),
+            "upper_microjoules": None if gaps.upper_microjoules is None else str(gaps.upper_microjoules),
+            "missing_nanoseconds": str(gaps.missing_nanoseconds),
+            "reasons": {str(reason): count for reason, count in gaps.reasons.items()},
+        },
+        "silent": [
+            {"host": host, "since_seconds": since, "missing_nanoseconds": str(missing)}
+            for host, since, missing in facts.silent
+        ],
+        "coverage": None if share is None else {"exact": str(share), "rounded": rounded(share, GRAMS_DIGITS)},
+    }
+
+
+def basis_trees(bases: Iterable[tuple[SiteBasis, int]], from_seconds: int) -> list[Tree]:
+    """Which zone, PUE and factor held in which part of the period, in order and without holes."""
+    trees = []
+    for basis, seconds in bases:
+        trees.append(
+            {
+                "from_seconds": from_seconds,
+                "to_seconds": from_seconds + seconds,
+                "zone": basis.zone,
+                "pue": None if basis.pue is None else f"{basis.pue:f}",
+                "factor": None if basis.factor is None else basis.factor.id,
+                "grams_per_kwh": None if basis.factor is None else f"{basis.factor.value:f}",
+                "kind": None if basis.factor is None else str(basis.factor.kind),
+                "tier": str(basis.tier),
+                "provisional": basis.provisional,
+                "assumed": basis.assumed,
+                "missing": basis.missing,
+            }
+        )
+        from_seconds += seconds
+    return trees
+
+
+def _sensor_trees(sensors: Mapping[SensorKey, int]) -> list[Tree]:
+    return [
+        {
+            "site": site,
+            "component": component.name.lower(),
+            "quality": quality.name.lower(),
+            "recorded": recorded,
+            "sensor": sensor,
+            "lower": lower,
+            "upper": upper,
+            "energy_microjoules": str(energy),
+        }
+        for (site, component, quality, recorded, sensor, lower, upper), energy in sorted(sensors.items())
+    ]
+
+
+def uncertainty_trees(lines: Iterable[Line], sensors: Mapping[SensorKey, int], sites: Sequence[SiteFacts]) -> list[Tree]:
+    """The 95 % interval of each type's total, recorded energy left out.
+
+    Sensors of one kind (source, component, quality, band) are off by a common share, on all hosts; a factor series is, too.
+    The sensors that share a line's energy share its grams likewise. Gaps count at their site's mean intensity.
+    """
+    kinds: dict[str, list[Line]] = {}
+    for line in lines:
+        if line.basis.factor is not None and line.emissions is not None and not line.recorded:
+            kinds.setdefault(str(line.basis.factor.kind), []).append(line)
+    return [{"kind": kind, **_uncertainty_tree(own, sensors, sites)} for kind, own in sorted(kinds.items())]
+
+
+def _uncertainty_tree(lines: Sequence[Line], sensors: Mapping[SensorKey, int], sites: Sequence[SiteFacts]) -> Tree:
+    terms = [term for line in lines for term in _terms(line, sensors)]
+    gaps = []
+    unknown = []
+    for facts in sites:
+        own = [line for line in lines if line.basis.site == facts.site]
+        energy = sum(line.energy_microjoules for line in own)
+        if not energy:
+            continue
+        intensity = sum((line.grams or Fraction(0) for line in own), Fraction(0)) / energy
+        upper = facts.gaps.upper_microjoules
+        if upper is None:
+            unknown.append(facts.site)
+        gaps.append(Gap(facts.gaps.lower_microjoules * intensity, (upper or 0) * intensity))
+    interval = combine(terms, gaps)
+    unstated = sorted(
+        {f"{factor.zone} {factor.source}" for line in lines for factor in line.factors if factor.uncertainty_ratio is None}
+    )
+    return {
+        "grams": grams_tree(interval.grams),
+        "lower_grams": f"{interval.lower_grams:.6f}",
+        "upper_grams": f"{interval.upper_grams:.6f}",
+        "gaps_without_upper_bound": unknown,
+        "factors_without_uncertainty": unstated,
+    }
+
+
+def _terms(line: Line, sensors: Mapping[SensorKey, int]) -> Iterable[Term]:
+    key = (line.basis.site, line.component, line.quality, line.recorded)
+    shares = [(each, energy) for each, energy in sensors.items() if each[:4] == key]
+    whole = sum(energy for _, energy in shares)
+    ratios = [float(factor.uncertainty_ratio) for factor in line.factors if factor.uncertainty_ratio is not None]
+    factor = f"{line.basis.zone} {line.factors[0].source}" if line.factors else ""
+    for (_, component, quality, _, sensor, lower, upper), energy in shares:
+        if whole:
+            yield Term(
+                grams=(line.grams or Fraction(0)) * Fraction(energy, whole),
+                sensor=f"{sensor} {component.name} {quality.name} {lower} {upper}",
+                sensor_lower_ratio=lower,
+                sensor_upper_ratio=upper,
+                factor=factor,
+                factor_ratio=max(ratios, default=0.0),
+            )
+
+
+def _iso(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()

@@ -1,0 +1,366 @@
+"""Checks a bundle without network and database: every byte, every sum, the log and its signatures.
+
+Trusts nothing that made the bundle, and reckons anew; all it imports of ours are readers of forms and proofs. Needs numpy,
+rfc8785 and cryptography alone: `python -m wattledger_collector.verify BUNDLE`. Sources of truth: the README, which says what
+is in a bundle; RFC 6962, RFC 8785 and C2SP signed-note for its forms.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import rfc8785
+
+from wattledger_collector.merkle import ProofError, check_consistency, leaf_hash, node_hash
+from wattledger_collector.signed_note import (
+    KIND_WITNESS,
+    NoteError,
+    SignedCheckpoint,
+    VerifierKey,
+    parse_checkpoint,
+    parse_verifier_key,
+)
+from wattledger_collector.strict_zip import ZipError, ZipReader
+from wattledger_collector.verify_figures import LeafSums, figure_problems
+
+BUNDLE_FORMAT: Final = "wattledger bundle 1"
+STATEMENT_FORMAT: Final = "wattledger statement 1"
+FILES: Final = ("checkpoint.txt", "gaps.json", "keys.txt", "latest.txt", "leaves.json", "log.json", "statement.json")
+MANIFEST: Final = "manifest.json"
+
+# Of more problems than these, the first tell enough.
+PROBLEMS_MAX: Final = 50
+
+Tree = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a check found. problems: empty if all is as it was signed. facts: what was checked, in sentences."""
+
+    problems: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+class Files(Protocol):
+    """A bundle's files, from a folder or a zip file."""
+
+    @property
+    def names(self) -> list[str]:
+        """All that is there."""
+
+    def read(self, name: str) -> bytes:
+        """One file's contents."""
+
+
+class Folder:
+    """A bundle in a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def names(self) -> list[str]:
+        """All that is there; what is no plain file has a slash, so that it is in no manifest."""
+        return [each.name if each.is_file() and not each.is_symlink() else f"{each.name}/" for each in self._path.iterdir()]
+
+    def read(self, name: str) -> bytes:
+        """One file's contents."""
+        return (self._path / name).read_bytes()
+
+
+def verify(
+    path: Path,
+    *,
+    earlier: str | None = None,
+    trusted: Sequence[str] = (),
+    witnesses: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda day: None,
+) -> Verdict:
+    """Check a bundle.
+
+    earlier: a checkpoint of the same log that was published before; the log may only have grown since. trusted: keys of the
+    log that the reader knows from elsewhere, `name+id+key`; without one the bundle's own first key is believed, and said.
+    witnesses: keys of witnesses, all of which must have signed. progress: is told of each day's leaves. Never raises.
+    """
+    verdict = Verdict()
+    try:
+        files: Files = Folder(path) if path.is_dir() else ZipReader(path)
+        _Check(files, verdict, progress).run(earlier, trusted, witnesses)
+    except (OSError, ZipError, NoteError, ProofError) as error:
+        verdict.problems.append(str(error))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
+        verdict.problems.append(f"the bundle can't be read on: {type(error).__name__}: {error}")
+    del verdict.problems[PROBLEMS_MAX:]
+    return verdict
+
+
+class _Check:
+    """The steps of a check; each adds to the verdict what it finds."""
+
+    def __init__(self, files: Files, verdict: Verdict, progress: Callable[[str], None]) -> None:
+        self._files = files
+        self._verdict = verdict
+        self._progress = progress
+
+    def run(self, earlier: str | None, trusted: Sequence[str], witnesses: Sequence[str]) -> None:
+        self._check_manifest()
+        statement = self._canonical("statement.json")
+        if statement["format"] != STATEMENT_FORMAT:
+            raise ValueError(f"a statement of the form {statement['format']!r}; this program knows {STATEMENT_FORMAT!r}")
+        text = self._files.read("statement.json")
+        self._verdict.facts.append(
+            f"statement {statement['number']} of ledger {statement['database']}, {statement['period']['from']} to "
+            f"{statement['period']['to']}, sha256 {sha256(text).hexdigest()}"
+        )
+        gaps = self._canonical("gaps.json")
+        self._check_digests(statement, gaps)
+        sums = LeafSums(statement)
+        hashes = self._check_leaves(statement, sums)
+        self._verdict.problems.extend(figure_problems(statement, gaps, sums))
+        self._check_log(statement, [*hashes, leaf_hash(text)], earlier, trusted, witnesses)
+
+    def _problem(self, text: str) -> None:
+        if len(self._verdict.problems) < PROBLEMS_MAX:
+            self._verdict.problems.append(text)
+
+    def _canonical(self, name: str) -> Any:
+        data = self._files.read(name)
+        tree = json.loads(data)
+        if rfc8785.dumps(tree) != data:
+            self._problem(f"{name} is not in its canonical form: it was changed")
+        return tree
+
+    def _check_manifest(self) -> None:
+        manifest = self._canonical(MANIFEST)
+        if set(manifest) != {"format", "files"} or manifest["format"] != BUNDLE_FORMAT:
+            raise ValueError(f"{MANIFEST} is not of the form {BUNDLE_FORMAT!r}")
+        files: dict[str, Tree] = manifest["files"]
+        there = set(self._files.names) - {MANIFEST}
+        for name in sorted(there - set(files)):
+            self._problem(f"{name} does not belong to the bundle")
+        for name in sorted((set(files) | set(FILES)) - there):
+            self._problem(f"{name} is missing")
+        for name in sorted(set(files) & there):
+            data = self._files.read(name)
+            if files[name] != {"bytes": len(data), "sha256": sha256(data).hexdigest()}:
+                self._problem(f"{name} was changed, or {MANIFEST} was")
+            if isinstance(self._files, ZipReader) and self._files.is_damaged(name):
+                self._problem(f"{name} does not have the check sum beside it in the zip file")
+        if isinstance(self._files, ZipReader) and self._files.is_damaged(MANIFEST):
+            self._problem(f"{MANIFEST} does not have the check sum beside it in the zip file")
+
+    def _check_digests(self, statement: Tree, gaps: list[Tree]) -> None:
+        for name in ("factors", "instruments"):
+            part = statement[name]
+            if sha256(rfc8785.dumps(part["rows"])).hexdigest() != part["sha256"]:
+                self._problem(f"the statement's {name} are not those of their digest")
+        own = {"count": len(gaps), "sha256": sha256(self._files.read("gaps.json")).hexdigest()}
+        if statement["gaps"] != own:
+            self._problem("gaps.json is not what the statement was made with")
+
+    def _check_leaves(self, statement: Tree, sums: LeafSums) -> list[bytes]:
+        """Add all leaves up; returns their hashes as they are."""
+        index: list[list[str]] = self._canonical("leaves.json")
+        root = _tree_root([bytes.fromhex(digest) for _, _, digest in index])
+        # An index that gives the statement's root is true, so that a leaf that differs from it is false.
+        if root.hex() != statement["leaves"]["root"] or len(index) != statement["leaves"]["count"]:
+            self._problem("leaves.json does not have the leaves of the statement: leaves were changed, moved or removed")
+        hashes = []
+        at = 0
+        for day in sorted({day for day, _, _ in index}):
+            own = [row for row in index if row[0] == day]
+            if index[at : at + len(own)] != own:
+                self._problem(f"leaves.json has the leaves of {day} in several places")
+            at += len(own)
+            for place, entry in enumerate(_entries(self._files.read(f"leaves-{day}.bin"))):
+                if place >= len(own):
+                    self._problem(f"leaves-{day}.bin has more leaves than leaves.json")
+                    break
+                digest = leaf_hash(entry)
+                hashes.append(digest)
+                self._check_leaf(own[place], digest, entry, sums)
+            else:
+                if place + 1 != len(own):
+                    self._problem(f"leaves-{day}.bin lacks the leaf of host {own[place + 1][1]} and what comes after it")
+            sums.end_day()
+            self._progress(day)
+        self._verdict.facts.append(f"{len(hashes)} leaves, one for each host and day, were added up")
+        return hashes
+
+    def _check_leaf(self, row: list[str], digest: bytes, entry: bytes, sums: LeafSums) -> None:
+        day, host, expected = row
+        if digest.hex() != expected:
+            self._problem(f"the leaf of host {host} on {day} was changed")
+        try:
+            told = sums.add(entry)
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
+            self._problem(f"the leaf of host {host} on {day} can't be read: {error}")
+            return
+        if told != (day, host):
+            self._problem(f"the leaf of host {host} on {day} says that it is of {told[1]} on {told[0]}")
+
+    def _check_log(
+        self,
+        statement: Tree,
+        hashes: Sequence[bytes],
+        earlier: str | None,
+        trusted: Sequence[str],
+        witnesses: Sequence[str],
+    ) -> None:
+        log = self._canonical("log.json")
+        own = parse_checkpoint(self._files.read("checkpoint.txt").decode())
+        latest = parse_checkpoint(self._files.read("latest.txt").decode())
+        first, origin = statement["log"]["first"], statement["log"]["origin"]
+        if own.checkpoint.size != first + len(hashes):
+            self._problem(f"the checkpoint is of {own.checkpoint.size} leaves, the statement ends at {first + len(hashes)}")
+        border = [bytes.fromhex(each) for each in log["border"]]
+        if _grown_root(first, border, hashes) != own.checkpoint.root:
+            self._problem("the leaves and the statement do not give the root of the signed checkpoint")
+        if not own.checkpoint.origin == latest.checkpoint.origin == origin:
+            self._problem(f"the checkpoints are not of the log {origin}")
+        for signed in (own, latest):
+            self._check_keys(signed, log["rotations"], trusted)
+        self._check_witnesses(own, latest, witnesses)
+        self._check_grown(own, latest, log["proofs"])
+        if earlier is not None:
+            before = parse_checkpoint(earlier)
+            if before.checkpoint.origin != origin:
+                self._problem(f"the earlier checkpoint is of the log {before.checkpoint.origin}, and not of {origin}")
+            self._check_keys(before, log["rotations"], trusted)
+            self._check_grown(before, latest, log["proofs"])
+
+    def _check_keys(self, signed: SignedCheckpoint, rotations: Sequence[str], trusted: Sequence[str]) -> None:
+        keys = [parse_verifier_key(line) for line in self._files.read("keys.txt").decode().splitlines()]
+        known = [parse_verifier_key(text) for text in trusted] or keys[:1]
+        for note in map(parse_checkpoint, rotations):
+            signers = note.signers(keys)
+            if any(key in known for key in signers):
+                known += [key for key in signers if key not in known]
+        signers = signed.signers(known)
+        if not signers:
+            self._problem(
+                f"the checkpoint of {signed.checkpoint.size} leaves is signed by no key that is known to be the log's"
+            )
+            return
+        how = "which was named as the log's" if trusted else "the bundle's own: compare it with the one that was published"
+        fact = f"checkpoint of {signed.checkpoint.size} leaves signed with {signers[-1]}, {how}"
+        if fact not in self._verdict.facts:
+            self._verdict.facts.append(fact)
+
+    def _check_witnesses(self, own: SignedCheckpoint, latest: SignedCheckpoint, witnesses: Sequence[str]) -> None:
+        for text in witnesses:
+            key: VerifierKey = parse_verifier_key(text)
+            if key.kind != KIND_WITNESS:
+                self._problem(f"{key.name} is a key of a log, and not of a witness")
+            seen = [signed.checkpoint.size for signed in (own, latest) if signed.signers([key])]
+            if not seen:
+                self._problem(f"the witness {key.name} did not sign the checkpoint")
+            else:
+                self._verdict.facts.append(f"the witness {key.name} saw the log with {min(seen)} leaves")
+
+    def _check_grown(self, before: SignedCheckpoint, after: SignedCheckpoint, proofs: Sequence[Tree]) -> None:
+        sizes = (before.checkpoint.size, after.checkpoint.size)
+        found = [proof for proof in proofs if (proof["from"], proof["to"]) == sizes]
+        if not found:
+            self._problem(
+                f"the bundle does not show that the log of {sizes[0]} leaves is the beginning of the one of {sizes[1]}: "
+                f"history was rewritten, or the bundle is older than the checkpoint; ask for a new bundle"
+            )
+            return
+        steps = [bytes.fromhex(each) for each in found[0]["hashes"]]
+        try:
+            check_consistency(sizes[0], before.checkpoint.root, sizes[1], after.checkpoint.root, steps)
+        except ProofError as error:
+            self._problem(f"from {sizes[0]} to {sizes[1]} leaves: {error}")
+            return
+        fact = f"the log of {sizes[1]} leaves has grown out of the one of {sizes[0]}"
+        if sizes[0] != sizes[1] and fact not in self._verdict.facts:
+            self._verdict.facts.append(fact)
+
+
+def _entries(data: bytes) -> Iterator[bytes]:
+    """The leaves of a day's file; of what does not end as it should, the last one is short."""
+    at = 0
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        yield data[at + 4 : at + 4 + length]
+        at += 4 + length
+
+
+def _tree_root(hashes: Sequence[bytes]) -> bytes:
+    """The root of a tree, as RFC 6962 defines it: of the two halves, the left one being the largest power of two."""
+    if not hashes:
+        return sha256(b"").digest()
+    if len(hashes) == 1:
+        return hashes[0]
+    half = 1
+    while half * 2 < len(hashes):
+        half *= 2
+    return node_hash(_tree_root(hashes[:half]), _tree_root(hashes[half:]))
+
+
+def _grown_root(first: int, border: Sequence[bytes], hashes: Sequence[bytes]) -> bytes:
+    """The root of a tree whose first leaves are known by the roots of their complete subtrees, largest first."""
+    if len(border) != bin(first).count("1"):
+        raise ProofError(f"{len(border)} subtrees do not make {first} leaves")
+    sizes = [1 << bit for bit in reversed(range(first.bit_length())) if first >> bit & 1]
+    nodes = list(zip(sizes, border, strict=True))
+    for digest in hashes:
+        nodes.append((1, digest))
+        while len(nodes) > 1 and nodes[-1][0] == nodes[-2][0]:
+            size, right = nodes.pop()
+            nodes[-1] = (2 * size, node_hash(nodes[-1][1], right))
+    root = nodes.pop()[1]
+    while nodes:
+        root = node_hash(nodes.pop()[1], root)
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status: 0 all is as it was signed, 1 it is not."""
+    parser = argparse.ArgumentParser(prog="wattledger-collector verify", description=(__doc__ or "").partition("\n")[0])
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("bundle", type=Path, help="folder or zip file made by `statement bundle`")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="an earlier checkpoint: the log must have grown from it"
+    )
+    parser.add_argument("--key", action="append", default=[], metavar="KEY", help="the log's public key, name+id+key")
+    parser.add_argument("--witness", action="append", default=[], metavar="KEY", help="a witness that must have signed")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check and tell."""
+    earlier = None
+    if arguments.checkpoint is not None:
+        try:
+            earlier = arguments.checkpoint.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            print(f"wattledger-collector: cannot read {arguments.checkpoint}: {error}", file=sys.stderr)
+            return 1
+    verdict = verify(arguments.bundle, earlier=earlier, trusted=arguments.key, witnesses=arguments.witness)
+    for fact in verdict.facts:
+        print(fact)
+    for problem in verdict.problems:
+        print(f"FAILED: {problem}")
+    print("verified: every figure follows from the leaves" if verdict.is_good else "NOT verified")
+    return 0 if verdict.is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
