@@ -27,9 +27,10 @@ class Pair:
 
 
 class Authority:
-    """Signs certificates that are valid for an hour."""
+    """Signs certificates that are valid for some hours, as its own is."""
 
-    def __init__(self, name: str = "test authority") -> None:
+    def __init__(self, name: str = "test authority", *, hours: int = 1) -> None:
+        self._hours = hours
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.certificate = self._sign(self._key, self._name, [], is_authority=True).certificate
@@ -60,7 +61,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=self._hours))
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         )
         if names:

@@ -66,9 +66,9 @@ def _run(parsed: argparse.Namespace) -> int:
 def _doctor(config: AgentConfig, roots: Roots, *, as_json: bool) -> int:
     from wattledger_agent import doctor
 
-    findings = doctor.examine(config, roots)
-    print(doctor.as_json(findings) if as_json else doctor.as_text(findings))
-    return doctor.exit_status(findings)
+    report = doctor.diagnose(config, roots)
+    print(doctor.as_json(report) if as_json else doctor.as_text(report))
+    return doctor.exit_status(report.findings)
 
 
 def _run_agent(config: AgentConfig, roots: Roots, stopping: threading.Event) -> int:
@@ -136,7 +136,7 @@ def _once(config: AgentConfig, roots: Roots, *, as_json: bool) -> int:
     from wattledger_agent import once
 
     clock = HostClock(roots.procfs)
-    inventory = find_sources(config.sources, roots, processes=config.workloads.enabled)
+    inventory = find_sources(config.sources, roots, processes=config.workloads.enabled, seconds_max=once.OPEN_SECONDS_MAX)
     workloads = open_workloads(config, roots, inventory)
     snapshot = once.look(inventory, clock.instant, workloads=workloads)
     print(once.as_json(snapshot) if as_json else once.as_text(snapshot))

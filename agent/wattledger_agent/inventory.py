@@ -104,17 +104,25 @@ class Inventory:
         return [spec for source in self.opened for spec in source.specs]
 
 
-def find_sources(config: SourcesConfig, roots: Roots, *, processes: bool = False) -> Inventory:
+def find_sources(
+    config: SourcesConfig, roots: Roots, *, processes: bool = False, seconds_max: float | None = None
+) -> Inventory:
     """Open every enabled source. Never raises: what can't be opened is missing.
 
-    processes: let GPUs tell which processes used them, for the energy of workloads.
+    processes: let GPUs tell which processes used them, for the energy of workloads. seconds_max: open all sources side by
+    side, and leave out those that take longer, for a command that somebody waits for; None: wait for each in its turn.
     """
     inventory = Inventory([], [])
     if config.fake is not None:
         open_source(_fake(config.fake), inventory)
         return inventory
-    for source in _sensors(config, roots, processes=processes):
-        open_source(source, inventory)
+    sensors = _sensors(config, roots, processes=processes)
+    # Recorded time passes in one thread.
+    if seconds_max is not None and roots.played is None:
+        open_together(list(sensors), inventory, seconds_max)
+    else:
+        for source in sensors:
+            open_source(source, inventory)
     beside_meter = has_node_meter(inventory.specs)
     if config.estimate.enabled and (beside_meter or not _measures_cpus(inventory.specs)):
         open_source(_estimate(config.estimate, roots, inventory, beside_meter=beside_meter), inventory)
@@ -250,13 +258,35 @@ def _fake(config: FakeConfig) -> Source:
 
 def open_source(source: Source, inventory: Inventory, seconds_max: float = OPEN_SECONDS_MAX) -> None:
     """Open a source, one that may block with a deadline: a hung driver must not keep the agent from the other sensors."""
-    outcome: list[Sequence[ChannelSpec] | Missing] = []
     if source.may_block:
-        opener = threading.Thread(target=lambda: outcome.append(try_open(source)), name=f"open-{source.name}", daemon=True)
-        opener.start()
-        opener.join(seconds_max)
+        open_together([source], inventory, seconds_max)
     else:
-        outcome.append(try_open(source))
+        _settle(source, [try_open(source)], inventory, seconds_max)
+
+
+def open_together(sources: Sequence[Source], inventory: Inventory, seconds_max: float) -> None:
+    """Open sources side by side, and leave out those that have not opened by a deadline that they have in common."""
+    outcomes: list[list[Sequence[ChannelSpec] | Missing]] = []
+    threads: list[threading.Thread] = []
+    for source in sources:
+        outcome: list[Sequence[ChannelSpec] | Missing] = []
+        opener = threading.Thread(target=_open_into, args=(source, outcome), name=f"open-{source.name}", daemon=True)
+        opener.start()
+        threads.append(opener)
+        outcomes.append(outcome)
+    deadline = time.monotonic() + seconds_max
+    for source, opener, outcome in zip(sources, threads, outcomes, strict=True):
+        opener.join(max(0.0, deadline - time.monotonic()))
+        _settle(source, outcome, inventory, seconds_max)
+
+
+def _open_into(source: Source, outcome: list[Sequence[ChannelSpec] | Missing]) -> None:
+    outcome.append(try_open(source))
+
+
+def _settle(
+    source: Source, outcome: list[Sequence[ChannelSpec] | Missing], inventory: Inventory, seconds_max: float
+) -> None:
     if not outcome:
         reason = f"{source.name}: it has not opened within {seconds_max:.0f} s; the other sources go on."
         remedy = "Look for a hung driver (dmesg); a running agent tries again."

@@ -4,16 +4,19 @@ Books nothing and touches no spool: a few reads and the differences between them
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 
 from wattledger_agent.counters import Instant
+from wattledger_agent.folding import why_shown
 from wattledger_agent.inventory import Inventory, without_name
 from wattledger_agent.meter import Meter
 from wattledger_agent.readings import (
     NANOSECONDS_PER_SECOND,
     ChannelKey,
+    ChannelSpec,
     Component,
     Gone,
     IdlePolicy,
@@ -35,8 +38,17 @@ READS = 3
 # Long enough that a counter which is refreshed every millisecond has moved, and the kernel's CPU times too.
 PAUSE_SECONDS = 0.5
 
-# A driver that has not answered by then hangs.
-DEADLINE_SECONDS = 5.0
+# A driver that has not answered by then hangs; all reads of a look together.
+DEADLINE_SECONDS = 4.0
+
+# What is well is read in milliseconds, also when the deadline was used up by another source.
+READ_SECONDS_MIN = 0.5
+
+# Each source is opened by then, or left out: somebody waits for the answer.
+OPEN_SECONDS_MAX = 6.0
+
+# For sources to close; what hangs is left behind.
+CLOSE_SECONDS_MAX = 1.0
 
 METHOD_WORDS = {Method.COUNTER: "counter", Method.INTEGRAL: "integral of measured power", Method.MODEL: "MODELLED"}
 ROLE_WORDS = {Role.LEAF: "booked", Role.RESIDUAL: "booked, signed", Role.METER: "meter", Role.SHOWN: "shown only"}
@@ -47,6 +59,7 @@ class Line:
     """One channel as shown. power_watts None: it has no value, and `problem` says why.
 
     parent: the channel that contains it. lower_ratio, upper_ratio: 95 % band; 0: unknown. model: the part's name.
+    why_shown: why it is not booked though its source offered it for that; empty if it is booked, or was never offered so.
     """
 
     key: ChannelKey
@@ -59,13 +72,25 @@ class Line:
     model: str
     power_watts: float | None
     problem: str
+    why_shown: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two channels of one quantity. ratio: energy of the first over that of the booked one, less 1; None: not known yet."""
+
+    subject: ChannelKey
+    reference: ChannelKey
+    ratio: float | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One look at everything. notes: source and sentence. missing: source, reason, remedy.
 
-    workloads: the largest, under the idle policy; None: they are not read.
+    workloads: the largest, under the idle policy; None: they are not read. comparisons: what two sources say of one
+    quantity. silent: sources that did not answer in time, and what is said of them.
     """
 
     lines: list[Line]
@@ -74,6 +99,8 @@ class Snapshot:
     missing: list[tuple[str, str, str]]
     workloads: list[WorkloadLine] = field(default_factory=list)
     idle_policy: IdlePolicy | None = None
+    comparisons: list[Comparison] = field(default_factory=list)
+    silent: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def booked_watts(self) -> float | None:
@@ -97,30 +124,42 @@ def look(
     readings: list[Reading] = []
     slow = {spec.key for spec in inventory.specs if spec.cadence_seconds > 0}
     told: dict[ChannelKey, PowerReading] = {}
+    deadline = time.monotonic() + DEADLINE_SECONDS
     try:
         for remaining in range(READS - 1, -1, -1):
             now = instant()
-            readings = _with_told(_read(readers, now), slow, told)
+            readings = _with_told(_read(readers, now, deadline), slow, told)
             meter.observe(readings, now)
             if remaining:
                 sleep(PAUSE_SECONDS)
+                deadline += PAUSE_SECONDS
         # What a source finds while it is open: closed, it would miss everything.
         notes = _notes(inventory)
+        silent = [(reader.source.name, reader.health.last_error) for reader in readers if reader.health.deadline_misses]
     finally:
-        for reader in readers:
-            reader.close()
+        _close(readers)
     return Snapshot(
-        _lines(meter, readers, readings),
+        _lines(meter, readers, readings, inventory.specs),
         [reading for reading in readings if isinstance(reading, UtilizationReading)],
         [*((name, without_name(name, note)) for name, note in notes), *_refusals(meter)],
         [(missing.source, without_name(missing.source, missing.reason), missing.remedy) for missing in inventory.missing],
         [] if meter.workloads is None else workload_lines(meter.workloads.all(), _seconds(start, now)),
         None if workloads is None else workloads.policy,
+        _comparisons(meter),
+        [(name, without_name(name, error)) for name, error in silent],
     )
 
 
 def as_text(snapshot: Snapshot) -> str:
     """For people: the tree, what is summed, what is missing."""
+    lines = [tree_text(snapshot)]
+    lines += [f"{source}: {note}" for source, note in snapshot.notes]
+    lines += [f"{source}: not read: {reason} {remedy}" for source, reason, remedy in snapshot.missing]
+    return "\n".join(lines)
+
+
+def tree_text(snapshot: Snapshot) -> str:
+    """For people: the tree with what is booked and what is folded, what is summed, what is compared, who did not answer."""
     lines: list[str] = []
     known = {line.key for line in snapshot.lines}
     for line in snapshot.lines:
@@ -131,56 +170,109 @@ def as_text(snapshot: Snapshot) -> str:
     lines.append(f"{'booked in all':<44} {'':<8} {_watts(snapshot.booked_watts):>10}")
     if snapshot.idle_policy is not None and snapshot.workloads:
         lines += workloads_text(snapshot.workloads, snapshot.idle_policy)
-    lines += [f"{source}: {note}" for source, note in snapshot.notes]
-    lines += [f"{source}: not read: {reason} {remedy}" for source, reason, remedy in snapshot.missing]
+    lines += [comparison_text(one) for one in snapshot.comparisons]
+    lines += [f"{source}: left out: {told}" for source, told in snapshot.silent]
     return "\n".join(lines)
 
 
 def as_json(snapshot: Snapshot) -> str:
     """For programs; the same facts. Power in watts, null where a channel has no value."""
-    return json.dumps(
+    notes = [{"source": source, "note": note} for source, note in snapshot.notes]
+    missing = [{"source": source, "reason": reason, "remedy": remedy} for source, reason, remedy in snapshot.missing]
+    return json.dumps({**tree_json(snapshot), "notes": notes, "missing": missing}, indent=2)
+
+
+def tree_json(snapshot: Snapshot) -> dict[str, object]:
+    """The tree for programs."""
+    return {
+        "channels": [
+            {
+                "device": line.key.device,
+                "domain": line.key.domain,
+                "source": line.key.source,
+                "component": line.component.name.lower(),
+                "method": line.method.name.lower(),
+                "role": line.role.name.lower(),
+                "parent": f"{line.parent.device}/{line.parent.domain}" if line.parent else None,
+                "power_watts": line.power_watts,
+                "uncertainty_lower_ratio": line.lower_ratio,
+                "uncertainty_upper_ratio": line.upper_ratio,
+                "model": line.model,
+                "problem": line.problem or None,
+                "not_booked_because": line.why_shown or None,
+            }
+            for line in snapshot.lines
+        ],
+        "utilizations": [
+            {"device": reading.device, "kind": reading.kind.name.lower(), "ratio": reading.ratio}
+            for reading in snapshot.utilizations
+        ],
+        "booked_power_watts": snapshot.booked_watts,
+        "idle_policy": None if snapshot.idle_policy is None else policy_name(snapshot.idle_policy),
+        "workloads": [asdict(line) for line in snapshot.workloads],
+        "comparisons": _comparisons_json(snapshot.comparisons),
+        "silent": [{"source": source, "problem": told} for source, told in snapshot.silent],
+    }
+
+
+def _comparisons_json(comparisons: Sequence[Comparison]) -> list[dict[str, object]]:
+    """The comparisons for programs. disagreement_ratio: null where it is not known yet."""
+    return [
         {
-            "channels": [
-                {
-                    "device": line.key.device,
-                    "domain": line.key.domain,
-                    "source": line.key.source,
-                    "component": line.component.name.lower(),
-                    "method": line.method.name.lower(),
-                    "role": line.role.name.lower(),
-                    "parent": f"{line.parent.device}/{line.parent.domain}" if line.parent else None,
-                    "power_watts": line.power_watts,
-                    "uncertainty_lower_ratio": line.lower_ratio,
-                    "uncertainty_upper_ratio": line.upper_ratio,
-                    "model": line.model,
-                    "problem": line.problem or None,
-                }
-                for line in snapshot.lines
-            ],
-            "utilizations": [
-                {"device": reading.device, "kind": reading.kind.name.lower(), "ratio": reading.ratio}
-                for reading in snapshot.utilizations
-            ],
-            "booked_power_watts": snapshot.booked_watts,
-            "idle_policy": None if snapshot.idle_policy is None else policy_name(snapshot.idle_policy),
-            "workloads": [asdict(line) for line in snapshot.workloads],
-            "notes": [{"source": source, "note": note} for source, note in snapshot.notes],
-            "missing": [
-                {"source": source, "reason": reason, "remedy": remedy} for source, reason, remedy in snapshot.missing
-            ],
-        },
-        indent=2,
-    )
+            "device": one.subject.device,
+            "source": one.subject.source,
+            "domain": one.subject.domain,
+            "reference_source": one.reference.source,
+            "reference_domain": one.reference.domain,
+            "disagreement_ratio": one.ratio,
+            "window_seconds": one.seconds,
+        }
+        for one in comparisons
+    ]
+
+
+def comparison_text(one: Comparison) -> str:
+    """Say for people how far the two are apart."""
+    pair = f"{one.subject.device}: {one.subject.source} {one.subject.domain}"
+    beside = f"beside {one.reference.source} {one.reference.domain}"
+    if one.ratio is None:
+        return f"{pair} is compared {beside}; this look was too short to tell how far they are apart"
+    return f"{pair} is {one.ratio:+.1%} {beside}, over {one.seconds:.1f} s"
 
 
 def _seconds(start: Instant, end: Instant) -> float:
     return (end.boottime_nanoseconds - start.boottime_nanoseconds) / NANOSECONDS_PER_SECOND
 
 
-def _read(readers: Sequence[Reader], now: Instant) -> list[Reading]:
+def _read(readers: Sequence[Reader], now: Instant, deadline: float) -> list[Reading]:
+    """deadline: of all sources together, on the monotonic clock."""
     for reader in readers:
         reader.begin(now.boottime_nanoseconds)
-    return [reading for reader in readers for reading in reader.finish(DEADLINE_SECONDS)]
+    return [reading for reader in readers for reading in reader.finish(max(READ_SECONDS_MIN, deadline - time.monotonic()))]
+
+
+def _close(readers: Sequence[Reader]) -> None:
+    """Close all sources side by side; a management controller that hangs is not waited for."""
+    closers = [threading.Thread(target=reader.close, name=f"close-{reader.source.name}", daemon=True) for reader in readers]
+    for closer in closers:
+        closer.start()
+    deadline = time.monotonic() + CLOSE_SECONDS_MAX
+    for closer in closers:
+        closer.join(max(0.0, deadline - time.monotonic()))
+
+
+def _comparisons(meter: Meter) -> list[Comparison]:
+    """What is compared, and how far the two were apart in this look, where both told their energy."""
+    known = {
+        (check.device, check.source, check.domain): check
+        for check in meter.live_cross_checks(least_seconds=READ_SECONDS_MIN)
+    }
+    comparisons = []
+    for subject, reference in meter.compared():
+        check = known.get((subject.device, subject.source, subject.domain))
+        ratio, seconds = (None, 0.0) if check is None else (check.disagreement_ratio, check.window_seconds)
+        comparisons.append(Comparison(subject, reference, ratio, seconds))
+    return comparisons
 
 
 def _with_told(readings: list[Reading], slow: Collection[ChannelKey], told: dict[ChannelKey, PowerReading]) -> list[Reading]:
@@ -190,13 +282,17 @@ def _with_told(readings: list[Reading], slow: Collection[ChannelKey], told: dict
     return [*readings, *(reading for key, reading in told.items() if key not in spoken)]
 
 
-def _lines(meter: Meter, readers: Sequence[Reader], readings: Sequence[Reading]) -> list[Line]:
+def _lines(
+    meter: Meter, readers: Sequence[Reader], readings: Sequence[Reading], offered: Sequence[ChannelSpec]
+) -> list[Line]:
     """All channels as the meter took them: with their place in the sum, and with the residuals that it reckons."""
     powers = {(power.device, power.domain): power.power_milliwatts / 1000 for power in meter.live()}
     failures = {reader.source.name: reader.health.last_error for reader in readers}
     reasons = {reading.key: reading.reason for reading in readings if isinstance(reading, TryAgain | Gone)}
     channels = meter.catalog().channels
     keys = {channel.channel: ChannelKey(channel.device, channel.domain, channel.source) for channel in channels}
+    roles = {keys[channel.channel]: Role(channel.role) for channel in channels if not channel.closed}
+    reasons_shown = why_shown(offered, roles)
     lines = []
     for channel in channels:
         key = keys[channel.channel]
@@ -214,6 +310,7 @@ def _lines(meter: Meter, readers: Sequence[Reader], readings: Sequence[Reading])
                 channel.model,
                 power,
                 without_name(key.source, problem),
+                reasons_shown.get(key, ""),
             )
         )
     return lines
@@ -238,6 +335,8 @@ def _branch(line: Line, every: list[Line], depth: int, out: list[str]) -> None:
     out.append(
         f"{name:<44} {line.key.source:<8} {_watts(line.power_watts):>10}  ({what}) {line.problem or line.model}".rstrip()
     )
+    if line.why_shown:
+        out.append(f"{'  ' * depth}    not booked: {line.why_shown}")
     for other in every:
         if other.parent == line.key:
             _branch(other, every, depth + 1, out)

@@ -52,7 +52,11 @@ def test_doctor_says_what_it_found(configured: Path, capsys: pytest.CaptureFixtu
     assert run("doctor", "--config", str(configured)) == 0
     assert "ok      fake:" in capsys.readouterr().out
     assert run("doctor", "--json", "--config", str(configured)) == 0
-    assert {finding["check"] for finding in json.loads(capsys.readouterr().out)} >= {"clock", "spool", "collector"}
+    assert {finding["check"] for finding in json.loads(capsys.readouterr().out)["findings"]} >= {
+        "clock",
+        "spool",
+        "collector",
+    }
 
 
 @pytest.mark.parametrize(

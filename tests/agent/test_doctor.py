@@ -1,255 +1,266 @@
-"""`doctor` names what stands in the way of a host's figures, and for each fault the remedy that mends it."""
+"""`doctor` as a whole: what a machine in order looks like, the tree, both forms, and that it changes nothing."""
 
 import json
 import os
+import re
 import socket
-from collections.abc import Callable, Iterator
-from concurrent import futures
-from contextlib import closing
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import grpc
-import pytest
-from tests.certificates import Authority
+from tests.agent.doctoring import FAKE, QUICK, fault, faults, instant, of_fixture, of_host, of_machine, recorded
+from tests.agent.machines import machine
 
-from wattledger_agent.config import AgentConfig, CollectorConfig, EstimateConfig, FakeConfig, SourcesConfig
-from wattledger_agent.doctor import Finding, as_json, as_text, examine, exit_status
-from wattledger_agent.inventory import Roots
+from wattledger_agent import once
+from wattledger_agent.clock import HostClock
+from wattledger_agent.commands import Answer
+from wattledger_agent.config import AgentConfig, EstimateConfig, IpmiConfig, SourcesConfig
+from wattledger_agent.doctor import Finding, Means, Report, as_json, as_text, diagnose, exit_status
+from wattledger_agent.doctor_delivery import Connect
+from wattledger_agent.doctor_faults import FAULTS
+from wattledger_agent.inventory import Inventory, Roots, find_sources, open_together
+from wattledger_agent.readings import ChannelSpec, Reading
 
-FAKE = SourcesConfig(fake=FakeConfig(packages=1))
-
-
-@pytest.fixture
-def refusing_port() -> int:
-    """A port of loopback on which nobody listens."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port = listener.getsockname()[1]
-    assert isinstance(port, int)
-    return port
+TESTS = Path(__file__).parent
 
 
-@pytest.fixture
-def config(tmp_path: Path, refusing_port: int) -> AgentConfig:
-    """A simulated host without a collector."""
-    return AgentConfig(
-        state_dir=str(tmp_path / "state"), sources=FAKE, collector=CollectorConfig(address=f"127.0.0.1:{refusing_port}")
-    )
+def test_a_machine_in_order_has_no_fault(tmp_path: Path) -> None:
+    """Its sensors are read; what it has no hardware for is a note, and nothing to mend."""
+    host = machine("xeon_two_sockets", tmp_path)
+    (host.proc / "self").mkdir()
+    boot = host.proc / "sys/kernel/random"
+    boot.mkdir(parents=True)
+    (boot / "boot_id").write_text("7d9a3f0e-5f3b-4a6e-9c58-0c7c1d2e3f40\n")
+    groups = host.sys / "fs/cgroup"
+    groups.mkdir(parents=True)
+    (groups / "cgroup.controllers").write_text("cpu memory\n")
+    config = AgentConfig(state_dir=str(tmp_path / "state"))
+    connection = _answering()
+    means = Means(connect=connection, instant=lambda: instant(time.time()), sleep=QUICK.sleep)
 
+    findings = diagnose(config, Roots(host.sys, host.proc, tmp_path / "dev"), means).findings
 
-def find(findings: list[Finding], check: str) -> list[Finding]:
-    """All findings of a check."""
-    found = [finding for finding in findings if finding.check == check]
-    assert found, f"{check} is not in {[finding.check for finding in findings]}"
-    return found
-
-
-def test_a_host_without_sensors_learns_how_to_get_them(tmp_path: Path, config: AgentConfig) -> None:
-    """Each source is named once, with its own remedy, and the estimate says that it is one."""
-    findings = examine(_with(config, SourcesConfig()), Roots(tmp_path / "sys"))
-
-    for finding in findings:
-        assert not finding.found.startswith(f"{finding.check}:")
-    for check in ("rapl", "nvidia"):
-        (finding,) = find(findings, check)
-        assert (finding.verdict, bool(finding.remedy)) == ("warning", True)
-    assert "MODELLED" in find(findings, "estimate")[0].found
-
-
-def test_nothing_to_meter_is_a_failure(tmp_path: Path, config: AgentConfig) -> None:
-    """The only fault besides those of folder, certificates and clock that makes the exit status 1."""
-    nothing = SourcesConfig(estimate=EstimateConfig(enabled=False))
-    findings = examine(_with(config, nothing), Roots(tmp_path / "sys", tmp_path / "proc"))
-
-    (finding,) = find(findings, "sources")
-    assert (finding.verdict, finding.found) == ("failure", "nothing can be metered")
-    assert "enable `sources.estimate`" in finding.remedy
-    assert exit_status(findings) == 1
-
-
-def test_a_host_in_order_has_status_0(config: AgentConfig) -> None:
-    """A collector that is away is a warning: the spool keeps everything."""
-    findings = examine(config, Roots())
-
-    (finding,) = find(findings, "collector")
-    assert finding.verdict == "warning"
-    assert finding.found == f"{config.collector.address} does not answer: Connection refused"
-    assert finding.remedy.startswith("Start the collector, or correct the port in `collector.address`.")
+    assert faults(findings) == set()
     assert exit_status(findings) == 0
+    (rapl,) = [finding for finding in findings if finding.check == "rapl"]
+    assert rapl == Finding("rapl", "ok", "4 channels")
+    assert {finding.check for finding in findings if finding.verdict == "note"} >= {"nvidia", "amd_gpu", "ipmi"}
 
 
-def test_a_clock_without_a_boot_is_a_failure(tmp_path: Path, config: AgentConfig) -> None:
-    """Without procfs no energy can be dated."""
-    (finding,) = find(examine(config, Roots(procfs=tmp_path)), "clock")
+def test_nothing_to_meter_is_a_failure(tmp_path: Path) -> None:
+    """The exit status is 1, and the remedy is the one setting that always helps."""
+    nothing = SourcesConfig(estimate=EstimateConfig(enabled=False))
+    config = AgentConfig(state_dir=str(tmp_path / "state"), sources=nothing)
+    findings = of_host(tmp_path, config, roots=Roots(tmp_path / "sys", tmp_path / "proc", tmp_path / "dev"))
 
-    assert finding.verdict == "failure"
-    assert finding.found == f"cannot read the boot id at {tmp_path}/sys/kernel/random/boot_id: No such file or directory"
-    assert "--procfs-root" in finding.remedy
-
-
-@pytest.mark.parametrize("below", ["", "deeper/state"])
-def test_a_file_in_place_of_the_state_folder_is_named(tmp_path: Path, config: AgentConfig, below: str) -> None:
-    """At the folder itself, or above it."""
-    (tmp_path / "state").write_text("")
-    (finding,) = find(examine(_with(config, FAKE, tmp_path / "state" / below), Roots()), "spool")
-
-    assert (finding.verdict, finding.found) == ("failure", f"{tmp_path}/state is a file, no folder")
-    assert finding.remedy == "Move it away, or set `state_dir` to another folder."
+    assert fault(findings, "no-source").remedy == "Follow a remedy above, or enable `sources.estimate`."
+    assert exit_status(findings) == 1
 
 
-def test_a_state_folder_that_takes_no_file_is_named(config: AgentConfig) -> None:
-    """/proc takes none, whoever asks."""
-    (finding,) = find(examine(_with(config, FAKE, Path("/proc/wattledger")), Roots()), "spool")
+def test_an_estimate_in_a_sensors_place_names_the_sensor(tmp_path: Path) -> None:
+    """A model looks well from afar; that something could be measured is said where the model is."""
+    finding = fault(of_fixture("container_masked", tmp_path), "estimate-over-sensor")
 
-    assert finding.verdict == "failure"
-    assert finding.found.startswith("cannot write to /proc: ")
-    assert finding.remedy == f"Let user id {os.getuid()} write there, or set `state_dir` to another folder."
-
-
-def test_an_unencrypted_stream_is_a_warning(config: AgentConfig) -> None:
-    """Also where it was allowed in so many words."""
-    insecure = CollectorConfig(address="192.0.2.1:1", insecure=True)
-    (finding,) = find(examine(_with(config, FAKE, collector=insecure), Roots(), _no_connection), "certificates")
-
-    assert finding.verdict == "warning"
-    assert "NOT ENCRYPTED" in finding.found
+    assert finding.found == "power is MODELLED although rapl is there and can't be used"
+    assert finding.remedy == "Follow the remedy of rapl; what it measures then takes the estimate's place by itself."
 
 
-def test_an_impossible_name_of_a_collector_is_a_finding(config: AgentConfig) -> None:
-    """It fails before anything is asked of the network, and not as an error of the system."""
-    wrong = CollectorConfig(address="collector..example:9791", insecure=True)
-    (finding,) = find(examine(_with(config, FAKE, collector=wrong), Roots()), "collector")
+def test_an_estimate_where_nothing_can_be_measured_says_how_to_better_it(tmp_path: Path) -> None:
+    """A machine whose processor has no counter, and no sensor besides."""
+    finding = fault(of_fixture("ascend_910", tmp_path), "only-estimate")
 
-    assert finding.verdict == "failure"
-    assert finding.remedy == "Correct the name in `collector.address`."
-
-
-@pytest.mark.parametrize(
-    ("error", "remedy"),
-    [
-        (socket.gaierror(-2, "Name or service not known"), "Correct the name in `collector.address`, or this host's DNS."),
-        (TimeoutError("timed out"), "Correct `collector.address`, or open the firewall for it."),
-    ],
-)
-def test_each_way_not_to_reach_a_collector_has_its_remedy(config: AgentConfig, error: OSError, remedy: str) -> None:
-    """A wrong name and a closed firewall look alike from afar, and are mended elsewhere."""
-
-    def fail(address: tuple[str, int], timeout: float) -> socket.socket:
-        raise error
-
-    (finding,) = find(examine(config, Roots(), fail), "collector")
-    assert finding.remedy == f"{remedy} Until then the spool keeps everything."
-
-
-Serve = Callable[[Authority], int]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Starts gRPC servers that demand a certificate of an authority; returns their ports."""
-    servers: list[grpc.Server] = []
-
-    def start(authority: Authority) -> int:
-        pair = authority.sign(dns=("localhost",))
-        server = grpc.server(futures.ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 0)])
-        credentials = grpc.ssl_server_credentials(
-            [(pair.key, pair.certificate)], authority.certificate, require_client_auth=True
-        )
-        port = server.add_secure_port("127.0.0.1:0", credentials)
-        server.start()
-        servers.append(server)
-        return port
-
-    yield start
-    for server in servers:
-        server.stop(None).wait()
-
-
-def secure(folder: Path, port: int, *, trusted: Authority, own: Authority, host: str = "localhost") -> CollectorConfig:
-    """Mutual TLS with a certificate of `own`, trusting `trusted`."""
-    certificate, key = own.sign(dns=("a",)).write(folder, "agent")
-    return CollectorConfig(
-        address=f"{host}:{port}",
-        ca_file=str(trusted.write(folder)),
-        certificate_file=str(certificate),
-        key_file=str(key),
+    assert finding.remedy == (
+        "See the remedies of the sources that were not found, or state the machine's own curve in "
+        "`sources.estimate.curve_watts`."
     )
 
 
-def test_sound_certificates_are_accepted(tmp_path: Path, config: AgentConfig, serve: Serve) -> None:
-    """The handshake is that of a stream."""
-    authority = Authority()
-    collector = secure(tmp_path, serve(authority), trusted=authority, own=authority)
-    findings = examine(_with(config, FAKE, collector=collector), Roots())
+def test_a_clock_without_a_boot_is_a_failure(tmp_path: Path) -> None:
+    """Without procfs no energy can be dated, and nothing is read."""
+    config = AgentConfig(state_dir=str(tmp_path / "state"), sources=FAKE)
+    report = diagnose(config, Roots(procfs=tmp_path), QUICK)
 
-    assert find(findings, "collector") == [Finding("collector", "ok", f"{collector.address} answers")]
-    assert find(findings, "certificates")[0].verdict == "ok"
-
-
-def test_each_way_to_fail_a_handshake_has_its_remedy(tmp_path: Path, config: AgentConfig, serve: Serve) -> None:
-    """A collector that is not trusted, one of another name, and one that does not trust us."""
-    ours, theirs = Authority(), Authority("another")
-    port = serve(ours)
-    for trusted, own, host, found, remedy in (
-        (theirs, ours, "localhost", "its certificate is not accepted", "as `ca_file`"),
-        (ours, ours, "127.0.0.1", "IP address mismatch", "as `server_name`"),
-        (ours, theirs, "localhost", "it does not accept this agent's certificate", "sign this agent's certificate"),
-    ):
-        collector = secure(tmp_path, port, trusted=trusted, own=own, host=host)
-        (finding,) = find(examine(_with(config, FAKE, collector=collector), Roots()), "collector")
-        assert finding.verdict == "warning"
-        assert found in finding.found
-        assert remedy in finding.remedy
+    finding = fault(report.findings, "boot-id")
+    assert finding.found == f"cannot read the boot id at {tmp_path}/sys/kernel/random/boot_id: No such file or directory"
+    assert finding.remedy == (
+        "The agent needs Linux with procfs; in a container mount it and name its place with --procfs-root."
+    )
+    assert (finding.verdict, report.look) == ("failure", None)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "found"),
-    [
-        (lambda folder: (folder / "agent.key").unlink(), "cannot read {}/agent.key: No such file or directory"),
-        (lambda folder: (folder / "ca.pem").write_text("no PEM"), "{}/ca.pem holds no certificate"),
-        (
-            lambda folder: (folder / "agent.key").write_bytes(Authority().sign().key),
-            "{0}/agent.pem and {0}/agent.key are no certificate with its key",
-        ),
-    ],
-)
-def test_unusable_certificate_files_are_named(
-    tmp_path: Path, config: AgentConfig, refusing_port: int, spoil: Callable[[Path], object], found: str
-) -> None:
-    """Before anything is sent, with the remedy."""
-    authority = Authority()
-    collector = secure(tmp_path, refusing_port, trusted=authority, own=authority)
-    spoil(tmp_path)
-    findings = examine(_with(config, FAKE, collector=collector), Roots())
+def test_the_tree_says_what_is_booked_and_what_is_folded_and_why(tmp_path: Path) -> None:
+    """The node's meter contains its parts; the estimate beside it is compared, and never booked."""
+    report = of_machine(recorded("ipmi_node_gpus_excluded", tmp_path))
 
-    (finding,) = find(findings, "certificates")
-    assert (finding.verdict, finding.found) == ("failure", found.format(tmp_path))
-    assert finding.remedy
-    assert exit_status(findings) == 1
+    text = as_text(report)
+    tree = text[text.index("\n\n") :]
+    assert re.search(r"^node dcmi +ipmi +[\d.]+ W  \(integral of measured power, meter\)", tree, re.M)
+    assert re.search(r"^  node residual +ipmi +[\d.]+ W  \(.*booked, signed\)", tree, re.M)
+    assert re.search(r"^  cpu/0 package +rapl +[\d.]+ W  \(counter, booked\)", tree, re.M)
+    assert "node: estimate estimate is " in tree
+
+
+def test_a_folded_channel_has_its_reason_in_the_tree(tmp_path: Path) -> None:
+    """Two sources of one module: the one that was there first is booked, and the other says so."""
+    report = of_machine(recorded("gh200", tmp_path))
+
+    assert "not booked: hwmon module measures module/0 too, and was there first" in as_text(report)
+    tree = json.loads(as_json(report))["tree"]
+    (nvidia,) = [one for one in tree["channels"] if (one["device"], one["source"]) == ("module/0", "nvidia")]
+    assert nvidia["not_booked_because"] == "hwmon module measures module/0 too, and was there first"
+    assert [(one["source"], one["reference_source"]) for one in tree["comparisons"]] == [("nvidia", "hwmon")]
 
 
 def test_both_forms_have_the_same_facts() -> None:
     """A line for each finding and its remedy for people, an object for programs."""
-    findings = [Finding("cpu", "ok", "utilization"), Finding("rapl", "warning", "no folder", "Load the module.")]
+    missing = FAULTS["machine-id"].finding()
+    report = Report([Finding("cpu", "ok", "utilization"), missing])
 
-    assert as_text(findings) == "ok      cpu: utilization\nWARNING rapl: no folder\n        -> Load the module."
-    assert json.loads(as_json(findings))[1] == {
-        "check": "rapl",
-        "verdict": "warning",
-        "found": "no folder",
-        "remedy": "Load the module.",
+    assert as_text(report).splitlines() == [
+        "ok      cpu: utilization",
+        f"WARNING identity: {missing.found} [machine-id]",
+        "        -> systemd-machine-id-setup",
+    ]
+    assert json.loads(as_json(report)) == {
+        "findings": [
+            {"check": "cpu", "verdict": "ok", "found": "utilization", "remedy": "", "id": ""},
+            {
+                "check": "identity",
+                "verdict": "warning",
+                "found": missing.found,
+                "remedy": "systemd-machine-id-setup",
+                "id": "machine-id",
+            },
+        ],
+        "tree": None,
     }
 
 
-def _no_connection(address: tuple[str, int], timeout: float) -> socket.socket:
-    raise ConnectionRefusedError(111, "Connection refused")
+def test_neither_doctor_nor_once_writes_anything(tmp_path: Path) -> None:
+    """Not in the state folder, where an agent's spool may be, and nowhere else; times of change included."""
+    host = machine("xeon_two_sockets", tmp_path)
+    boot = host.proc / "sys/kernel/random"
+    boot.mkdir(parents=True)
+    (boot / "boot_id").write_text("7d9a3f0e-5f3b-4a6e-9c58-0c7c1d2e3f40\n")
+    state = tmp_path / "state" / "spool"
+    state.mkdir(parents=True)
+    (state / "lock").write_text("")
+    (state / "0000000000000001.segment").write_bytes(b"no segment")
+    before = _everything(tmp_path)
+    config = AgentConfig(state_dir=str(tmp_path / "state"))
+    roots = Roots(host.sys, host.proc, tmp_path / "dev")
+
+    diagnose(config, roots, QUICK)
+    once.look(find_sources(config.sources, roots, seconds_max=2.0), HostClock().instant, QUICK.sleep)
+
+    assert _everything(tmp_path) == before
 
 
-def _with(
-    config: AgentConfig,
-    sources: SourcesConfig,
-    state_dir: Path | None = None,
-    collector: CollectorConfig | None = None,
-) -> AgentConfig:
-    return AgentConfig(
-        state_dir=str(state_dir or config.state_dir), sources=sources, collector=collector or config.collector
+class HungSource:
+    """A source whose driver hangs when it is opened, or when it is read."""
+
+    name = "hung"
+    may_block = True
+
+    def __init__(self, specs: Sequence[ChannelSpec] | None) -> None:
+        self.specs = specs
+        self.released = threading.Event()
+
+    def open(self) -> Sequence[ChannelSpec]:
+        """Hang, unless it has channels."""
+        if self.specs is None:
+            self.released.wait(60)
+        return self.specs or []
+
+    def read(self, now_nanoseconds: int) -> Sequence[Reading]:
+        """Hang."""
+        self.released.wait(60)
+        return []
+
+    def notes(self) -> Sequence[str]:
+        """It has none."""
+        return []
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def test_sources_that_hang_while_they_are_opened_share_one_deadline() -> None:
+    """Ten hung drivers cost as much time as one, and each is said to be left out."""
+    inventory = Inventory([], [])
+    sources = [HungSource(None) for _ in range(10)]
+    begun = time.monotonic()
+
+    open_together(sources, inventory, 0.2)
+
+    assert time.monotonic() - begun < 1.5
+    for source in sources:
+        source.released.set()
+    assert [one.reason for one in inventory.missing] == ["hung: it has not opened within 0 s; the other sources go on."] * 10
+
+
+def test_a_hung_controller_is_left_out_and_the_rest_is_told_within_seconds(tmp_path: Path) -> None:
+    """A program that does not end stands for it; the node's other sensors are read meanwhile."""
+    host = machine("xeon_two_sockets", tmp_path)
+    boot = host.proc / "sys/kernel/random"
+    boot.mkdir(parents=True)
+    (boot / "boot_id").write_text("7d9a3f0e-5f3b-4a6e-9c58-0c7c1d2e3f40\n")
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/ipmi0").write_text("")
+    released = threading.Event()
+
+    def hang(argv: Sequence[str], seconds_max: float) -> Answer:
+        released.wait(60)
+        raise OSError(5, "it was let go")
+
+    config = AgentConfig(state_dir=str(tmp_path / "state"), sources=SourcesConfig(ipmi=IpmiConfig(cadence_seconds=10.0)))
+    roots = Roots(host.sys, host.proc, tmp_path / "dev", commands=hang)
+    means = Means(QUICK.connect, sleep=QUICK.sleep, open_seconds_max=0.5)
+    begun = time.monotonic()
+
+    report = diagnose(config, roots, means)
+    took = time.monotonic() - begun
+    released.set()
+
+    assert took < 5.0
+    finding = fault(report.findings, "source-left-out")
+    assert finding.found == "ipmi was left out: it has not opened within 0 s; the other sources go on."
+    assert finding.remedy == (
+        "Look for a hung driver with dmesg -T | tail -50; a running agent reads it as soon as it answers."
     )
+    assert report.look is not None
+    assert [line.key.source for line in report.look.lines] == ["rapl"] * 4
+
+
+def test_every_fault_has_words_of_its_own() -> None:
+    """A remedy is a thing to do, and no two faults are told alike."""
+    told = [(one.check, one.what, one.remedy) for one in FAULTS.values()]
+
+    assert len(told) == len(set(told))
+    assert all(one.remedy for one in FAULTS.values())
+
+
+def _everything(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        status = os.lstat(path)
+        found[str(path)] = (
+            status.st_mtime_ns,
+            status.st_mode,
+            path.read_bytes() if path.is_file() and not path.is_symlink() else b"",
+        )
+    return found
+
+
+def _answering() -> Connect:
+    """Connects to something that answers as a gRPC server does."""
+
+    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
+        here, there = socket.socketpair()
+        there.sendall(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+        there.detach()
+        here.settimeout(timeout)
+        return here
+
+    return connect

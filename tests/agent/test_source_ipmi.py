@@ -182,7 +182,7 @@ def test_without_either_program_the_remedy_names_both(tmp_path: Path) -> None:
 
 def test_without_a_driver_the_modules_are_named(tmp_path: Path) -> None:
     """The usual reason on a server that does have a controller."""
-    with pytest.raises(SourceUnavailableError, match="modprobe ipmi_si ipmi_devintf"):
+    with pytest.raises(SourceUnavailableError, match="modprobe -a ipmi_si ipmi_devintf"):
         IpmiSource(tmp_path, run=Tool(IPMITOOL)).open()
 
 

@@ -157,7 +157,7 @@ class IpmiSource:
         if path is None:
             raise SourceUnavailableError(
                 f"ipmi: {paths[0]} does not exist: the kernel drives no management controller.",
-                "If this machine has one: modprobe ipmi_si ipmi_devintf, and write both names to "
+                "If this machine has one: modprobe -a ipmi_si ipmi_devintf, and write both names to "
                 "/etc/modules-load.d/ipmi.conf for the next boot; in a container pass the device in.",
             )
         if not self._access(path):
