@@ -196,6 +196,8 @@ class Exposition:
             add("wattledger_expected_seconds", coverage.expected_seconds, site=site)
             if coverage.ratio is not None:
                 add("wattledger_coverage_ratio", coverage.ratio, site=site)
+            if coverage.estimated_ratio is not None:
+                add("wattledger_estimated_ratio", coverage.estimated_ratio, site=site)
 
     def _render_sites(self, sites: Iterable[str], now_seconds: float, add: Callable[..., None]) -> None:
         withheld = self._view.withheld()
@@ -203,7 +205,16 @@ class Exposition:
             basis = self._view.basis(site, now_seconds)
             factor = basis.factor
             if factor is not None:
-                add("wattledger_grid_carbon_intensity_grams_per_kwh", float(factor.value), site=site, gas=factor.kind.gas)
+                kind = factor.kind
+                add(
+                    "wattledger_grid_carbon_intensity_grams_per_kwh",
+                    float(factor.value),
+                    site=site,
+                    signal=kind.signal,
+                    gas=kind.gas,
+                    boundary=kind.boundary,
+                    basis=kind.basis,
+                )
             add("wattledger_site_factor_missing", int(factor is None), site=site)
             add(
                 "wattledger_site_info",
@@ -212,6 +223,8 @@ class Exposition:
                 zone=basis.zone or "",
                 pue="" if basis.pue is None else str(basis.pue),
                 factor="" if factor is None else factor.id,
+                tier=basis.tier,
+                provisional=str(basis.provisional).lower(),
                 assumed=str(basis.assumed).lower(),
             )
             add("wattledger_hosts_withheld", withheld.get(site, 0), site=site)

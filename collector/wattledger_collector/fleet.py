@@ -79,10 +79,14 @@ class RecentGap:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Channel time with a figure, and what a fleet without holes would have covered; seconds."""
+    """Channel time with a figure, and what a fleet without holes would have covered; seconds.
+
+    estimated_ratio: the part of the energy that is modelled, or whose place in time is; in [0, 1], None without energy.
+    """
 
     covered_seconds: float
     expected_seconds: float
+    estimated_ratio: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -334,10 +338,20 @@ class FleetView:
             channel_time = entry.expected_nanoseconds(begin * NANOSECONDS_PER_SECOND, end)
             expected[entry.site] = expected.get(entry.site, 0) + channel_time
         covered: dict[str, int] = {}
+        energy: dict[str, int] = {}
+        estimated: dict[str, int] = {}
         for _, key, amount in self.recent_energy(begin):
             covered[key.site] = covered.get(key.site, 0) + amount.covered_nanoseconds
+            # A residual may be negative; what it is made of is told by its size.
+            energy[key.site] = energy.get(key.site, 0) + abs(amount.microjoules)
+            if key.quality in (Quality.MODEL, Quality.BRIDGED):
+                estimated[key.site] = estimated.get(key.site, 0) + abs(amount.microjoules)
         return {
-            site: Coverage(covered.get(site, 0) / NANOSECONDS_PER_SECOND, total / NANOSECONDS_PER_SECOND)
+            site: Coverage(
+                covered.get(site, 0) / NANOSECONDS_PER_SECOND,
+                total / NANOSECONDS_PER_SECOND,
+                estimated.get(site, 0) / energy[site] if energy.get(site) else None,
+            )
             for site, total in sorted(expected.items())
             if total > 0
         }

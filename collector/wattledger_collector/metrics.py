@@ -282,14 +282,15 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "wattledger_grid_carbon_intensity_grams_per_kwh",
         "gauge",
-        ("site", "gas"),
+        ("site", "signal", "gas", "boundary", "basis"),
         "Grid factor in use. An intensity: weigh it by energy, do not sum it over sites.",
     ),
     Family(
         "wattledger_site_info",
         "gauge",
-        ("site", "zone", "pue", "factor", "assumed"),
-        "1 for each site, with its zone, PUE and the factor in use. assumed: the zone was proposed, not configured.",
+        ("site", "zone", "pue", "factor", "tier", "provisional", "assumed"),
+        "1 for each site, with its zone, PUE and the factor in use. tier: how good it is, F0 to F5; provisional: that of an "
+        "earlier time stands in. assumed: the zone was proposed, not configured.",
     ),
     Family(
         "wattledger_site_factor_missing",
@@ -314,6 +315,12 @@ FAMILIES: tuple[Family, ...] = (
         "gauge",
         ("site",),
         "wattledger_covered_seconds / wattledger_expected_seconds. For several sites divide the sums of the two instead.",
+    ),
+    Family(
+        "wattledger_estimated_ratio",
+        "gauge",
+        ("site",),
+        "Part of the last hour's energy that is modelled, or whose place in time is (bridged). Do not sum it over sites.",
     ),
     Family(
         "wattledger_agents",

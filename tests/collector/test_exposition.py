@@ -251,6 +251,20 @@ def test_the_collectors_own_metrics_are_in_the_text() -> None:
         assert found["wattledger_insecure_transport", ()] == 1
 
 
+def test_the_factor_in_use_says_what_it_is() -> None:
+    """Its type is on the intensity, its tier and whether it stands in on the site's info; the estimated part is told."""
+    exposition = make_exposition(make_fleet([SimulatedHost("a", (*MEASURED, *MODELLED), T)]))
+    found = samples(parse_text(exposition.render(T + 20).decode()))
+    by_name = {name: (dict(labels), value) for (name, labels), value in found.items()}
+    labels, value = by_name["wattledger_grid_carbon_intensity_grams_per_kwh"]
+    assert {"signal": "average", "boundary": "lifecycle", "gas": "CO2e", "basis": "production"}.items() <= labels.items()
+    assert value > 0
+    labels, _ = by_name["wattledger_site_info"]
+    assert (labels["tier"], labels["provisional"]) == ("F5", "false")
+    _, value = by_name["wattledger_estimated_ratio"]
+    assert 0 < value < 1
+
+
 def test_gauges_of_a_silent_host_vanish() -> None:
     """Power and utilization of a host that is silent are gone; its counters are there."""
     fleet = make_fleet([SimulatedHost("a", MEASURED, T)])

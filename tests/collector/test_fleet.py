@@ -273,6 +273,18 @@ def test_emissions_are_energy_times_pue_times_the_factor_first_used() -> None:
     }
 
 
+def test_the_estimated_part_is_told_by_energy() -> None:
+    """Measured hosts have none, modelled ones all; a site with both has the model's part of the energy."""
+    ratios = []
+    for parts in (MEASURED, MODELLED, (*MEASURED, *MODELLED)):
+        fleet = fleet_of(SimulatedHost("a", parts, T))
+        for second in range(T + 60, T + 601, 60):
+            fleet.step(second)
+        ratios.append(fleet.view.coverage(T + 600)["hall"].estimated_ratio)
+    model, rest = (sum(part.milliwatts for part in parts) for parts in (MODELLED, MEASURED))
+    assert ratios == [0.0, 1.0, pytest.approx(model / (model + rest))]
+
+
 def test_a_basis_is_in_the_store_before_it_is_shown() -> None:
     """What a counter was made with survives the collector."""
     store = FakeStore()
