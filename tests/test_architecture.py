@@ -19,8 +19,9 @@ PURE_NAMES = {
     """,
     COLLECTOR: """
         accounting books certificate_table certificates channel_ends clocks closures columns config csv_table declared
-        embodied emission_counters facility factor_catalog factor_units factors gaps hello intervals inventory
-        inventory_report ledger merkle plausible records sci session tally uncertainty wire workload_ledger workload_records
+        embodied emission_counters facility factor_catalog factor_units factors gaps hello import_series imports intervals
+        inventory inventory_report ledger merkle plausible records sci session tally uncertainty wire workload_ledger
+        workload_records
     """,
 }
 PURE = [folder / f"{name}.py" for folder, names in PURE_NAMES.items() for name in names.split()]

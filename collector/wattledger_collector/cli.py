@@ -18,6 +18,7 @@ from wattledger_collector.config import PORT_MAX, ConfigurationError
 from wattledger_collector.configuration import load_configuration
 from wattledger_collector.factor_catalog import UnknownZoneError
 from wattledger_collector.factors import FactorFileError
+from wattledger_collector.import_commands import add_imports
 from wattledger_collector.records import StoreError
 
 
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_quickstart(commands)
     add_commands(commands)
+    add_imports(commands)
     _add_copies(commands)
     return parser
 

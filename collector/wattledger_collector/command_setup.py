@@ -23,6 +23,7 @@ from wattledger_collector.factor_catalog import FactorCatalog, UnknownZoneError
 from wattledger_collector.factor_files import load_catalog
 from wattledger_collector.factor_store import FactorOrderError
 from wattledger_collector.factors import FactorFileError
+from wattledger_collector.imports import MeterImportError
 from wattledger_collector.inventory import InventoryError
 from wattledger_collector.records import StoreError
 from wattledger_collector.report import ReportError
@@ -37,6 +38,7 @@ _WIDTH_NOT_A_TERMINAL = 150
 # What a user can mend: one sentence says how.
 _MENDABLE = (
     ReportError,
+    MeterImportError,
     StoreError,
     ConfigurationError,
     FactorFileError,

@@ -86,25 +86,36 @@ class Row:
             raise TableError(f"{self.place} has {column} {self.cells[column]!r}: write {' or '.join(enum)}") from None
 
 
-def read_table(text: str, where: str, columns: Sequence[str], rows_max: int, optional: Sequence[str] = ()) -> Iterator[Row]:
+def read_table(
+    text: str,
+    where: str,
+    columns: Sequence[str],
+    rows_max: int,
+    optional: Sequence[str] = (),
+    *,
+    others: bool = False,
+    delimiter: str = ",",
+) -> Iterator[Row]:
     """Yield the rows of a table; empty lines are left out.
 
     text: the file's contents. where: its name, for messages. columns: all are needed, in any order, and no others but the
-    optional ones, which are empty where they are left out. Raises TableError at the first thing that is wrong.
+    optional ones, which are empty where they are left out. others: other columns may stand beside them, and are not read.
+    Raises TableError at the first thing that is wrong.
     """
     if "\0" in text:
         raise TableError(f"{where} contains a NUL character: save it as UTF-8 CSV text")
-    reader = csv.reader((line + "\n" for line in text.removeprefix("\ufeff").split("\n")), strict=True)
+    reader = csv.reader((line + "\n" for line in text.removeprefix("\ufeff").split("\n")), strict=True, delimiter=delimiter)
     count = 0
     try:
-        positions = _check_header(next(reader, []), where, columns, optional)
+        header = next(reader, [])
+        positions = _check_header(header, where, columns, optional, others=others)
         for cells in reader:
             if not cells:
                 continue
             place = f"{where} line {reader.line_num}"
-            if len(cells) != len(positions):
+            if len(cells) != len(header):
                 raise TableError(
-                    f"{place} has {len(cells)} cells where the header has {len(positions)}: "
+                    f"{place} has {len(cells)} cells where the header has {len(header)}: "
                     f"give each column a cell, and put quotes around text with commas"
                 )
             count += 1
@@ -122,17 +133,22 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f": did you mean {near[0]!r}?" if near else ": take it out"
 
 
-def _check_header(header: Sequence[str], where: str, columns: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
+def _check_header(
+    header: Sequence[str], where: str, columns: Sequence[str], optional: Sequence[str], *, others: bool
+) -> dict[str, int]:
     names = [name.strip() for name in header]
     allowed = (*columns, *optional)
     if not any(names):
         raise TableError(f"{where} is empty: its first line has to name the columns {', '.join(columns)}")
     for name in names:
         if name not in allowed:
+            if others:
+                continue
             raise TableError(f"{where} has a column {name!r} that is not in the schema{nearest(name, allowed)}")
         if names.count(name) > 1:
             raise TableError(f"{where} has the column {name!r} twice: take one out")
     missing = [name for name in columns if name not in names]
     if missing:
-        raise TableError(f"{where} lacks the column {missing[0]!r}: add it")
-    return {name: at for at, name in enumerate(names)}
+        remedy = nearest(missing[0], names).replace(": take it out", ": add it") if others else ": add it"
+        raise TableError(f"{where} lacks the column {missing[0]!r}{remedy}")
+    return {name: at for at, name in enumerate(names) if name in allowed}

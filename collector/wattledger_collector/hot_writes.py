@@ -25,6 +25,7 @@ from wattledger_collector.hot_statements import (
     UPSERT_CHANNELS,
     Values,
 )
+from wattledger_collector.import_writes import write_imports
 from wattledger_collector.records import (
     SITE_UNASSIGNED,
     AssignmentRow,
@@ -135,6 +136,7 @@ class HotWrites:
         self._write_energy(connection, items, added)
         self._write_details(connection, items)
         write_workloads(connection, items)
+        write_imports(connection, (item.booking.imported for item in items if item.booking.imported is not None))
 
     def remember(self, connection: sqlite3.Connection, items: Sequence[Prepared]) -> None:
         """Keep the keys of committed bookings."""
@@ -283,7 +285,7 @@ class HotWrites:
         return components if added is None else components | added
 
     def _read_dated_rows(self, connection: sqlite3.Connection) -> None:
-        """Assignments and closures, if there are newer ones; a closing is a transaction of its own, before this one or after."""
+        """Assignments and closures, if there are newer ones. A closing is a transaction of its own, before or after this."""
         (revision,) = connection.execute("SELECT assignments_revision FROM database_info").fetchone()
         if revision == self._revision:
             return

@@ -14,6 +14,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from wattledger_collector.closures import Closure
+    from wattledger_collector.imports import EnergyImport
     from wattledger_collector.workload_records import HostWorkloadRow, HostWorkloads, WorkloadBooking, WorkloadCursor
 
 MICROJOULES_PER_JOULE = 1_000_000
@@ -291,7 +292,7 @@ class Booking:
     cursor_before is None for an epoch that is not in the store yet; host_before likewise. cursor_after and host_after
     replace them only where the stored rows still equal the ones before. channels: catalog rows to insert or to update.
     workloads: None where the batch has no accounts. Their cursor changes with the epoch's cursor alone, so that comparing
-    that one suffices for both, provided that it was read first.
+    that one suffices for both, provided that it was read first. imported: where an import's energy comes from.
     """
 
     host_before: Host | None
@@ -304,6 +305,7 @@ class Booking:
     evidence: tuple[EvidenceRow, ...] = ()
     utilization: tuple[UtilizationRow, ...] = ()
     workloads: "WorkloadBooking | None" = None
+    imported: "EnergyImport | None" = None
 
 
 class CommitOutcome(IntEnum):

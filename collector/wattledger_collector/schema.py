@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 # The newest migration: what this program reads and writes.
-REVISION: Final = "0005"
+REVISION: Final = "0006"
 
 # An SQLite addition that passes 2^63 turns into a floating point number without a word; this check makes it an error.
 _FITS_INT64 = "{} BETWEEN -9223372036854775807 AND 9223372036854775807"
@@ -384,4 +384,48 @@ leaf_secrets = Table(
     metadata,
     Column("id", Integer, CheckConstraint("id = 1", name="one_leaf_secret"), primary_key=True, autoincrement=False),
     Column("secret", LargeBinary, nullable=False),
+)
+
+# Series of other meters that were imported, each once; place: booked, beside or facility, as imports.py has them.
+energy_imports = Table(
+    "energy_import",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    # Names the file with all that was said of it.
+    Column("digest", String, nullable=False, unique=True),
+    Column("place", String, nullable=False),
+    Column("host", String, nullable=False),
+    Column("site", String, nullable=False),
+    Column("component", Integer, nullable=False),
+    Column("meter", String, nullable=False),
+    Column("point", String, nullable=False),
+    # A decimal; NULL: unstated.
+    Column("uncertainty_ratio", String),
+    Column("evidence", String, nullable=False),
+    Column("file", String, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("imported_at_seconds", BigInteger, nullable=False),
+    Column("version", String, nullable=False),
+    Column("form", String, nullable=False),
+    Column("label", String, nullable=False),
+    Column("time_zone", String, nullable=False),
+    Column("value_column", String, nullable=False),
+    Column("from_seconds", BigInteger, nullable=False),
+    Column("to_seconds", BigInteger, nullable=False),
+    # A whole number: a site's energy may pass 2^63.
+    Column("energy_microjoules", String, nullable=False),
+    Column("missing_seconds", BigInteger, nullable=False),
+)
+
+# Series that enter no sum of hosts: a site's meter, and meters beside energy that is booked already.
+meter_energy = Table(
+    "meter_energy",
+    metadata,
+    Column("import_id", Integer, ForeignKey("energy_import.id"), primary_key=True, autoincrement=False),
+    Column("interval_start_seconds", BigInteger, primary_key=True, autoincrement=False),
+    Column("quality", Integer, primary_key=True, autoincrement=False),
+    Column("energy_microjoules", BigInteger, nullable=False),
+    Column("covered_nanoseconds", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )

@@ -816,6 +816,7 @@ LATER_TABLES = {
     "0002": ["workload_cursor", "workload_total", "workload_time", "workload_energy", "workload"],
     "0003": ["factor", "factor_document", "factor_revision"],
     "0004": ["statement", "closure", "log_checkpoint", "log_key", "leaf_secret"],
+    "0005": ["meter_energy", "energy_import"],
 }
 
 

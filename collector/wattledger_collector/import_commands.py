@@ -1,0 +1,242 @@
+"""The command `import energy`, which takes another meter's series into the ledger, and `import list`, which tells all.
+
+No policy: arguments in, text out. Sources of truth: `import_series.py` for the file, `imports.py` and `import_store.py` for
+what becomes of it.
+"""
+
+import argparse
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from rich.markup import escape
+from rich.table import Table
+
+from wattledger_collector.command_setup import add_store_arguments, console, guarded, load_configured, open_named, print_json
+from wattledger_collector.configuration import assign_hosts, load_configuration
+from wattledger_collector.facility import Point
+from wattledger_collector.import_series import Form, Format, Label, SpanLength, parse_series, utc_text
+from wattledger_collector.import_store import import_series, imports
+from wattledger_collector.imports import EnergyImport, Meter, MeterImportError, Place, make_import
+from wattledger_collector.progress import working
+from wattledger_collector.records import MICROJOULES_PER_KWH, Component
+from wattledger_collector.report import parse_instant, parse_time_zone
+from wattledger_collector.report_output import rounded
+
+if TYPE_CHECKING:
+    from wattledger_collector.command_setup import Subparsers
+
+# Two years of minutes with twenty columns; more is no meter's export.
+FILE_BYTES_MAX = 512 * 1024 * 1024
+
+PLACE_WORDS = {
+    Place.BOOKED: "booked as recorded energy of host {host}: in reports, and in no live counter",
+    Place.BESIDE: "kept beside what host {host} has booked already: shown, and in no sum; no residual is reckoned from it",
+    Place.FACILITY: "kept as the meter of all of site {site}: reports measure its PUE with it",
+}
+
+
+def add_imports(subparsers: "Subparsers") -> None:
+    """Add the commands."""
+    parser = subparsers.add_parser("import", help="take other meters' series into the ledger, and list them")
+    actions = parser.add_subparsers(required=True, metavar="energy|list")
+    energy = actions.add_parser("energy", help="a host's or a site's meter, as a CSV file")
+    energy.add_argument(
+        "file", type=Path, help="the meter's export: CSV with a header; commas, semicolons or tabs between cells"
+    )
+    energy.add_argument("--form", required=True, choices=[each.value for each in Form], help="what the values are")
+    energy.add_argument("--time-column", default="time", metavar="NAME", help="column of the times (default: time)")
+    energy.add_argument("--value-column", required=True, metavar="NAME", help="column of the values")
+    energy.add_argument(
+        "--time-zone", default="UTC", metavar="NAME", help="IANA zone of times that state no offset (default: UTC)"
+    )
+    energy.add_argument("--label", choices=[each.value for each in Label], help="what a row's time is of its span")
+    energy.add_argument(
+        "--span-seconds",
+        action="append",
+        default=[],
+        metavar="N[@TIME]",
+        help="how long a row's span is, and since when; once for each length (default: as the rows lie, if all are alike)",
+    )
+    energy.add_argument("--rollover", type=_decimal, metavar="KWH", help="where the counter begins at 0 again")
+    energy.add_argument("--partial-days", action="store_true", help="the file begins and ends within a day")
+    energy.add_argument("--host", default="", metavar="ID", help="what the meter measures; a new id makes a new host")
+    energy.add_argument("--site", default="", metavar="NAME", help="the site that it measures, or where a new host stands")
+    energy.add_argument(
+        "--component", choices=[each.name.lower() for each in Component], default="other", help="(default: other)"
+    )
+    energy.add_argument("--meter", default="", metavar="ID", help="the meter's id or serial number")
+    energy.add_argument("--point", choices=[each.value for each in Point], default="node", help="where (default: node)")
+    energy.add_argument(
+        "--uncertainty-ratio", type=_decimal, metavar="RATIO", help="half-width of its 95 %% interval: 0.01 for 1 %%"
+    )
+    energy.add_argument(
+        "--power-bound-watts", type=_decimal, metavar="W", help="the most that it can measure: bounds what holes may hide"
+    )
+    energy.add_argument("--evidence", default="", metavar="TEXT", help="what proves it: a calibration, a contract, a bill")
+    energy.add_argument("--beside", action="store_true", help="the host is booked already: keep the series apart, in no sum")
+    energy.add_argument("--dry-run", action="store_true", help="check everything and change nothing")
+    add_store_arguments(energy)
+    energy.set_defaults(run=guarded(_energy))
+    listed = actions.add_parser("list", help="all imports, with where each comes from")
+    listed.add_argument("--json", action="store_true", help="a JSON list")
+    add_store_arguments(listed)
+    listed.set_defaults(run=guarded(_list))
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        value = Decimal("NaN")
+    if not value.is_finite() or value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 0")
+    return value
+
+
+def _energy(arguments: argparse.Namespace) -> int:
+    zone = parse_time_zone(arguments.time_zone)
+    form = _format(arguments, zone)
+    meter = Meter(
+        host=arguments.host,
+        site=arguments.site,
+        component=Component[arguments.component.upper()],
+        meter=arguments.meter,
+        point=Point(arguments.point),
+        uncertainty_ratio=arguments.uncertainty_ratio,
+        evidence=arguments.evidence,
+        power_bound_milliwatts=int((arguments.power_bound_watts or 0) * 1000),
+    )
+    content = _content(arguments.file)
+    configured, _ = load_configured(arguments)
+    with closing(open_named(arguments, configured)) as store, working() as work:
+        text = _decoded(content, arguments.file)
+        series = work.do("reading the file", lambda: parse_series(text, arguments.file.name, form))
+        made = make_import(
+            series,
+            form,
+            meter,
+            file=arguments.file.name,
+            content=content,
+            now_seconds=int(time.time()),
+            version=version("wattledger"),
+            beside=arguments.beside,
+            interval_seconds=store.interval_seconds,
+        )
+        if meter.host and not meter.site and arguments.config is not None and not arguments.dry_run:
+            configuration, _ = load_configuration(arguments.config)
+            if not any(row.host == meter.host for row in store.assignments()):
+                assign_hosts(configuration, store, [(meter.host, {})], made.provenance.imported_at_seconds)
+        is_new = work.do("booking", lambda: import_series(store, made, series, dry_run=arguments.dry_run))
+    source = made.provenance
+    if not is_new:
+        print(f"{source.file} is imported already, and nothing was changed: it has the same bytes and the same options")
+        return 0
+    done = "would be " if arguments.dry_run else ""
+    print(
+        f"{source.file}: {source.rows} rows, {_kwh(source.energy_microjoules)} kWh from {utc_text(source.from_seconds)} to "
+        f"{utc_text(source.to_seconds)}, {len(series.holes)} holes of {source.missing_seconds} s together; "
+        f"{done}{PLACE_WORDS[made.place].format(host=meter.host, site=meter.site)}"
+    )
+    return 0
+
+
+def _format(arguments: argparse.Namespace, zone: ZoneInfo) -> Format:
+    form = Form(arguments.form)
+    label = arguments.label or (Label.INSTANT if form is Form.CUMULATIVE_KWH else None)
+    if label is None:
+        raise MeterImportError(
+            f"--label is needed with --form {form}: say whether a row's time is the start or the end of its span"
+        )
+    return Format(
+        form=form,
+        time_column=arguments.time_column,
+        value_column=arguments.value_column,
+        time_zone=zone,
+        label=Label(label),
+        lengths=tuple(sorted((_length(text, zone) for text in arguments.span_seconds), key=lambda each: each.from_seconds)),
+        rollover_kwh=arguments.rollover,
+        partial_days=arguments.partial_days,
+    )
+
+
+def _length(text: str, zone: ZoneInfo) -> SpanLength:
+    number, _, since = text.partition("@")
+    if not number.isascii() or not number.isdecimal() or not 1 <= int(number) <= 366 * 86_400:
+        raise MeterImportError(f"--span-seconds {text!r}: write whole seconds, such as 3600, or 900@2024-03-01")
+    return SpanLength(parse_instant(since, zone) if since else 0, int(number))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            raise MeterImportError(f"{path} is larger than {FILE_BYTES_MAX // 2**20} MiB: split it into several files")
+        return path.read_bytes()
+    except OSError as error:
+        raise MeterImportError(f"cannot read {path}: {error.strerror}; correct its path or rights") from error
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise MeterImportError(
+            f"{path.name} line {line} is not UTF-8 text (byte {error.start}): save it as UTF-8"
+        ) from error
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    configured = None if arguments.store else load_configured(arguments)[0]
+    with closing(open_named(arguments, configured)) as store:
+        rows = [_tree(made) for made in imports(store)]
+    if arguments.json:
+        print_json(rows)
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    names = ("imported_at", "file", "place", "host", "site", "meter", "point", "from", "to", "kwh")
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right" if name == "kwh" else "left")
+    for row in rows:
+        table.add_row(*(escape(str(row[name] or "")) for name in names))
+    console().print(table if rows else "Nothing was imported yet: see `wattledger-collector import energy --help`.")
+    return 0
+
+
+def _tree(made: EnergyImport) -> dict[str, object]:
+    meter, source = made.meter, made.provenance
+    return {
+        "imported_at": datetime.fromtimestamp(source.imported_at_seconds, UTC).isoformat(),
+        "file": source.file,
+        "place": made.place,
+        "host": meter.host or None,
+        "site": meter.site or None,
+        "component": meter.component.name.lower(),
+        "meter": meter.meter or None,
+        "point": meter.point,
+        "from": utc_text(source.from_seconds),
+        "to": utc_text(source.to_seconds),
+        "kwh": _kwh(source.energy_microjoules),
+        "energy_microjoules": str(source.energy_microjoules),
+        "missing_seconds": source.missing_seconds,
+        "rows": source.rows,
+        "form": source.form,
+        "label": source.label,
+        "time_zone": source.time_zone,
+        "value_column": source.value_column,
+        "uncertainty_ratio": None if meter.uncertainty_ratio is None else f"{meter.uncertainty_ratio:f}",
+        "evidence": meter.evidence or None,
+        "sha256": source.sha256,
+        "version": source.version,
+        "digest": source.digest,
+    }
+
+
+def _kwh(microjoules: int) -> str:
+    return rounded(Fraction(microjoules, MICROJOULES_PER_KWH), 6)
