@@ -33,6 +33,7 @@ from wattledger_collector.records import NANOSECONDS_PER_SECOND, Host
 from wattledger_collector.report import make_period, make_report, parse_instant, parse_time_zone
 from wattledger_collector.report_output import write_csv, write_json
 from wattledger_collector.report_table import write_table
+from wattledger_collector.statement_commands import add_statements, add_verify
 from wattledger_collector.workload_report import WorkloadReport, make_workload_report
 from wattledger_collector.workload_report_output import write_workload_csv, write_workload_json, write_workload_table
 
@@ -46,6 +47,8 @@ def add_commands(subparsers: "Subparsers") -> None:
     add_factors(subparsers)
     _add_host(subparsers)
     add_declared_commands(subparsers)
+    add_statements(subparsers)
+    add_verify(subparsers)
 
 
 def _add_report(subparsers: "Subparsers") -> None:

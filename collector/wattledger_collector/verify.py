@@ -26,6 +26,7 @@ from wattledger_collector.signed_note import (
     parse_verifier_key,
 )
 from wattledger_collector.strict_zip import ZipError, ZipReader
+from wattledger_collector.verify_arguments import add_arguments
 from wattledger_collector.verify_figures import LeafSums, figure_problems
 
 BUNDLE_FORMAT: Final = "wattledger bundle 1"
@@ -253,7 +254,11 @@ class _Check:
                 f"the checkpoint of {signed.checkpoint.size} leaves is signed by no key that is known to be the log's"
             )
             return
-        how = "which was named as the log's" if trusted else "the bundle's own: compare it with the one that was published"
+        how = (
+            "which is named as the log's, or vouched for by it"
+            if trusted
+            else "the bundle's own: compare it with the one that was published"
+        )
         fact = f"checkpoint of {signed.checkpoint.size} leaves signed with {signers[-1]}, {how}"
         if fact not in self._verdict.facts:
             self._verdict.facts.append(fact)
@@ -332,16 +337,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="wattledger-collector verify", description=(__doc__ or "").partition("\n")[0])
     add_arguments(parser)
     return run(parser.parse_args(arguments))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.add_argument("bundle", type=Path, help="folder or zip file made by `statement bundle`")
-    parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="an earlier checkpoint: the log must have grown from it"
-    )
-    parser.add_argument("--key", action="append", default=[], metavar="KEY", help="the log's public key, name+id+key")
-    parser.add_argument("--witness", action="append", default=[], metavar="KEY", help="a witness that must have signed")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("tests.bench.ingest",),
     ("tests.bench.ingest", "--soak"),
     ("tests.bench.estimation",),
+    ("tests.bench.statements",),
 )
 
 # The longest, 10,000 agents for ten minutes, takes about fifteen with its start and its audit.

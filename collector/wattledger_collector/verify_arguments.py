@@ -1,0 +1,17 @@
+"""The options of `verify`, apart from what checks, so that other commands need not load it.
+
+Reads nothing. Source of truth: `verify.py`.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("bundle", type=Path, help="folder or zip file made by `statement bundle`")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="an earlier checkpoint: the log must have grown from it"
+    )
+    parser.add_argument("--key", action="append", default=[], metavar="KEY", help="the log's public key, name+id+key")
+    parser.add_argument("--witness", action="append", default=[], metavar="KEY", help="a witness that must have signed")

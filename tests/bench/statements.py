@@ -1,0 +1,82 @@
+"""What closing, bundling and verifying a month costs, by the number of servers: time, memory and bytes.
+
+Judges no figure. The ledger is made by bulk load; each command is a process of its own, as an operator runs it. Growth is
+told against the smallest ledger: a ratio of 1 is as much for each row as there.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.bench.ledgers import BEGIN_SECONDS, DAY_SECONDS, build_ledger
+from tests.bench.output import report
+
+# A tenth, a third and the whole of a thousand servers, whose month has 28.8 million rows.
+SERVERS = (100, 333, 1000)
+DAYS = 30
+SMALL_SERVERS, SMALL_DAYS = (5, 10), 3
+
+
+def main() -> int:
+    """Measure and print; returns the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--small", action="store_true", help="a short run that shows that all works")
+    parser.add_argument("--folder", type=Path, help="where to put the ledgers (default: the system's temporary folder)")
+    arguments = parser.parse_args()
+    sizes, days = (SMALL_SERVERS, SMALL_DAYS) if arguments.small else (SERVERS, DAYS)
+    smallest: dict[str, float] = {}
+    for servers in sizes:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            _measure(Path(folder), servers, days, smallest)
+    return 0
+
+
+def _measure(folder: Path, servers: int, days: int, smallest: dict[str, float]) -> None:
+    ledger, bundle = folder / "ledger.sqlite", folder / "bundle"
+    rows = build_ledger(ledger, servers, days)
+    begin, end = (_date(BEGIN_SECONDS + day * DAY_SECONDS) for day in (0, days))
+
+    def tell(name: str, value: float, unit: str) -> None:
+        per_row = smallest.setdefault(name, value / rows)
+        report(
+            f"{name}_{servers}_servers", value, unit, per_row * rows, f"{rows} rows at the smallest ledger's cost of a row"
+        )
+
+    tell("statement_ledger_bytes", ledger.stat().st_size, "bytes")
+    for name, command in (
+        ("statement_close", ("statement", "close", "--store", str(ledger), "--from", begin, "--to", end)),
+        ("statement_bundle", ("statement", "bundle", "--store", str(ledger), "--out", str(bundle))),
+        ("statement_verify", ("verify", str(bundle))),
+    ):
+        seconds, bytes_max = _run(command)
+        tell(f"{name}_seconds", seconds, "seconds")
+        tell(f"{name}_memory_bytes", bytes_max, "bytes")
+    tell("statement_bundle_bytes", sum(each.stat().st_size for each in bundle.iterdir()), "bytes")
+    shutil.rmtree(bundle)
+
+
+def _date(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+
+
+def _run(command: Sequence[str]) -> tuple[float, int]:
+    """Run the collector's command; its wall time in seconds and the most memory that it held in bytes."""
+    begun = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", "wattledger_collector.cli", *command], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
+    # Linux counts in kibibytes.
+    return time.monotonic() - begun, usage.ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
