@@ -25,6 +25,7 @@ from wattledger_collector import factors
 from wattledger_collector.config import Configuration
 from wattledger_collector.exposition import Exposition
 from wattledger_collector.factor_files import load_catalog
+from wattledger_collector.factor_refresh import SourceHealth
 from wattledger_collector.fleet import FleetView
 from wattledger_collector.metrics import FAMILIES
 from wattledger_collector.self_metrics import make_registry
@@ -80,7 +81,7 @@ def cells(body: str) -> list[list[str]]:
 def own_families() -> list[Metric]:
     """What the collector exposes of itself."""
     with tempfile.TemporaryDirectory() as folder, closing(open_store(Path(folder) / "ledger.sqlite", create=True)) as store:
-        registry = make_registry(Writer(store, collector="c"), lambda: 0)
+        registry = make_registry(Writer(store, collector="c"), lambda: 0, lambda: [SourceHealth("s", {"Z": 0.0}, 0)])
         view = FleetView(collector="c", interval_seconds=store.interval_seconds)
         Exposition(view, registry=registry, insecure_transport=False, version="0")
         return sorted(registry.collect(), key=lambda family: family.name)

@@ -5,6 +5,7 @@ Source of truth: the store; the configuration says what shall hold from now on.
 """
 
 import dataclasses
+import difflib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from wattledger_collector.config import (
 )
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factor_files import load_catalog
+from wattledger_collector.factor_sources import PROVIDERS
 from wattledger_collector.factor_store import stored_names
 from wattledger_collector.factors import FactorFileError
 from wattledger_collector.records import SITE_UNASSIGNED, AssignmentRow, Host, SiteRow, Store
@@ -46,6 +48,7 @@ def load_configuration(path: Path) -> tuple[Configuration, FactorCatalog]:
     try:
         configuration = _with_absolute_paths(parse_configuration(text), path.resolve().parent)
         catalog = load_catalog((Path(name) for name in configuration.factors.files), ladders(configuration))
+        _check_providers(configuration)
         zones, sources = stored_names(Path(configuration.store.path))
         check_zones(configuration, catalog, stored_zones=zones, stored_sources=sources)
         _check_files(configuration)
@@ -73,11 +76,38 @@ def _with_absolute_paths(configuration: Configuration, folder: Path) -> Configur
             configuration.factors,
             files=tuple(str(folder / name) for name in configuration.factors.files),
             source=tuple(
-                replace(source, key_file=str(folder / source.key_file) if source.key_file else "")
+                replace(
+                    source,
+                    key_file=str(folder / source.key_file) if source.key_file else "",
+                    address=_absolute_address(source.address, folder),
+                )
                 for source in configuration.factors.source
             ),
         ),
     )
+
+
+def _absolute_address(address: str, folder: Path) -> str:
+    """A provider's address as it is; a file's path from the configuration's folder."""
+    return address if not address or "://" in address else str(folder / address)
+
+
+def _check_providers(configuration: Configuration) -> None:
+    """Raise ConfigurationError for sources that could never be asked."""
+    problems: list[str] = []
+    for index, source in enumerate(configuration.factors.source):
+        path = f"factors.source[{index}]"
+        provider = PROVIDERS.get(source.provider)
+        if provider is None:
+            near = difflib.get_close_matches(source.provider, PROVIDERS, n=1, cutoff=0.4)
+            remedy = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(PROVIDERS)}"
+            problems.append(f"{path}.provider {source.provider!r} is unknown: {remedy}")
+        elif provider.needs_key and not source.key_file:
+            problems.append(f"{path} of {source.provider!r} needs a key: name a file that holds it in key_file")
+        elif source.provider == "csv" and not source.address:
+            problems.append(f"{path} of 'csv' has no address: name the file")
+    if problems:
+        raise ConfigurationError(problems)
 
 
 def _check_files(configuration: Configuration) -> None:

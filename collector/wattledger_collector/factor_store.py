@@ -120,6 +120,20 @@ def stored_names(path: Path) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(zone for zone, _ in pairs), frozenset(source for _, source in pairs)
 
 
+def newest_end(store: SqliteStore, zone: str, source: str) -> int | None:
+    """When the last factor of a zone by a source ends, in seconds since 1970 UTC; None if there is none."""
+    columns = schema.factors.c
+    query = (
+        select(columns.valid_to_seconds)
+        .where(columns.zone == zone, columns.source == source)
+        .order_by(columns.valid_from_seconds.desc())
+        .limit(1)
+    )
+    for (end,) in store.rows(query):
+        return int(end)
+    return None
+
+
 class StoredFactors:
     """The store's rows in memory, read on from where the last reading ended."""
 

@@ -18,10 +18,13 @@ from pathlib import Path
 
 import uvicorn
 
-from wattledger_collector.accounting import BasisFinder
 from wattledger_collector.config import Configuration, Http
 from wattledger_collector.configuration import HostPlacer, apply_configuration
 from wattledger_collector.factor_catalog import FactorCatalog
+from wattledger_collector.factor_fetch import Fetch, fetch
+from wattledger_collector.factor_live import RENEWAL_SECONDS as FACTORS_RENEWAL_SECONDS
+from wattledger_collector.factor_live import LiveFactors
+from wattledger_collector.factor_refresh import FactorRefresh, SourceHealth
 from wattledger_collector.fleet import FleetView
 from wattledger_collector.fleet_sharing import FleetSharing
 from wattledger_collector.lease import RENEWAL_SECONDS
@@ -58,7 +61,7 @@ class Service:
     """A collector from `start` to `stop`.
 
     time_zone: IANA name, where the page's day begins. assumed: the zones were proposed, not given by an operator.
-    notice: a sentence on top of the page.
+    notice: a sentence on top of the page. fetch: asks providers of factors.
     """
 
     def __init__(
@@ -69,17 +72,22 @@ class Service:
         time_zone: str = "UTC",
         assumed: bool = False,
         notice: str = "",
+        fetch: Fetch = fetch,
     ) -> None:
         self._configuration = configuration
         self._catalog = catalog
         self._time_zone = time_zone
         self._assumed = assumed
         self._notice = notice
+        self._fetch = fetch
         self._store: SqliteStore | None = None
         self._writer: Writer | None = None
         self._server: TelemetryServer | None = None
         self._sharing: FleetSharing | None = None
         self._renewing: asyncio.Task[None] | None = None
+        self._live: LiveFactors | None = None
+        self._refresh: FactorRefresh | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._listener: socket.socket | None = None
         self._http: uvicorn.Server | None = None
@@ -101,7 +109,8 @@ class Service:
         sharing = FleetSharing(view, store)
         sharing.start(time.time())
         self._sharing = sharing
-        view.load(store, BasisFinder(store.sites(), self._catalog), time.time())
+        live = self._live = LiveFactors(store, self._catalog)
+        view.load(store, live.finder, time.time())
         self._writer = Writer(
             store, collector=name, listeners=[view.on_committed], place_hosts=HostPlacer(configuration, store)
         )
@@ -112,6 +121,16 @@ class Service:
         port = await self._server.start()
         tune_interpreter()
         self._renewing = asyncio.create_task(self._renew(sharing))
+        self._watching = asyncio.create_task(self._watch_factors(live))
+        self._refresh = FactorRefresh(
+            configuration.factors.source,
+            store,
+            names=self._catalog.zones,
+            is_asking=lambda: view.is_site_exposer(time.time()),
+            on_recorded=live.renew,
+            fetch=self._fetch,
+        )
+        self._refresh.start()
         addresses = Addresses(_address(listener), f"{configuration.server.address}:{port}")
         self._serve_http(listener, view, addresses)
         return addresses
@@ -142,8 +161,24 @@ class Service:
                 except StoreError as error:
                     log.warning("the lease on the sites' metrics was not renewed: %s", error)
 
+    async def _watch_factors(self, live: LiveFactors) -> None:
+        """Until it stops, see what was recorded here, by a command, or by another collector."""
+        while not self._stopping.is_set():
+            try:
+                await asyncio.wait_for(self._stopping.wait(), FACTORS_RENEWAL_SECONDS)
+            except TimeoutError:
+                try:
+                    if await asyncio.to_thread(live.renew):
+                        log.info("grid factors were renewed")
+                except StoreError as error:
+                    log.warning("grid factors were not read again: %s", error)
+
     async def _leave(self) -> None:
         self._stopping.set()
+        if self._refresh is not None:
+            await asyncio.to_thread(self._refresh.stop)
+        if self._watching is not None:
+            await self._watching
         if self._renewing is not None:
             await self._renewing
         if self._sharing is not None:
@@ -157,14 +192,17 @@ class Service:
         """How many agents are connected."""
         return self._server.streams if self._server is not None else 0
 
+    def _factor_health(self) -> list[SourceHealth]:
+        return self._refresh.health() if self._refresh is not None else []
+
     def _serve_http(self, listener: socket.socket, view: FleetView, addresses: Addresses) -> None:
         writer, http = self._writer, self._configuration.http
         assert writer is not None
         app = make_app(
             view,
             store=self._store,
-            catalog=self._catalog,
-            registry=make_registry(writer, lambda: self.streams),
+            catalog=self._live,
+            registry=make_registry(writer, lambda: self.streams, self._factor_health),
             time_zone=self._time_zone,
             insecure_transport=self._configuration.server.insecure,
             readiness=lambda: "" if writer.healthy else f"{writer.last_error}\n",

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
+from typing import Protocol
 
 from wattledger_collector.accounting import Line, account
 from wattledger_collector.exposition import SHARDS_MAX
-from wattledger_collector.factor_catalog import FactorCatalog, UnknownZoneError
+from wattledger_collector.factor_catalog import UnknownZoneError
+from wattledger_collector.factors import Factor
 from wattledger_collector.fleet import FleetView, RecentGap
 from wattledger_collector.fleet_host import HostEntry
 from wattledger_collector.records import Store
@@ -83,6 +85,14 @@ class Question:
         return value
 
 
+class FactorsOfZones(Protocol):
+    """Who knows the grid factors: a catalog, or what follows the ledger."""
+
+    def factors(self, zone: str) -> Sequence[Factor]:
+        """All factors of a zone. Raises UnknownZoneError."""
+        ...
+
+
 class Api:
     """Answers questions.
 
@@ -90,7 +100,7 @@ class Api:
     begins and in which times are shown.
     """
 
-    def __init__(self, view: FleetView, *, store: Store | None, catalog: FactorCatalog | None, zone: tzinfo) -> None:
+    def __init__(self, view: FleetView, *, store: Store | None, catalog: FactorsOfZones | None, zone: tzinfo) -> None:
         self._view = view
         self._store = store
         self._catalog = catalog

@@ -23,10 +23,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from wattledger_collector.exposition import Exposition, Shard, negotiate
-from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.fleet import FleetView
 from wattledger_collector.records import Store, StoreError
-from wattledger_collector.web.api import ENDPOINTS, Api, BadRequestError, Endpoint, NotFoundError, Question
+from wattledger_collector.web.api import ENDPOINTS, Api, BadRequestError, Endpoint, FactorsOfZones, NotFoundError, Question
 
 # Below this an answer fits one packet anyway.
 _GZIP_BYTES_MIN = 1400
@@ -42,7 +41,7 @@ def make_app(
     view: FleetView,
     *,
     store: Store | None = None,
-    catalog: FactorCatalog | None = None,
+    catalog: FactorsOfZones | None = None,
     registry: CollectorRegistry | None = None,
     clock: Callable[[], float] = time.time,
     time_zone: str = "UTC",
