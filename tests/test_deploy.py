@@ -236,9 +236,12 @@ def test_the_runbook_names_what_there_is() -> None:
 
 def test_the_readme_names_what_is_there() -> None:
     """Its map lists every entry of the folder, and each path in its commands exists."""
-    listed = set(re.findall(r"^\| `([^`]+)` \|", README, re.MULTILINE))
+    map_, _, rest = README.partition("\n## ")
+    listed = set(re.findall(r"^\| `([^`]+)` \|", map_, re.MULTILINE))
     there = {path.name + ("/" if path.is_dir() else "") for path in DEPLOY.iterdir()} - {"README.md", "__pycache__/"}
     assert listed == there
+    boards = set(re.findall(r"^\| `(\w+\.json)` \|", rest, re.MULTILINE))
+    assert boards == {path.name for path in (DEPLOY / "grafana" / "dashboards").iterdir()}
     for path in re.findall(r"deploy/[\w./-]+\w", README):
         assert (ROOT / path).exists(), path
     for path in re.findall(r"`((?:grafana|prometheus|containers)/[\w./-]+)`", README):

@@ -16,7 +16,9 @@ from tests.system.programs import AGENT, COLLECTOR, Program, free_ports, get, me
 pytestmark = pytest.mark.system
 
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
-EXPOSURE_MAX = 2.0
+# The agent has most of it from the network, and from what it must see: GPUs, the kernel's clock state, and for GPUs the
+# processes of others (ProtectProc=default alone is 0.2).
+EXPOSURE_MAX = 2.1
 
 # Called only as root, which the units are not: SQLite gives a new file to its folder's owner.
 ROOT_ALONE = {"fchown"}
@@ -44,7 +46,7 @@ def test_units_are_valid(analyze: str, tmp_path: Path, unit: Path) -> None:
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_units_expose_little(analyze: str, unit: Path) -> None:
-    """systemd's own score, from 0 (best) to 10, is at most 2."""
+    """systemd's own score, from 0 (best) to 10, is at most 2.1."""
     done = run(analyze, "security", "--offline=true", unit)
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
     assert found is not None, done.stderr
