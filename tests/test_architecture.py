@@ -13,9 +13,9 @@ PROTOS = ROOT / "protos/wattledger_protos"
 # By half; the words after a folder are its pure modules.
 PURE_NAMES = {
     AGENT: """
-        arm_cpus attribution cgroup_names channels config containment counters cpu_times cpus cross_checks gauges
-        known_faults meter own_energy readings roster session shares topology usage wire workload_accounts
-        workload_meter wraps
+        arm_cpus attribution certificate_dates cgroup_names channels config containment counters cpu_times
+        cpus cross_checks doctor_faults doctor_told folding gauges known_faults meter own_energy readings
+        roster session shares topology usage wire workload_accounts workload_meter wraps
     """,
     COLLECTOR: """
         accounting books certificate_table certificates channel_ends clocks closures columns config csv_table declared

@@ -3,7 +3,7 @@
 Sets no clock. Source of truth: adjtimex(2) by way of clock.py, the kernel's view of the hardware clock (rtc.rst).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from wattledger_agent.clock import machine_id
 from wattledger_agent.config import AgentConfig
@@ -33,11 +33,11 @@ def clock_findings(now: Instant, host: Host) -> Iterator[Finding]:
             yield FAULTS["rtc-off"].finding(seconds=seconds)
 
 
-def identity_findings(config: AgentConfig) -> Iterator[Finding]:
-    """Say under which id this host stands in the ledger."""
+def identity_findings(config: AgentConfig, machine: Callable[[], str] = machine_id) -> Iterator[Finding]:
+    """Say under which id this host stands in the ledger. machine: tells this machine's id."""
     if config.collector.uses_tls:
         yield Finding("identity", "ok", "the host's id is the one in its certificate")
-    elif machine_id():
+    elif machine():
         yield Finding("identity", "ok", config.host or "an id made at first start and kept in the state folder")
     else:
         yield FAULTS["machine-id"].finding()

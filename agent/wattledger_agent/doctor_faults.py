@@ -45,11 +45,6 @@ _ISSUE = (
 _ALL = (
     # The machine.
     Fault(
-        "not-linux", "system", "failure",
-        "this is {system}",
-        "Run the agent on Linux; its sensors are Linux'.",
-    ),
-    Fault(
         "qemu-without-rapl", "system", "warning",
         "this is a virtual machine of {hypervisor}, which shows it no energy counter",
         "Start it with virtual RAPL (QEMU 9.1 or newer: -accel kvm,rapl=true,path=/run/qemu-vmsr-helper.sock), or run the "
@@ -183,7 +178,7 @@ _ALL = (
     ),
     Fault(
         "gpu-lost", "nvidia", "failure",
-        "{device} fell off the bus ({error})",
+        "gpu/{uuid} fell off the bus ({error})",
         "nvidia-smi -r -i {uuid}; if it does not come back, boot the host anew and have it looked at (dmesg | grep Xid).",
     ),
     Fault(

@@ -6,7 +6,7 @@ the spool's segments.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,8 +31,16 @@ _VOLATILE = frozenset({"tmpfs", "ramfs"})
 _NO_FILES = frozenset({"proc", "sysfs", "cgroup", "cgroup2", "devpts", "debugfs", "securityfs", "bpf", "tracefs"})
 
 
-def spool_findings(config: AgentConfig, host: Host, utc_seconds: float) -> Iterator[Finding]:
-    """Look at the state folder, or where it would be made. utc_seconds: this host's clock."""
+def free_bytes_of(path: Path) -> int:
+    """Room on a path's disk for who is not root."""
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize
+
+
+def spool_findings(
+    config: AgentConfig, host: Host, utc_seconds: float, free_bytes: Callable[[Path], int] = free_bytes_of
+) -> Iterator[Finding]:
+    """Look at the state folder, or where it would be made. utc_seconds: this host's clock. free_bytes: on a path's disk."""
     folder = Path(config.state_dir)
     # os.path: a folder that may not be looked into is no error there, but one that does not exist.
     existing = next(path for path in (folder, *folder.resolve().parents) if os.path.lexists(path))
@@ -48,7 +56,7 @@ def spool_findings(config: AgentConfig, host: Host, utc_seconds: float) -> Itera
         yield FAULTS["state-volatile"].finding(path=existing, kind=mount.kind)
     spool = folder / "spool"
     segments = sorted(spool.glob("*.segment")) if os.access(spool, os.R_OK) else []
-    yield _room(config, folder, existing, segments)
+    yield _room(config, folder, existing, segments, free_bytes(existing))
     yield from _holder(spool / "lock", host)
     yield from _owner(spool, segments, host)
     yield from _date(segments, utc_seconds)
@@ -67,9 +75,7 @@ def _hindrance(folder: Path, host: Host) -> Finding | None:
     return None
 
 
-def _room(config: AgentConfig, folder: Path, existing: Path, segments: list[Path]) -> Finding:
-    disk = os.statvfs(existing)
-    free = disk.f_bavail * disk.f_frsize
+def _room(config: AgentConfig, folder: Path, existing: Path, segments: list[Path], free: int) -> Finding:
     if free < DISK_FREE_BYTES_MIN:
         return FAULTS["disk-full"].finding(free=free // MEBIBYTE, path=existing)
     room = (free + sum(_size(segment) for segment in segments)) // MEBIBYTE

@@ -27,7 +27,6 @@ _URL = r"(?P<address>https?://\S+?)"
 # The first that fits counts.
 SENTENCES = (
     _told("rapl", r"(?P<path>/\S+) can't be read: (?:Permission denied|Operation not permitted)", "rapl-permission"),
-    _told("rapl", r"(?P<path>/\S+) (?:\(\S+\) )?can't be read yet", "rapl-permission"),
     _told(
         "hwmon", r"(?P<sensor>\w+ .*): its `_enable` file says 0.*write 1 to (?P<path>/\S+) to meter", "hwmon-switched-off"
     ),
@@ -39,6 +38,8 @@ SENTENCES = (
     _told("nvidia", r"The driver was upgraded but not reloaded", "nvml-mismatch"),
     _told("nvidia", r"Let the agent's user read and write /dev/nvidiactl", "nvml-permission"),
     _told("nvidia", r"gpu/(?P<uuid>\S+) fell off the bus \((?P<error>[^)]*)\)", "gpu-lost"),
+    # Said so after some reads; a look has few. The second is what a recording says.
+    _told("nvidia", r"gpu/(?P<uuid>\S+) can't be read: (?P<error>GPU is lost|NVML error 15)", "gpu-lost"),
     _told("nvidia", r"(?P<device>(?:the GPU at|GPU number) \S+) can't be opened \((?P<error>[^)]*)\)", "gpu-not-opened"),
     _told("amd_gpu", r"(?P<told>no driver shows sensors of the AMD GPU at [^.;]+(?:\.[0-9])?)", "amdgpu-module"),
     _told("ipmi", r"(?P<path>/\S+) may not be opened by user id", "ipmi-permission"),
@@ -46,7 +47,7 @@ SENTENCES = (
     _told("ipmi", r"calls its power reading `(?P<state>[^`]+)`", "ipmi-deactivated"),
     _told(
         "ipmi",
-        r"this controller has no DCMI power reading",
+        r"(?i)this controller has no DCMI power reading",
         "ipmi-without-dcmi",
     ),
     _told("ipmi", r"(?P<reason>the controller has not answered yet|.* has not ended within \d+ s)", "ipmi-silent"),

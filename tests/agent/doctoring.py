@@ -48,6 +48,17 @@ def of_machine(machine: RecordedMachine, config: AgentConfig | None = None) -> R
     return diagnose(config, machine.roots, means)
 
 
+def of_folder(root: Path) -> list[Finding]:
+    """What doctor says of a machine's folder."""
+    return of_machine(open_machine(root, root.parent / f"{root.name}-played")).findings
+
+
+def put(root: Path, name: str, text: str) -> None:
+    """Write one file of a machine, and the folders that it is in."""
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(text)
+
+
 def of_fixture(name: str, folder: Path) -> list[Finding]:
     """What doctor says of a fixture machine."""
     return of_machine(recorded(name, folder)).findings

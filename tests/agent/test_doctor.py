@@ -233,6 +233,14 @@ def test_a_hung_controller_is_left_out_and_the_rest_is_told_within_seconds(tmp_p
     assert [line.key.source for line in report.look.lines] == ["rapl"] * 4
 
 
+def test_every_fault_is_seeded_by_a_test() -> None:
+    """The table of faults holds nothing that no test has seen found."""
+    seeded = "".join(path.read_text() for path in sorted(TESTS.glob("test_doctor*.py")))
+
+    assert [name for name in FAULTS if f'"{name}"' not in seeded] == []
+    assert len(FAULTS) >= 20
+
+
 def test_every_fault_has_words_of_its_own() -> None:
     """A remedy is a thing to do, and no two faults are told alike."""
     told = [(one.check, one.what, one.remedy) for one in FAULTS.values()]
