@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 
 from wattledger_agent import cli as agent_cli
 from wattledger_agent.config import AgentConfig
+from wattledger_agent.doctor_faults import FAULTS
 from wattledger_collector import cli as collector_cli
 from wattledger_collector import factors
 from wattledger_collector.config import Configuration
@@ -288,6 +289,16 @@ def _number(path: str, value: object) -> str:
     return f"{value:,}{unit}".replace(",", " ") if isinstance(value, int) else f"{value:g}{unit}"
 
 
+def _faults(_: Mapping[str, str]) -> Iterator[Row]:
+    for fault in FAULTS.values():
+        words = (_facts_in_capitals(_plain(text).replace("*", "\\*")) for text in (fault.what, fault.remedy))
+        yield f"`{fault.id}`", fault.check, *words
+
+
+def _facts_in_capitals(text: str) -> str:
+    return re.sub(r"\{(\w+)\}", lambda fact: fact[1].upper(), text)
+
+
 def _plain(text: str) -> str:
     """Text for a cell."""
     return text.replace("%%", "%").replace("|", "\\|").replace("<", "&lt;")
@@ -305,6 +316,7 @@ TABLES: Mapping[str, tuple[list[str], Callable[[Mapping[str, str]], Iterable[Row
     "endpoints": (_header("path", "answer", "parameters"), _endpoints),
     "factor-columns": (_header("column", "meaning"), _factor_columns),
     "attributions": (_header("series", "named as", "terms"), _attributions),
+    "doctor-findings": (_header("finding", "of", "what is wrong", "remedy"), _faults),
     "limits": (_header("constant", "value", "what it bounds"), _limits),
 }
 

@@ -154,6 +154,6 @@ def _clock(roots: Roots, means: Means, host: Host) -> tuple[Callable[[], Instant
         try:
             instant = HostClock(roots.procfs).instant
         except ClockError as error:
-            reason, _, remedy = str(error).partition(". ")
-            return None, [FAULTS["boot-id"].finding(reason=reason, remedy=remedy)]
+            reason = str(error).partition(". ")[0].removeprefix("cannot read the boot id at ")
+            return None, [FAULTS["boot-id"].finding(reason=reason)]
     return instant, list(clock_findings(instant(), host))

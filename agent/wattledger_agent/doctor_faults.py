@@ -193,7 +193,7 @@ _ALL = (
     ),
     Fault(
         "amdgpu-module", "amd_gpu", "warning",
-        "{told}",
+        "no driver shows sensors of the AMD GPU at {address}",
         "modprobe amdgpu; a GPU that a guest has is metered there.",
     ),
     # Management controllers.
@@ -267,8 +267,8 @@ _ALL = (
     # Time.
     Fault(
         "boot-id", "clock", "failure",
-        "{reason}",
-        "{remedy}",
+        "cannot read the boot id at {reason}",
+        "The agent needs Linux with procfs; in a container mount it and name its place with --procfs-root.",
     ),
     Fault(
         "clock-unsynchronised", "clock", "warning",

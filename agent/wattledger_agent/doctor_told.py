@@ -41,7 +41,7 @@ SENTENCES = (
     # Said so after some reads; a look has few. The second is what a recording says.
     _told("nvidia", r"gpu/(?P<uuid>\S+) can't be read: (?P<error>GPU is lost|NVML error 15)", "gpu-lost"),
     _told("nvidia", r"(?P<device>(?:the GPU at|GPU number) \S+) can't be opened \((?P<error>[^)]*)\)", "gpu-not-opened"),
-    _told("amd_gpu", r"(?P<told>no driver shows sensors of the AMD GPU at [^.;]+(?:\.[0-9])?)", "amdgpu-module"),
+    _told("amd_gpu", r"no driver shows sensors of the AMD GPU at (?P<address>[^;]+?)(?:; |\. |$)", "amdgpu-module"),
     _told("ipmi", r"(?P<path>/\S+) may not be opened by user id", "ipmi-permission"),
     _told("ipmi", r"(?i)neither (?P<programs>[\w. -]+) is installed", "ipmi-tool"),
     _told("ipmi", r"calls its power reading `(?P<state>[^`]+)`", "ipmi-deactivated"),
