@@ -12,14 +12,15 @@ Result = TypeVar("Result")
 
 
 class Lanes(Generic[Result]):
-    """Runs tasks by name. patience_seconds: after one to two times as long the others go on without one that hangs.
+    """Runs tasks by name. patience_seconds: after one to two times as long the others go on without one that hangs;
+    may be set before each run.
 
     There are never more threads than names and one: a task that hangs is not begun again.
     """
 
     def __init__(self, name: str, patience_seconds: float) -> None:
+        self.patience_seconds = patience_seconds
         self._name = name
-        self._patience_seconds = patience_seconds
         self._helper: _Helper[Result] | None = None
         self._hanging: set[str] = set()
         self._late: dict[str, Result] = {}
@@ -50,7 +51,7 @@ class Lanes(Generic[Result]):
             begun = [name for name in tasks if name not in self._hanging and results[name] is None]
         work = _Work([(name, tasks[name]) for name in begun], self._returned_late)
         self._begin(work)
-        while not work.wait(self._patience_seconds):
+        while not work.wait(self.patience_seconds):
             with self._lock:
                 left = work.leave_behind()
                 if left is None:

@@ -47,8 +47,10 @@ from wattledger_agent.sources.nvml import LOST, Nvml, error_value, load_nvml, re
 # answer that was wrong, then its channels are closed, so that they are not a gap for ever.
 LOST_READS_MAX = 3
 
-# Eight GPUs answer in milliseconds. A GPU that hangs costs the others twice this once: less than a period of a second.
-PATIENCE_SECONDS = 0.3
+# Eight GPUs answer in milliseconds. A GPU that hangs costs the others up to twice this once; with so small a part of the
+# time between two reads they are still in the same sample, which waits for half of it.
+PATIENCE_SECONDS = 0.25
+PATIENCE_PERIODS = 0.2
 
 # How often sysfs is looked at for a GPU that came back. Only where one is gone does it cost a system call.
 LOOK_SECONDS = 5
@@ -59,7 +61,8 @@ class NvidiaSource:
 
     gpm: profile the activity of multiprocessors and tensor cores, where the GPU can. processes: tell which processes used
     each GPU. nvml: stands for the module `pynvml`; None: that module. opener, pread: how files are opened and read.
-    patience_seconds: after one to two times as long the other GPUs are read without one that hangs.
+    patience_seconds: after one to two times as long the other GPUs are read without one that hangs; None: as long as the
+    time between two reads allows.
     """
 
     name = NAME
@@ -75,7 +78,7 @@ class NvidiaSource:
         nvml: Nvml | None = None,
         opener: Opener = open_for_reading,
         pread: Pread = os.pread,
-        patience_seconds: float = PATIENCE_SECONDS,
+        patience_seconds: float | None = None,
     ) -> None:
         self._sysfs_root = sysfs_root
         self._procfs_root = procfs_root
@@ -96,7 +99,9 @@ class NvidiaSource:
         self._started = False
         self._is_lost = False
         self._look_nanoseconds = 0
-        self._lanes: Lanes[list[Reading]] = Lanes(f"read-{NAME}", patience_seconds)
+        self._patience_seconds = patience_seconds
+        self._read_nanoseconds = 0
+        self._lanes: Lanes[list[Reading]] = Lanes(f"read-{NAME}", PATIENCE_SECONDS)
 
     def open(self) -> Sequence[ChannelSpec]:
         """Start NVML and probe every GPU that is awake. Raises SourceUnavailableError if there is none."""
@@ -126,6 +131,7 @@ class NvidiaSource:
                 readings += self._open_anew()
         if self._run_generation == 0:
             self._run_generation = now_nanoseconds
+        self._lanes.patience_seconds = self._patience(now_nanoseconds)
         # That a GPU is gone may be what it answered late.
         hanging, late = self._lanes.hanging, self._lanes.late
         present = [(number, gpu) for number, gpu in enumerate(self._gpus) if not gpu.gone or gpu.device in late]
@@ -200,6 +206,13 @@ class NvidiaSource:
             raise SourceUnavailableError(f"nvidia: NVML does not start: {error}.", remedy(error_value(error))) from error
         self._started = True
         return self._nvml
+
+    def _patience(self, now_nanoseconds: int) -> float:
+        if self._patience_seconds is not None:
+            return self._patience_seconds
+        period_seconds = (now_nanoseconds - self._read_nanoseconds) / NANOSECONDS_PER_SECOND
+        self._read_nanoseconds = now_nanoseconds
+        return min(PATIENCE_SECONDS, PATIENCE_PERIODS * period_seconds) if period_seconds > 0 else PATIENCE_SECONDS
 
     def _read(self, gpu: Gpu, number: int, now_nanoseconds: int) -> list[Reading]:
         readings: list[Reading] = []
