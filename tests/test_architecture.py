@@ -20,7 +20,7 @@ PURE_NAMES = {
     COLLECTOR: """
         accounting books certificate_table certificates channel_ends clocks closures columns config csv_table declared
         embodied emission_counters facility factor_catalog factor_units factors gaps hello import_series imports intervals
-        inventory inventory_report ledger merkle plausible records sci session tally uncertainty wire workload_ledger
+        inventory inventory_report ledger merkle pieces plausible records sci session tally uncertainty wire workload_ledger
         workload_records
     """,
 }

@@ -217,38 +217,50 @@ class _Group:
 
 @dataclass(slots=True)
 class _Sum:
-    """What is summed in whole numbers: energy, covered time, and energy x seconds by factor, for the exact grams."""
+    """What is summed in whole numbers: energy, covered time, and energy x seconds by basis, for the exact grams."""
 
     energy_microjoules: int = 0
     covered_nanoseconds: int = 0
-    microjoule_seconds: dict[str, int] = field(default_factory=dict)
+    microjoule_seconds: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Known:
+    """A basis that rows have met: the name of its group, and its factor's value as a quotient, or None."""
+
+    group: tuple[object, ...]
+    quotient: tuple[int, int] | None
 
 
 def account(rollups: Iterable[RollupRow], finder: BasisFinder, interval_seconds: int) -> list[Line]:
     """Sum up energy by site, basis, component and quality, and multiply each factor's share once.
 
     Summing first and multiplying once is exact: in whole numbers and fractions the distributive law holds. Of an interval
-    that several bases share, a later one has the odd microjoule; the grams are those of the exact shares.
+    that several bases share, a later one has the odd microjoule; the grams are those of the exact shares. A row may be the
+    sum of a piece of intervals, if all of them have the basis of its beginning (`pieces.py`).
     """
     groups: dict[tuple[object, ...], _Group] = {}
-    seen: dict[tuple[str, int], tuple[object, ...]] = {}
+    # A site has one basis at any instant, so that site and beginning name it; hashing it whole would be slow.
+    known: dict[tuple[str, int], _Known] = {}
     sums: dict[tuple[tuple[object, ...], bool, Component, Quality], _Sum] = {}
+    where: tuple[str, int] | None = None
+    parts: list[tuple[_Known, int, int]] = []
     for row in rollups:
+        # Rows of one site and beginning come together.
+        if where != (row.site, row.interval_start_seconds):
+            where = (row.site, row.interval_start_seconds)
+            parts = _meet(finder, where, interval_seconds, known, groups)
         elapsed = 0
-        begin = row.interval_start_seconds
-        for basis, seconds in finder.split(row.site, begin, begin + interval_seconds):
-            # A site has one basis at any instant, so that site and beginning name it; hashing it whole would be slow.
-            group = seen.get((row.site, basis.from_seconds))
-            if group is None:
-                group = seen[row.site, basis.from_seconds] = basis.group
-                groups.setdefault(group, _Group(basis, basis, {})).add(basis)
-            part = sums.setdefault((group, row.recorded, row.component, row.quality), _Sum())
+        for met, begin, seconds in parts:
+            key = (met.group, row.recorded, row.component, row.quality)
+            part = sums.get(key)
+            if part is None:
+                part = sums[key] = _Sum()
             part.energy_microjoules += _share(row.energy_microjoules, elapsed, seconds, interval_seconds)
             part.covered_nanoseconds += _share(row.covered_nanoseconds, elapsed, seconds, interval_seconds)
-            if basis.factor is not None:
-                name = basis.factor.id
+            if met.quotient is not None:
                 shares = part.microjoule_seconds
-                shares[name] = shares.get(name, 0) + row.energy_microjoules * seconds
+                shares[begin] = shares.get(begin, 0) + row.energy_microjoules * seconds
             elapsed += seconds
     bases = {name: (group.basis, tuple(sorted(group.factors.values(), key=_by_time))) for name, group in groups.items()}
     lines = [
@@ -259,7 +271,7 @@ def account(rollups: Iterable[RollupRow], finder: BasisFinder, interval_seconds:
             recorded,
             part.energy_microjoules,
             part.covered_nanoseconds,
-            _grams_of(part, groups[name], interval_seconds),
+            _grams_of(part, groups[name], known, interval_seconds),
             bases[name][1],
         )
         for (name, recorded, component, quality), part in sums.items()
@@ -267,18 +279,44 @@ def account(rollups: Iterable[RollupRow], finder: BasisFinder, interval_seconds:
     return sorted(lines, key=_order)
 
 
+def _meet(
+    finder: BasisFinder,
+    where: tuple[str, int],
+    interval_seconds: int,
+    known: dict[tuple[str, int], _Known],
+    groups: dict[tuple[object, ...], _Group],
+) -> list[tuple[_Known, int, int]]:
+    """The bases of an interval, each with its beginning and the seconds that it holds for; new ones become known."""
+    site, begin = where
+    parts = []
+    for basis, seconds in finder.split(site, begin, begin + interval_seconds):
+        met = known.get((site, basis.from_seconds))
+        if met is None:
+            quotient = None if basis.factor is None else basis.factor.value.as_integer_ratio()
+            met = known[site, basis.from_seconds] = _Known(basis.group, quotient)
+            groups.setdefault(met.group, _Group(basis, basis, {})).add(basis)
+        parts.append((met, basis.from_seconds, seconds))
+    return parts
+
+
 def _share(amount: int, elapsed: int, seconds: int, whole: int) -> int:
     """The part of an amount that falls on so many seconds after those that have elapsed, in whole numbers."""
+    if seconds == whole:
+        return amount
     return amount * (elapsed + seconds) // whole - amount * elapsed // whole
 
 
-def _grams_of(part: _Sum, group: _Group, interval_seconds: int) -> Fraction | None:
+def _grams_of(part: _Sum, group: _Group, known: Mapping[tuple[str, int], _Known], interval_seconds: int) -> Fraction | None:
     pue = group.first.pue
     if not group.factors or pue is None:
         return None
-    grams = sum(
-        (value * Fraction(group.factors[name].value) for name, value in part.microjoule_seconds.items()), Fraction(0)
-    )
+    # Values of thousands of hours have a handful of denominators: sums of whole numbers by those, and few fractions.
+    by_denominator: dict[int, int] = {}
+    for begin, share in part.microjoule_seconds.items():
+        quotient = known[group.first.site, begin].quotient
+        if quotient is not None:
+            by_denominator[quotient[1]] = by_denominator.get(quotient[1], 0) + share * quotient[0]
+    grams = sum((Fraction(total, denominator) for denominator, total in by_denominator.items()), Fraction(0))
     return grams * Fraction(pue) / (MICROJOULES_PER_KWH * interval_seconds)
 
 

@@ -5,10 +5,10 @@ No clock, no database, no framework. Energy is integer microjoules, times are in
 encoding is compared byte by byte, so field order is part of the schema.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
@@ -320,7 +320,7 @@ class CommitOutcome(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class RollupRow:
-    """Energy of a site in one interval; kept as energy is booked, so that reports never scan hosts.
+    """Energy of a site in one interval, or in a piece of several; kept as energy is booked: reports never scan hosts.
 
     recorded: from recordings; never part of live totals. edition: see closures.py; sums are over all of them.
     """
@@ -333,6 +333,21 @@ class RollupRow:
     energy_microjoules: int
     covered_nanoseconds: int
     edition: int = 0
+
+
+class Piece(NamedTuple):
+    """A half-open span of whole intervals in which nothing changes that figures are made with; see pieces.py. Seconds."""
+
+    from_seconds: int
+    to_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelCount:
+    """How many channels of an epoch are in the accounted cut; still_open: those of them that are not closed."""
+
+    booked: int
+    still_open: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,6 +457,15 @@ class Store(Protocol):
 
     def rollups(self, from_seconds: int, to_seconds: int, site: str | None = None) -> Iterator[RollupRow]:
         """Roll-up rows whose interval starts in [from, to), in order of site and interval."""
+
+    def rollup_sums(self, pieces: Iterable[Piece], site: str | None = None) -> Iterator[RollupRow]:
+        """For each piece, in order, the roll-up rows whose interval starts in it, added up; they are dated by its beginning.
+
+        All are of one state of the ledger. Editions stay apart.
+        """
+
+    def channel_counts(self) -> Mapping[tuple[str, bytes], ChannelCount]:
+        """How many channels are booked, by (host, epoch); one query for all."""
 
     def host_energy(self, from_seconds: int, to_seconds: int, host: str | None = None) -> Iterator[HostEnergyRow]:
         """Energy rows whose interval starts in [from, to)."""

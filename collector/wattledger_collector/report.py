@@ -6,7 +6,7 @@ rows of the store, `accounting.py` for the arithmetic.
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -22,15 +22,17 @@ from wattledger_collector.accounting import (
     total_emissions,
 )
 from wattledger_collector.closures import Closure, closed_by, is_late
+from wattledger_collector.facility import MeasuredPue
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import Factor, FactorKind
 from wattledger_collector.fleet_sites import SitePlan
+from wattledger_collector.pieces import basis_edges, cut_pieces
 from wattledger_collector.records import (
     MICROJOULES_PER_KWH,
     NANOSECONDS_PER_SECOND,
     SITE_UNASSIGNED,
+    ChannelCount,
     Component,
-    Cursor,
     HostGapRow,
     HostState,
     Quality,
@@ -138,6 +140,7 @@ class Report:
 
     reasons: why it is provisional; empty if the period is closed and nothing has come since. closures: the statements that
     hold the whole period; empty if some of it is open. late: energy by site that came after the statement of its interval.
+    measured: the PUE of sites that have a meter of their own.
     """
 
     period: Period
@@ -147,6 +150,7 @@ class Report:
     reasons: tuple[str, ...]
     closures: tuple[Closure, ...] = ()
     late: tuple[tuple[str, int], ...] = ()
+    measured: Mapping[str, MeasuredPue] = field(default_factory=dict)
 
     @property
     def energy_microjoules(self) -> int:
@@ -161,7 +165,9 @@ class Report:
     @property
     def factors(self) -> list[Factor]:
         """All factors used, each once, by id."""
-        used = {factor.id: factor for site in self.sites for line in site.lines for factor in line.factors}
+        # Lines of one basis share one tuple; a year of hours is named once, and not for each component.
+        shared = {id(line.factors): line.factors for site in self.sites for line in site.lines}
+        used = {factor.id: factor for factors in shared.values() for factor in factors}
         return [used[name] for name in sorted(used)]
 
 
@@ -232,22 +238,29 @@ def make_report(
     check_site(sites, site)
     closures = store.closures()
     closed = closed_by(closures, period.from_seconds, period.to_seconds, site)
-    rollups = store.rollups(period.from_seconds, period.to_seconds, site)
+    finder = BasisFinder(sites, catalog)
+    edges = basis_edges(finder, {row.site for row in sites}, period.from_seconds, period.to_seconds)
+    edges.update(edge for closure in closures for edge in (closure.from_seconds, closure.to_seconds))
+    pieces = cut_pieces(period.from_seconds, period.to_seconds, edges, store.interval_seconds)
     late: dict[str, int] = {}
-    lines = account(_noting_late(rollups, closures, late), BasisFinder(sites, catalog), store.interval_seconds)
+    rollups = _noting_late(store.rollup_sums(pieces, site), closures, late)
+    lines = account(rollups, BasisFinder(sites, catalog), store.interval_seconds)
     gaps = [row for row in store.gaps(period.from_seconds, period.to_seconds) if site is None or row.site == site]
     # What is shown and not booked has no part in the sums, so that its gaps leave nothing open.
     gaps = [row for row in gaps if row.channel is None or row.channel.is_booked]
     gaps.sort(key=lambda row: (row.gap.from_utc_nanoseconds, row.host, row.gap.channel))
     counts = channel_counts(store, gaps)
     silent = [host for host in _silent_hosts(store, plan, period, now_seconds) if site is None or host.site == site]
-    names = {line.basis.site for line in lines} | {row.site for row in gaps} | {host.site for host in silent}
+    gaps_of: dict[str, list[HostGapRow]] = {}
+    for row in gaps:
+        gaps_of.setdefault(row.site, []).append(row)
+    names = {line.basis.site for line in lines} | gaps_of.keys() | {host.site for host in silent}
     reports = tuple(
         SiteReport(
             site=name,
             lines=tuple(line for line in lines if line.basis.site == name),
-            gaps=summarise_gaps((row for row in gaps if row.site == name), period.from_seconds, period.to_seconds, counts),
-            gap_rows=tuple(row for row in gaps if row.site == name),
+            gaps=summarise_gaps(gaps_of.get(name, ()), period.from_seconds, period.to_seconds, counts),
+            gap_rows=tuple(gaps_of.get(name, ())),
             silent=tuple(host for host in silent if host.site == name),
         )
         for name in sorted(names)
@@ -278,10 +291,10 @@ def _reasons_of_closing(closed: Sequence[Closure], late: Mapping[str, int]) -> I
 def channel_counts(store: Store, gaps: Iterable[HostGapRow]) -> dict[tuple[str, bytes], int]:
     """Booked channels of the epochs that have a gap of the whole host."""
     epochs = {(row.host, row.epoch) for row in gaps if row.channel is None}
-    return {
-        (host, epoch): sum(1 for channel in store.load_channels(host, epoch).values() if channel.is_booked)
-        for host, epoch in epochs
-    }
+    if not epochs:
+        return {}
+    counts = store.channel_counts()
+    return {epoch: counts[epoch].booked if epoch in counts else 0 for epoch in epochs}
 
 
 def _silent_hosts(store: Store, plan: SitePlan, period: Period, now_seconds: int) -> list[SilentHost]:
@@ -289,6 +302,7 @@ def _silent_hosts(store: Store, plan: SitePlan, period: Period, now_seconds: int
     end = min(period.to_seconds, now_seconds) * NANOSECONDS_PER_SECOND
     newest = {host.host: host.epochs[-1] for host in store.hosts() if host.state == HostState.ACTIVE and host.epochs}
     silent: list[SilentHost] = []
+    counts: Mapping[tuple[str, bytes], ChannelCount] | None = None
     for cursor in store.cursors():
         if cursor.recorded or newest.get(cursor.host) != cursor.epoch or not cursor.points:
             continue
@@ -296,15 +310,13 @@ def _silent_hosts(store: Store, plan: SitePlan, period: Period, now_seconds: int
         since = max(since, period.from_seconds * NANOSECONDS_PER_SECOND)
         if end - since < store.interval_seconds * NANOSECONDS_PER_SECOND:
             continue
-        missing = _open_channels(store, cursor) * (end - since)
+        if counts is None:
+            counts = store.channel_counts()
+        count = counts.get((cursor.host, cursor.epoch))
+        missing = (count.still_open if count else 0) * (end - since)
         site = plan.site_of(cursor.host, since // NANOSECONDS_PER_SECOND)
         silent.append(SilentHost(cursor.host, site, since // NANOSECONDS_PER_SECOND, missing))
     return sorted(silent, key=lambda host: (host.site, host.host))
-
-
-def _open_channels(store: Store, cursor: Cursor) -> int:
-    channels = store.load_channels(cursor.host, cursor.epoch)
-    return sum(1 for channel in channels.values() if channel.is_booked and not channel.closed)
 
 
 def _reasons(sites: Sequence[SiteReport], period: Period, now_seconds: int) -> Iterable[str]:

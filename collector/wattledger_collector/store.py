@@ -27,6 +27,7 @@ from wattledger_collector.records import (
     NANOSECONDS_PER_SECOND,
     AssignmentRow,
     Booking,
+    ChannelCount,
     ChannelInfo,
     CommitOutcome,
     Component,
@@ -35,6 +36,7 @@ from wattledger_collector.records import (
     Host,
     HostEnergyRow,
     HostGapRow,
+    Piece,
     Quality,
     RollupRow,
     SiteRow,
@@ -43,9 +45,12 @@ from wattledger_collector.records import (
 )
 from wattledger_collector.store_rows import (
     CHANNEL_COLUMNS,
+    CHANNEL_COUNTS,
     ENERGY_OF_ALL,
     ENERGY_OF_HOST,
     GAPS,
+    ROLLUP_SUMS,
+    ROLLUP_SUMS_OF_SITE,
     SitesOfHosts,
     read_channel,
     read_energy,
@@ -204,6 +209,29 @@ class SqliteStore:
         for name, start, component, quality, recorded, energy, covered, edition in self.rows(query):
             yield RollupRow(name, start, Component(component), Quality(quality), recorded, energy, covered, edition)
 
+    def rollup_sums(self, pieces: Iterable[Piece], site: str | None = None) -> Iterator[RollupRow]:
+        """For each piece, in order, its roll-up rows added up, dated by its beginning; all of one state of the ledger."""
+        components, qualities = {int(each): each for each in Component}, {int(each): each for each in Quality}
+        values = {"site": site}
+        query = ROLLUP_SUMS if site is None else ROLLUP_SUMS_OF_SITE
+        for piece, rows in self._pieces(query, pieces, values):
+            for name, component, quality, recorded, edition, high, low, covered_high, covered_low in rows:
+                yield RollupRow(
+                    name,
+                    piece.from_seconds,
+                    components[component],
+                    qualities[quality],
+                    bool(recorded),
+                    (high << 32) + low,
+                    (covered_high << 32) + covered_low,
+                    edition,
+                )
+
+    def channel_counts(self) -> Mapping[tuple[str, bytes], ChannelCount]:
+        """How many channels are booked, by (host, epoch); one query for all."""
+        rows = self.rows(text(CHANNEL_COUNTS))
+        return {(host, epoch): ChannelCount(booked, still_open) for host, epoch, booked, still_open in rows}
+
     def host_energy(self, from_seconds: int, to_seconds: int, host: str | None = None) -> Iterator[HostEnergyRow]:
         """Energy rows whose interval starts in [from, to), by interval and host; one for each edition."""
         channels: dict[int, ChannelInfo] = {}
@@ -224,8 +252,9 @@ class SqliteStore:
             "to_nanoseconds": min(to_seconds * NANOSECONDS_PER_SECOND, 2**63 - 1),
             "host": host,
         }
+        channels: dict[tuple[Any, ...], ChannelInfo] = {}
         for row in self.rows(text(GAPS), values):
-            yield read_gap(row, sites)
+            yield read_gap(row, sites, channels)
 
     def utilization(
         self, from_seconds: int, to_seconds: int, host: str | None = None
@@ -454,6 +483,22 @@ class SqliteStore:
             with self._engine.connect() as connection:
                 for part in connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query, values).partitions():
                     yield from part
+        except DBAPIError as error:
+            raise self._explained(error) from error
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+
+    def _pieces(
+        self, sql: str, pieces: Iterable[Piece], values: Mapping[str, int | str | None]
+    ) -> Iterator[tuple[Piece, list[tuple[Any, ...]]]]:
+        """The rows of one query for each piece, read from one state of the database, by the driver's prepared statement."""
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                driver = connection.connection.driver_connection
+                assert isinstance(driver, sqlite3.Connection)
+                for piece in pieces:
+                    own = {**values, "from_seconds": piece.from_seconds, "to_seconds": piece.to_seconds}
+                    yield piece, driver.execute(sql, own).fetchall()
         except DBAPIError as error:
             raise self._explained(error) from error
         except sqlite3.Error as error:

@@ -59,6 +59,26 @@ ENERGY_OF_HOST: Final = (
     f"WHERE h.host = :host {_ENERGY_ORDER}"
 )
 
+# A sum may pass 2^63; those of upper and of lower halves can't with fewer than 2^31 rows. `>>` rounds down, so that
+# upper x 2^32 + lower is the value, of negative ones too.
+_SUMS: Final = (
+    "sum(energy_microjoules >> 32), sum(energy_microjoules & 4294967295), "
+    "sum(covered_nanoseconds >> 32), sum(covered_nanoseconds & 4294967295)"
+)
+_SUMS_OF: Final = (
+    f"SELECT site, component, quality, recorded, edition, {_SUMS} FROM rollup "
+    "WHERE interval_start_seconds >= :from_seconds AND interval_start_seconds < :to_seconds {}"
+    "GROUP BY site, component, quality, recorded, edition ORDER BY site, component, quality, recorded, edition"
+)
+ROLLUP_SUMS: Final = _SUMS_OF.format("")
+ROLLUP_SUMS_OF_SITE: Final = _SUMS_OF.format("AND site = :site ")
+
+CHANNEL_COUNTS: Final = (
+    f"SELECT h.host, c.epoch, count(*), sum(NOT n.closed) FROM epoch_cursor AS c JOIN host AS h ON h.id = c.host_id "
+    "JOIN channel AS n ON n.id BETWEEN (c.id << 32) AND (c.id << 32) + 4294967295 "
+    f"WHERE n.role IN ({int(Role.LEAF)}, {int(Role.RESIDUAL)}) GROUP BY c.id"
+)
+
 _GAP_COLUMNS: Final = (
     "h.host, c.epoch, c.recorded, g.channel, g.from_utc_nanoseconds, g.to_utc_nanoseconds, g.reason, g.lower_microjoules, "
     f"g.upper_microjoules, {CHANNEL_COLUMNS}"
@@ -124,14 +144,20 @@ def read_energy(values: Sequence[Any], channels: dict[int, ChannelInfo]) -> Host
     return HostEnergyRow(host, epoch, start, info, Quality(quality), bool(recorded), energy, covered)
 
 
-def read_gap(values: Sequence[Any], sites: SitesOfHosts) -> HostGapRow:
-    """A gap with its host's site at its beginning."""
+def read_gap(values: Sequence[Any], sites: SitesOfHosts, channels: dict[tuple[Any, ...], ChannelInfo]) -> HostGapRow:
+    """A gap with its host's site at its beginning; channels: those read already, by their values: a fleet's are alike."""
+    info = None
+    if values[9] is not None:
+        own = tuple(values[9:])
+        info = channels.get(own)
+        if info is None:
+            info = channels[own] = read_channel(own)
     host, epoch, recorded, channel, from_utc, to_utc, reason, lower, upper = values[:9]
     return HostGapRow(
         host=host,
         site=sites.at(host, from_utc // NANOSECONDS_PER_SECOND),
         epoch=epoch,
-        channel=None if values[9] is None else read_channel(values[9:]),
+        channel=info,
         recorded=bool(recorded),
         gap=GapRow(channel, from_utc, to_utc, GapReason(reason), lower, upper),
     )

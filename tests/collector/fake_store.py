@@ -1,13 +1,14 @@
 """An in-memory records.Store for tests of what reads the ledger; it books nothing."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from wattledger_collector.closures import Closure
 from wattledger_collector.records import (
     NANOSECONDS_PER_SECOND,
     AssignmentRow,
     Booking,
+    ChannelCount,
     ChannelInfo,
     CommitOutcome,
     Component,
@@ -17,6 +18,7 @@ from wattledger_collector.records import (
     HostEnergyRow,
     HostGapRow,
     Method,
+    Piece,
     Role,
     RollupRow,
     SiteRow,
@@ -118,6 +120,27 @@ class FakeStore:
             if from_seconds <= row.interval_start_seconds < to_seconds and site in (None, row.site)
         ]
         return iter(sorted(rows, key=lambda row: (row.site, row.interval_start_seconds)))
+
+    def rollup_sums(self, pieces: Iterable[Piece], site: str | None = None) -> Iterator[RollupRow]:
+        """The rows of each piece added up by all that tells them apart."""
+        for piece in pieces:
+            sums: dict[RollupRow, tuple[int, int]] = {}
+            for row in self.rollups(piece.from_seconds, piece.to_seconds, site):
+                own = replace(row, interval_start_seconds=piece.from_seconds, energy_microjoules=0, covered_nanoseconds=0)
+                energy, covered = sums.get(own, (0, 0))
+                sums[own] = (energy + row.energy_microjoules, covered + row.covered_nanoseconds)
+            for own, (energy, covered) in sums.items():
+                yield replace(own, energy_microjoules=energy, covered_nanoseconds=covered)
+
+    def channel_counts(self) -> Mapping[tuple[str, bytes], ChannelCount]:
+        """By epoch, of those that have a catalog."""
+        return {
+            epoch: ChannelCount(
+                sum(info.is_booked for info in channels.values()),
+                sum(info.is_booked and not info.closed for info in channels.values()),
+            )
+            for epoch, channels in self.channel_rows.items()
+        }
 
     def host_energy(self, from_seconds: int, to_seconds: int, host: str | None = None) -> Iterator[HostEnergyRow]:
         """None: reports are made of roll-ups."""
