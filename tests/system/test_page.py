@@ -332,6 +332,28 @@ def test_workloads_of_a_host_are_listed(browser: Browser, serve: Serve, tmp_path
     store.close()
 
 
+def test_nothing_widens_a_narrow_page(browser: Browser, serve: Serve, tmp_path: Path) -> None:
+    """On a phone tables scroll within their panels, and a container's long id leaves room for its figures on any screen."""
+    hosts = full_fleet()
+    hosts[0].workloads = {Workload(WorkloadKind.CONTAINER, "a" * 64, "", "", IdlePolicy.NODE_ONLY): 100_000}
+    store = open_store(tmp_path / "ledger.db", create=True)
+    served = serve(hosts, "", store)
+    for _ in range(10):
+        served.step(60)
+    try:
+        for width in (400, 1280):
+            browser.resize(width, 900)
+            browser.open(served.url)
+            browser.wait_for("document.getElementById('workloads').childElementCount === 1")
+            assert browser.evaluate("document.documentElement.scrollWidth") == width
+        table = "document.querySelector('#workloads-panel .scroll')"
+        assert browser.evaluate(f"{table}.scrollWidth <= {table}.clientWidth")
+        assert browser.evaluate("document.querySelector('#workloads th').dataset.tip") == "a" * 64
+    finally:
+        browser.resize(1280, 1000)
+        store.close()
+
+
 def test_a_large_fleet_stays_quick(browser: Browser, serve: Serve) -> None:
     """Two thousand hosts: the table shows the first hundred, a host is found by its name, a refresh is quick."""
     start = NOON - 3600

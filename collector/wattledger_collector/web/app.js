@@ -438,7 +438,7 @@ function renderWorkloads(host) {
   set($("workloads-count"), more ? `the largest ${workloads.length} of ${(workloads.length + more).toLocaleString("en")}` : workloads.length.toLocaleString("en"));
   rows($("workloads"), workloads, (each) => JSON.stringify([each.kind, each.namespace, each.workload, each.idle_policy]), ["", "", "number", "bar-cell", "", "number", "", "number"], (row, cells, each) => {
     const [name, kind, namespace, energy, bar, made, cpu, policy, last] = cells;
-    set(name, each.workload); set(namespace, each.namespace || "–");
+    set(name, each.workload); explain(name, [each.workload]); set(namespace, each.namespace || "–");
     set(kind, KINDS[each.kind] ?? each.kind); explain(kind, [KIND_WORDS[each.kind] ?? ""]);
     set(energy, say(kilowattHours(each.energy_kwh)));
     explain(energy, ["Committed energy since it was first seen on this host.", `${BigInt(each.energy_microjoules).toLocaleString("en")} µJ`, ...Object.entries(each.energy_microjoules_by_component).map(([part, value]) => `${NAMES[part]}: ${say(kilowattHours(kwhOf(value)))}`)]);
