@@ -22,6 +22,9 @@ CONFIG_DEFAULT = Path("/etc/wattledger/agent.toml")
 # Of recordings: a month is more than anybody records, and below 20 ms the sensors have nothing new.
 SECONDS_MIN, SECONDS_MAX = 0.02, 31 * 86_400.0
 
+# An hour shows every cadence and most wraps; what changes in it is some 20 MB in memory on a large server.
+HOUR_SECONDS = 3600.0
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; exits."""
@@ -53,6 +56,8 @@ def _run(parsed: argparse.Namespace) -> int:
     if parsed.command == "simulate":
         return _simulate(parsed, roots)
     config = _load(parsed.config)
+    if parsed.command == "record":
+        return _record(parsed, config, roots)
     if parsed.command == "run":
         return _run_agent(config, roots, _stopping(parsed))
     if parsed.command == "once":
@@ -94,6 +99,27 @@ def _simulate(parsed: argparse.Namespace, roots: Roots) -> int:
     except (SpoolError, ShipperError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+    return 0
+
+
+def _record(parsed: argparse.Namespace, config: AgentConfig, roots: Roots) -> int:
+    from datetime import UTC, datetime
+
+    from wattledger_agent.machine_record import RecordError, record
+
+    try:
+        recorded = record(
+            config.sources,
+            roots,
+            parsed.out,
+            duration_seconds=parsed.duration_seconds,
+            period_seconds=parsed.period_seconds,
+            today=datetime.now(UTC),
+        )
+    except RecordError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(recorded.as_text())
     return 0
 
 
@@ -164,6 +190,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _hour(text: str) -> float:
+    seconds = float(text)
+    if not 0.0 <= seconds <= HOUR_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text} s; from 0 (a single look) to {HOUR_SECONDS:.0f}")
+    return seconds
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="wattledger-agent", description="Meters this host's power and energy.")
     parser.add_argument("--verbose", action="store_true", help="tell more on standard error")
@@ -176,13 +209,19 @@ def _parser() -> argparse.ArgumentParser:
     simulation.add_argument("--hosts", type=int, default=40, choices=range(1, 201), metavar="1..200", help="how many")
     simulation.add_argument("--collector", default="127.0.0.1:9791", help="host:port on this machine")
     simulation.add_argument("--state-dir", type=Path, default=Path("simulated"), help="where their spools are kept")
+    record = commands.add_parser("record", help="write what this host's sensors show to a folder, without names")
+    record.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
+    record.add_argument(
+        "--duration-seconds", type=_hour, default=60.0, help="how long to look; a minute if not given, an hour at most"
+    )
+    record.add_argument("--period-seconds", type=_seconds, default=1.0, help="time between two looks")
     replay = commands.add_parser("replay", help="meter a recorded machine, and say what would have been booked")
     replay.add_argument("folder", type=Path, metavar="DIR", help="what `record` has written; nothing of this host is read")
     replay.add_argument("--seconds", type=_seconds, help="recorded time to play; as long as was recorded if not given")
     replay.add_argument("--period-seconds", type=_seconds, default=1.0, help="time between two samples")
-    for command in (run, one, look):
+    for command in (run, one, look, record):
         command.add_argument("--config", type=Path, help=f"agent.toml; {CONFIG_DEFAULT} or the defaults if not given")
-    for command in (run, one, look, simulation):
+    for command in (run, one, look, record, simulation):
         command.add_argument("--sysfs-root", type=Path, default=Path("/sys"), help="where sysfs is mounted")
         command.add_argument("--procfs-root", type=Path, default=Path("/proc"), help="where procfs is mounted")
     for command in (run, simulation):

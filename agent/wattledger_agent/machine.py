@@ -254,7 +254,7 @@ def resource_place(path: str) -> str:
 def _remove(path: Path, root: Path) -> None:
     """Take a file away, and the folders that are empty then: a control group goes with its last file."""
     path.unlink(missing_ok=True)
-    for folder in path.parents:
+    for folder in path.parents if path.parent.is_dir() else ():
         if folder in (root, root / "sys", root / "proc") or any(folder.iterdir()):
             return
         folder.rmdir()

@@ -99,10 +99,12 @@ def _add_rapl(plant: Plant, powercap: Path, *, keyed: str) -> None:
         place = "" if keyed in MIRRORED else die
         name = f"cpu{socket}{place}"
         if kind == "package":
-            parts: tuple[str, ...] = (plant.part(f"{name}.core", 20, 90), plant.part(f"{name}.rest", 20, 60))
+            # Dies of their own never draw the same.
+            more = 20 if place == "-die-1" else 0
+            parts: tuple[str, ...] = (plant.part(f"{name}.core", 20 + more, 90 + more), plant.part(f"{name}.rest", 20, 60))
             key: Key | None = (f"cpu/{socket}", f"package{'-die-0' if keyed in MIRRORED and die else die}", "rapl")
         elif kind == "dram":
-            parts = (plant.part(f"memory{socket}{place}", 4, 30),)
+            parts = (plant.part(f"memory{socket}{place}", 4, 40 if place == "-die-1" else 30),)
             key = (f"memory/{socket}", f"dram{'-die-0' if keyed in MIRRORED and die else die}", "rapl")
         elif kind == "psys":
             parts, key = (*everything, plant.part("platform", 10, 50)), ("node", "psys", "rapl")

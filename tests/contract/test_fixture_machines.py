@@ -18,7 +18,11 @@ ADDRESS = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])")
 MAIL = re.compile(r"[\w.]+@(?!odata\b)[\w-]+\.(?!service\b)[a-z]{2,}", re.I)
 UUID = re.compile(r"\b[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}\b", re.I)
 # What numbers are given to what was scrubbed: examples, this machine itself, and nothing.
-WRITTEN_BY_HAND = {"1f3e5a7c-0b2d-4c6e-8f10-a1b2c3d4e5f6", "2a4c6e80-1111-4222-8333-444455556666"}
+WRITTEN_BY_HAND = {
+    "0c0c0c0c-1212-4343-8565-787878787878",
+    "1f3e5a7c-0b2d-4c6e-8f10-a1b2c3d4e5f6",
+    "2a4c6e80-1111-4222-8333-444455556666",
+}
 MADE_UP_ADDRESS = re.compile(r"192\.0\.2\.|127\.0\.0\.1|0\.0\.0\.0")
 
 

@@ -203,17 +203,21 @@ def redfish_source(
     excludes_gpus: bool = False,
     system: str = "",
     pace: Pace | None = None,
+    tap: Callable[[Fetch], Fetch] = lambda fetch: fetch,
 ) -> RedfishSource:
-    """The source of the controller at an address, or of its recorded answers (a folder). pace: as of RedfishSource."""
+    """The source of the controller at an address, or of its recorded answers (a folder).
+
+    pace: as of RedfishSource. tap: puts something that listens before the session.
+    """
 
     def password() -> str:
         return read_password(password_file, os.environ.get("CREDENTIALS_DIRECTORY", ""))
 
     def fetch() -> Fetch:
         if recording is not None:
-            return FolderFetch(recording)
+            return tap(FolderFetch(recording))
         context = tls_context(ca_file, insecure=insecure) if address.startswith("https") else None
-        return RedfishSession(address, user, password, context=context)
+        return tap(RedfishSession(address, user, password, context=context))
 
     return RedfishSource(
         fetch,
