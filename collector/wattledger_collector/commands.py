@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -29,9 +31,14 @@ from wattledger_collector.declared_commands import add_declared_commands
 from wattledger_collector.factor_commands import add_factors
 from wattledger_collector.factor_store import load_factors
 from wattledger_collector.fleet_sites import SitePlan
+from wattledger_collector.progress import working
 from wattledger_collector.records import NANOSECONDS_PER_SECOND, Host
-from wattledger_collector.report import make_period, make_report, parse_instant, parse_time_zone
+from wattledger_collector.report import ReportError, make_period, make_report, parse_instant, parse_time_zone
+from wattledger_collector.report_completeness import require_complete
+from wattledger_collector.report_figures import measured_pues
+from wattledger_collector.report_html import Page, render_page
 from wattledger_collector.report_output import write_csv, write_json
+from wattledger_collector.report_pages import make_page, write_whole
 from wattledger_collector.report_table import write_table
 from wattledger_collector.statement_commands import add_statements, add_verify
 from wattledger_collector.workload_report import WorkloadReport, make_workload_report
@@ -63,6 +70,9 @@ def _add_report(subparsers: "Subparsers") -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object, microjoules as text")
     form.add_argument("--csv", action="store_true", help="CSV: a row for each site, component, quality and factor")
+    form.add_argument("--html", action="store_true", help="one page with charts, whole in itself, to read and to print")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where --html writes to (default: standard output)")
+    parser.add_argument("--complete", action="store_true", help="refuse to report if anything is missing in the period")
     add_store_arguments(parser)
     parser.set_defaults(run=guarded(_report))
 
@@ -95,6 +105,10 @@ def _add_host(subparsers: "Subparsers") -> None:
 def _report(arguments: argparse.Namespace) -> int:
     time_zone = parse_time_zone(arguments.time_zone)
     begin, end = parse_instant(arguments.from_, time_zone), parse_instant(arguments.to, time_zone)
+    if arguments.out is not None and not arguments.html:
+        raise ReportError("--out is for --html: the other forms go to standard output, send that into a file")
+    if arguments.by is not None and (arguments.html or arguments.complete):
+        raise ReportError("--by is a table, JSON or CSV: leave it out with --complete, and with --html, which has workloads")
     configured, catalog = load_configured(arguments)
     with closing(open_named(arguments, configured)) as store:
         catalog = catalog.with_recorded(load_factors(store))
@@ -103,14 +117,29 @@ def _report(arguments: argparse.Namespace) -> int:
         if arguments.by is not None:
             by_workload = make_workload_report(store, catalog, period, by=arguments.by, now_seconds=now, site=arguments.site)
             return _show_workloads(by_workload, arguments)
-        report = make_report(store, catalog, period, now_seconds=now, site=arguments.site)
-    if arguments.json:
+        with working() as work:
+            report = work.do("sums", lambda: make_report(store, catalog, period, now_seconds=now, site=arguments.site))
+            report = replace(report, measured=measured_pues(report, store))
+            if arguments.complete:
+                require_complete(report)
+            page = make_page(store, catalog, report, site=arguments.site, work=work) if arguments.html else None
+    if page is not None:
+        _write_page(page, arguments.out)
+    elif arguments.json:
         write_json(report, sys.stdout)
     elif arguments.csv:
         write_csv(report, sys.stdout)
     else:
         write_table(report, console())
     return 0
+
+
+def _write_page(page: Page, out: Path | None) -> None:
+    if out is None:
+        sys.stdout.write(render_page(page))
+    else:
+        write_whole(out, render_page(page))
+        print(f"{out}: written; open it in a browser, or print it")
 
 
 def _show_workloads(report: WorkloadReport, arguments: argparse.Namespace) -> int:

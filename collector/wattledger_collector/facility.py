@@ -69,6 +69,24 @@ class Pue:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredPue:
+    """A site's PUE by its own meter, over the intervals in which that was whole; else why there is none (reason).
+
+    overhead: what each host bears of the site's overhead, in microjoules; it sums up exactly.
+    """
+
+    site: str
+    pue: Pue | None
+    facility_microjoules: int
+    it_microjoules: int
+    measured_seconds: int
+    meters: tuple[str, ...]
+    overhead: Mapping[str, int]
+    it: Mapping[str, int]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Facility:
     """What a site used in a period; microjoules >= 0. fuels: amounts by the names of KWH_IN_FUEL, burnt on the site."""
 

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import msgspec
 
 from wattledger_collector.accounting import Emissions, Line, SiteBasis
+from wattledger_collector.facility import MeasuredPue
 from wattledger_collector.factors import Factor, FactorKind
 from wattledger_collector.records import MICROJOULES_PER_KWH, NANOSECONDS_PER_SECOND, HostGapRow
 from wattledger_collector.report import Period, Report, SiteReport

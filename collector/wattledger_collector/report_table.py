@@ -21,6 +21,7 @@ from wattledger_collector.records import (
     Quality,
 )
 from wattledger_collector.report import Period, Report, SiteReport
+from wattledger_collector.report_completeness import measured_sentence
 from wattledger_collector.report_output import kwh, rounded, span_of, uncovered, vintage_of
 
 # More gaps than these fill a screen; the longest are shown, all are in JSON and CSV.
@@ -78,6 +79,8 @@ def _print_site(report: Report, site: SiteReport, console: Console) -> None:
         console.print(_emission_table(report, site))
     _print_sentences(_emission_sentences(site.emissions), console)
     _print_sentences(_site_sentences(report.period, site), console)
+    if (measured := report.measured.get(site.site)) is not None:
+        _print_sentences([measured_sentence(measured)], console)
     if site.gap_rows:
         console.print(_gap_table(report.period, site.gap_rows))
         hidden = len(site.gap_rows) - GAPS_SHOWN_MAX
