@@ -1,7 +1,8 @@
 """All sources of a running agent: reads them each tick, closes what has failed for good, and takes in what is found late.
 
 Decides nothing about energy (meter) and opens nothing (late). A source that is silent for a minute is withdrawn from the
-meter: its channels stay and go on where they were, and the residual above them no longer waits for their readings.
+meter: its channels stay and go on where they were, and the residual above them no longer waits for their readings. So is a
+meter of the node that was offered and never answers, since while it is offered nothing else is booked for the node.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from wattledger_agent.containment import NODE
 from wattledger_agent.counters import Instant
 from wattledger_agent.meter import Meter
 from wattledger_agent.readings import (
@@ -20,6 +22,7 @@ from wattledger_agent.readings import (
     Gone,
     PowerReading,
     Reading,
+    Role,
     Source,
 )
 from wattledger_agent.worker import Reader, SourceHealth, reader_for
@@ -31,6 +34,9 @@ log = logging.getLogger("wattledger.agent")
 
 # Drivers answer errors for some seconds while a device is reset; one that does for a minute needs to be opened anew.
 SILENT_SECONDS_MAX = 60
+
+# A meter of the node that has not told anything after a minute and so many of its cadences may never do.
+UNANSWERED_CADENCES_MAX = 3
 
 
 class Late(Protocol):
@@ -51,11 +57,41 @@ class _Running:
         self.specs = opened.specs
         self.gone: set[ChannelKey] = set()
         self.is_withdrawn = False
+        # Meters of the node that have told nothing yet, since when that is so, and which of them the meter goes on without.
+        self.unanswered = {spec.key: spec for spec in opened.specs if _is_node_meter(spec)}
+        self.since_nanoseconds: int | None = None
+        self.withheld: set[ChannelKey] = set()
 
     @property
     def present(self) -> list[ChannelSpec]:
-        """The channels of parts that are not gone."""
-        return [spec for spec in self.specs if spec.key not in self.gone]
+        """The channels of parts that are not gone, nor held back for want of an answer."""
+        return [spec for spec in self.specs if spec.key not in self.gone and spec.key not in self.withheld]
+
+    def note_answers(self, found: Iterable[Reading], now: Instant) -> bool:
+        """Take note of what was told for the first time; say whether that was held back until now."""
+        if not self.unanswered:
+            return False
+        if self.since_nanoseconds is None:
+            self.since_nanoseconds = now.boottime_nanoseconds
+        told = {reading.key for reading in found if isinstance(reading, CounterReading | PowerReading)}
+        for key in told & self.unanswered.keys():
+            del self.unanswered[key]
+        returned = bool(told & self.withheld)
+        self.withheld -= told
+        return returned
+
+    def hold_back(self, now: Instant) -> list[ChannelKey]:
+        """Return the meters of the node that have just been waited for long enough."""
+        if self.since_nanoseconds is None:
+            return []
+        waited = (now.boottime_nanoseconds - self.since_nanoseconds) / NANOSECONDS_PER_SECOND
+        late = [
+            key
+            for key, spec in self.unanswered.items()
+            if key not in self.withheld and waited >= SILENT_SECONDS_MAX + UNANSWERED_CADENCES_MAX * spec.cadence_seconds
+        ]
+        self.withheld |= set(late)
+        return late
 
 
 class Readers:
@@ -122,7 +158,8 @@ class Readers:
             if reader.late_nanoseconds:
                 values = (reading for reading in found if isinstance(reading, CounterReading | PowerReading))
                 late |= {reading.key: reader.late_nanoseconds for reading in values}
-            if found and running.is_withdrawn:
+            returned = running.note_answers(found, now)
+            if returned or (found and running.is_withdrawn):
                 running.is_withdrawn = False
                 meter.offer(running.present, now)
         self._note_gone(readings)
@@ -135,6 +172,11 @@ class Readers:
             failing = _is_long_ago(reader.health.failing_since_nanoseconds, now)
             if failing or _is_long_ago(reader.hung_since_nanoseconds, now):
                 self._withdraw(running, meter, now)
+            held_back = running.hold_back(now)
+            if held_back:
+                meter.withdraw(held_back, now)
+                silent = "the node's meter has not answered since it was opened; the account goes on without it"
+                log.warning("%s: %s until it does.", reader.source.name, silent)
             is_empty = bool(running.gone) and not running.present
             if self._late is not None and (failing or is_empty):
                 self._close(running, self._late, now)
@@ -177,6 +219,10 @@ class Readers:
         self._lost_keys[source.name] = {spec.key for spec in running.specs} - running.gone
         log.warning("%s", health.last_error)
         late.watch(source.name, now.boottime_nanoseconds)
+
+
+def _is_node_meter(spec: ChannelSpec) -> bool:
+    return spec.key.device == NODE and spec.role is Role.METER
 
 
 def _is_long_ago(since_nanoseconds: int | None, now: Instant) -> bool:

@@ -164,3 +164,18 @@ def test_a_part_that_draws_nothing_is_none(tmp_path: Path) -> None:
     specs = machine.source.open()
     assert {spec.key.domain for spec in specs} == {"board", "memory"}
     assert {spec.method for spec in specs if spec.role is Role.LEAF} == {Method.COUNTER}
+
+
+def test_packages_with_numbers_of_the_firmware_are_counted_from_0(tmp_path: Path) -> None:
+    """ARM kernels gave 36 and 3180 to two sockets; NVML's modules are those of hwmon's labels all the same."""
+    machine = gpu_machine("gb200", tmp_path)
+    cpus = machine.host.sys / "devices/system/cpu"
+    (cpus / "cpu0/topology/physical_package_id").write_text("36\n")
+    (cpus / "cpu72/topology/physical_package_id").write_text("3180\n")
+
+    specs = machine.source.open()
+
+    modules = {spec.key.device for spec in specs if spec.key.domain == "module"}
+    measured = {spec.key.device for spec in HwmonSource(machine.host.sys).open() if spec.key.domain == "module"}
+    assert modules == measured == {"module/0", "module/1"}
+    assert [spec.within for spec in specs if spec.key.domain == "board"] == ["module/0"] * 2 + ["module/1"] * 2

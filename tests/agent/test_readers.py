@@ -4,15 +4,17 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tests.agent.metering import Book, at, counter, spec
+import pytest
+from tests.agent.metering import Account, Book, at, counter, spec
 from tests.agent.scripted import Read, ScriptedSource
 from tests.agent.test_worker import wait_for
 
 from wattledger_agent.meter import Meter
 from wattledger_agent.readers import Readers
-from wattledger_agent.readings import ChannelKey, Component, Gone, Reading, Role
+from wattledger_agent.readings import ChannelKey, Component, Gone, Method, PowerReading, Reading, Role, TryAgain
 from wattledger_agent.sampler import OpenSource
 from wattledger_agent.worker import ThreadedReader
+from wattledger_protos.v1 import telemetry_pb2 as pb
 
 NODE = spec("node", role=Role.METER, domain="board", source="bmc", component=Component.OTHER, bound=1000.0)
 GPU = spec("gpu/GPU-1", source="nvidia", domain="board", component=Component.GPU, bound=700.0)
@@ -217,3 +219,79 @@ class StuckSource(ScriptedSource):
     def close(self) -> None:
         """Fail."""
         raise OSError(19, "No such device")
+
+
+SLOW_NODE = replace(
+    spec(
+        "node", source="ipmi", domain="dcmi", method=Method.INTEGRAL, role=Role.METER, component=Component.OTHER, bound=900.0
+    ),
+    cadence_seconds=10.0,
+)
+MODEL = spec("node", source="estimate", domain="estimate", method=Method.MODEL, component=Component.OTHER, bound=900.0)
+
+
+def controller(answers_from_second: int) -> ScriptedSource:
+    """A controller that is asked each second, and tells its power from some second on."""
+
+    def read(now: int) -> Sequence[Reading]:
+        if now < at(answers_from_second).boottime_nanoseconds:
+            return [TryAgain(SLOW_NODE.key, "ipmi: no answer yet")]
+        return [PowerReading(SLOW_NODE.key, 300_000_000)]
+
+    return ScriptedSource("ipmi", read, [SLOW_NODE])
+
+
+def estimate() -> ScriptedSource:
+    """A model that says 200 W."""
+    return ScriptedSource("estimate", lambda now: [PowerReading(MODEL.key, 200_000_000)], [MODEL])
+
+
+def booked(book: Book) -> dict[str, float]:
+    """What is in the sum, by source; joules."""
+    found: dict[str, float] = {}
+    for channel in book.catalog.channels:
+        if channel.role in (pb.ROLE_LEAF, pb.ROLE_RESIDUAL):
+            energy = book.accounts.get(channel.channel, Account()).energy / 1e6
+            found[channel.source] = found.get(channel.source, 0.0) + energy
+    return {source: energy for source, energy in found.items() if energy}
+
+
+def test_a_node_meter_that_never_answers_does_not_keep_the_estimate_out_for_ever() -> None:
+    """After a minute and three cadences the model is booked: 90 s here, and not sooner, for controllers may be slow."""
+    agent = Agent(controller(10**6), estimate())
+    agent.tick(91)
+    book = agent.book()
+    assert booked(book) == {}
+
+    agent.tick(101)
+    book.add(agent.meter.cut(at(agent.second)))
+
+    assert booked(book) == {"estimate": pytest.approx(100 * 200, rel=0.02)}
+
+
+def test_a_node_meter_that_answers_late_takes_its_place() -> None:
+    """From then on what it says is booked, and the model is shown beside it."""
+    agent = Agent(controller(200), estimate())
+    agent.tick(200)
+    book = agent.book()
+    modelled = booked(book)["estimate"]
+    assert modelled == pytest.approx(108 * 200, rel=0.02)
+
+    agent.tick(101)
+    book.add(agent.meter.cut(at(agent.second)))
+
+    assert booked(book) == {"estimate": pytest.approx(modelled, rel=0.02), "ipmi": pytest.approx(100 * 300, rel=0.02)}
+
+
+def test_a_node_meter_that_has_answered_once_keeps_its_place() -> None:
+    """A controller that restarts is away for minutes; the account waits for it, and no model steps in."""
+
+    def read(now: int) -> Sequence[Reading]:
+        if now > at(20).boottime_nanoseconds:
+            return [TryAgain(SLOW_NODE.key, "ipmi: no answer")]
+        return [PowerReading(SLOW_NODE.key, 300_000_000)]
+
+    agent = Agent(ScriptedSource("ipmi", read, [SLOW_NODE]), estimate())
+    agent.tick(300)
+
+    assert set(booked(agent.book())) == {"ipmi"}

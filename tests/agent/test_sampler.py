@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from wattledger_agent.readings import (
     Method,
     PowerReading,
     Reading,
+    Role,
     TryAgain,
     UtilizationKind,
     UtilizationReading,
@@ -424,3 +426,23 @@ def test_what_is_left_at_the_end_is_flushed(make_spool: MakeSpool) -> None:
 
     assert (len(source.reads), delivered.appends) == (5, 2)
     assert source.closed
+
+
+def test_a_node_meter_that_never_answers_gives_way_to_the_estimate(make_spool: MakeSpool) -> None:
+    """Through the loop as it runs: from some 90 s on the records have the model as what is booked for the node."""
+    node = replace(spec("node", source="ipmi", domain="dcmi", method=Method.INTEGRAL, role=Role.METER), cadence_seconds=10.0)
+    model = spec("node", source="estimate", domain="estimate", method=Method.MODEL)
+    dead = ScriptedSource("ipmi", lambda now: [TryAgain(node.key, "ipmi: no answer")], [node])
+    estimate = ScriptedSource("estimate", lambda now: [PowerReading(model.key, 50_000_000)], [model])
+    spool, clock = make_spool(), Clock()
+    sampler, _ = make(spool, clock, dead, estimate)
+
+    roles = []
+    for seconds in (85, 35):
+        tick(sampler, clock, seconds)
+        record = spool.find(spool.next_sequence - 1)
+        assert record is not None
+        catalog = pb.Catalog.FromString(spool.catalog(record.catalog_hash) or b"")
+        roles.append({channel.source: channel.role for channel in catalog.channels if not channel.closed})
+
+    assert [one["estimate"] for one in roles] == [pb.ROLE_SHOWN, pb.ROLE_LEAF]

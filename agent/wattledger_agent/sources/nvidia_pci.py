@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wattledger_agent.sources.cpu import Opener, Pread
+from wattledger_agent.sources.cpu_packages import package_rank
 
 VENDOR_NVIDIA = "0x10de"
 CLASS_DISPLAY = "0x03"
@@ -86,7 +87,7 @@ class PciDevice:
         return _inode(self._path / "driver")
 
     def package(self) -> int | None:
-        """The physical package of the CPUs that are nearest: on a superchip the one on its module. None if unknown."""
+        """The package of the nearest CPUs, counted from 0: on a superchip the one on its module. None if unknown."""
         node = _number(self._path / "numa_node")
         if node is None or node < 0:
             return None
@@ -95,8 +96,7 @@ class PciDevice:
         except OSError:
             return None
         first = cpus.partition(",")[0].partition("-")[0]
-        package = _number(self._sysfs_root / f"devices/system/cpu/cpu{first}/topology/physical_package_id")
-        return package if package is not None and package >= 0 else None
+        return package_rank(self._sysfs_root, first)
 
     def _open_runtime_status(self, opener: Opener) -> int:
         """The file that says whether it sleeps, or -1 if runtime power management is off for it, as on most servers."""
