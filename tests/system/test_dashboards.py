@@ -118,6 +118,8 @@ def scrapes(ledger: Path, first_seconds: int, last_seconds: int) -> Iterator[str
         for name in recorded():
             for component in ("cpu", "gpu"):
                 yield f'{name}{{host="a",site="north",component="{component}"}} 300 {now}\n'
+        # The collector's own metrics are not the fleet's.
+        yield f'wattledger_factor_age_seconds{{source="eia930",zone="US-CAL-CISO"}} 5400 {now}\n'
         labels = 'alertname="WattledgerInsecureTransport",alertstate="firing",severity="warning",instance="c:9790"'
         yield f"ALERTS{{{labels}}} 1 {now}\n"
     store.close()
