@@ -19,7 +19,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy import Connection, Select, select, update
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from wattledger_collector import schema
@@ -41,7 +41,7 @@ from wattledger_collector.store import SqliteStore
 # Each attempt fails only if another import was committed since it began.
 _ATTEMPTS_MAX = 8
 
-# Bounds a statement and the wait for it; 8,784 hours are nine of them.
+# Bounds what is handed to the driver at once; 8,784 hours are nine of them.
 _ROWS_AT_ONCE = 1_000
 
 Key = tuple[str, FactorKind, str, int, int]
@@ -239,13 +239,16 @@ def _newest(store: SqliteStore, rows: Sequence[Factor]) -> dict[Key, list[Factor
             columns.valid_from_seconds >= begin,
             columns.valid_from_seconds <= end,
         )
-        for _, factor in _read(store.rows(query.order_by(columns.recorded_at_seconds, columns.id))):
+        for _, factor in _read(store, query.order_by(columns.recorded_at_seconds, columns.id)):
             found.setdefault(_key(factor), []).append(factor)
     return found
 
 
 def _write(store: SqliteStore, added: Sequence[Factor], revision: int, now_seconds: int, retrieved: int) -> bool:
     """Add the rows unless the factors have changed since the revision; whether they were added."""
+    # All that takes time is made ready before the transaction, for which bookings may have to wait.
+    documents = {document: number for number, document in enumerate(dict.fromkeys(map(_document, added)))}
+    values = [(documents[_document(factor)], _values(factor, now_seconds)) for factor in added]
     table = schema.factor_revisions
     with store.writing() as connection:
         raised = connection.execute(
@@ -253,45 +256,65 @@ def _write(store: SqliteStore, added: Sequence[Factor], revision: int, now_secon
         ).rowcount
         if not raised:
             return False
-        documents: dict[_Document, int] = {}
-        for part in _batches(added):
-            values = [_values(connection, documents, factor, now_seconds, retrieved) for factor in part]
-            connection.execute(schema.factors.insert(), values)
+        ids = [_document_id(connection, document, retrieved) for document in documents]
+        for at in range(0, len(values), _ROWS_AT_ONCE):
+            part = values[at : at + _ROWS_AT_ONCE]
+            connection.exec_driver_sql(_INSERT, [(ids[number], *rest) for number, rest in part])
     return True
 
 
-def _batches(rows: Sequence[Factor]) -> Iterable[Sequence[Factor]]:
-    return (rows[at : at + _ROWS_AT_ONCE] for at in range(0, len(rows), _ROWS_AT_ONCE))
+_INSERTED = (
+    "document_id",
+    "zone",
+    "name",
+    "source",
+    "grams_per_kwh",
+    "signal",
+    "boundary",
+    "gas",
+    "basis",
+    "gwp",
+    "includes_td",
+    "valid_from_seconds",
+    "valid_to_seconds",
+    "published",
+    "recorded_at_seconds",
+    "imported_at_seconds",
+    "tier",
+    "supersedes",
+    "uncertainty_ratio",
+)
+# As the hot writes do: SQLAlchemy's own insert takes five times as long, in which a booking would wait.
+_INSERT = f"INSERT INTO factor ({', '.join(_INSERTED)}) VALUES ({', '.join('?' * len(_INSERTED))})"
 
 
-def _values(
-    connection: Connection, documents: dict[_Document, int], factor: Factor, now_seconds: int, retrieved: int
-) -> dict[str, object]:
-    document = (factor.source, factor.document, factor.document_sha256, factor.licence, factor.attribution)
-    if document not in documents:
-        documents[document] = _document_id(connection, document, retrieved)
+def _values(factor: Factor, now_seconds: int) -> tuple[object, ...]:
+    """What _INSERTED names, but for the document."""
     kind = factor.kind
-    return {
-        "document_id": documents[document],
-        "zone": factor.zone,
-        "name": factor.name,
-        "source": factor.source,
-        "grams_per_kwh": f"{factor.value:f}",
-        "signal": kind.signal,
-        "boundary": kind.boundary,
-        "gas": kind.gas,
-        "basis": kind.basis,
-        "gwp": kind.gwp,
-        "includes_td": factor.includes_td,
-        "valid_from_seconds": factor.valid_from_seconds,
-        "valid_to_seconds": factor.valid_to_seconds,
-        "published": factor.published.isoformat(),
-        "recorded_at_seconds": factor.recorded_at_seconds,
-        "imported_at_seconds": now_seconds,
-        "tier": factor.tier,
-        "supersedes": factor.supersedes,
-        "uncertainty_ratio": None if factor.uncertainty_ratio is None else f"{factor.uncertainty_ratio:f}",
-    }
+    return (
+        factor.zone,
+        factor.name,
+        factor.source,
+        f"{factor.value:f}",
+        kind.signal,
+        kind.boundary,
+        kind.gas,
+        kind.basis,
+        kind.gwp,
+        factor.includes_td,
+        factor.valid_from_seconds,
+        factor.valid_to_seconds,
+        factor.published.isoformat(),
+        factor.recorded_at_seconds,
+        now_seconds,
+        factor.tier,
+        factor.supersedes,
+        None if factor.uncertainty_ratio is None else f"{factor.uncertainty_ratio:f}",
+    )
+
+
+def _document(factor: Factor) -> _Document:
+    return factor.source, factor.document, factor.document_sha256, factor.licence, factor.attribution
 
 
 def _document_id(connection: Connection, document: _Document, retrieved: int) -> int:
@@ -305,7 +328,7 @@ def _document_id(connection: Connection, document: _Document, retrieved: int) ->
 
 
 def _query() -> Select[Any]:
-    columns, document = schema.factors.c, schema.factor_documents.c
+    columns = schema.factors.c
     return select(
         columns.id,
         columns.zone,
@@ -321,15 +344,12 @@ def _query() -> Select[Any]:
         columns.valid_to_seconds,
         columns.published,
         columns.source,
-        document.document,
-        document.licence,
-        document.attribution,
+        columns.document_id,
         columns.recorded_at_seconds,
         columns.tier,
         columns.supersedes,
-        document.sha256,
         columns.uncertainty_ratio,
-    ).join(schema.factor_documents, document.id == columns.document_id)
+    )
 
 
 def _load(store: SqliteStore, zone: str | None, as_of_seconds: int | None, after_id: int) -> Iterable[tuple[int, Factor]]:
@@ -339,42 +359,58 @@ def _load(store: SqliteStore, zone: str | None, as_of_seconds: int | None, after
         query = query.where(columns.zone == zone)
     if as_of_seconds is not None:
         query = query.where(columns.recorded_at_seconds <= as_of_seconds)
-    return _read(store.rows(query))
+    return _read(store, query)
 
 
-def _read(rows: Iterable[Row[Any]]) -> Iterable[tuple[int, Factor]]:
+def _read(store: SqliteStore, query: Select[Any]) -> Iterable[tuple[int, Factor]]:
     # A year of hours repeats its few texts in every row; each is kept once.
     texts: dict[str, str] = {}
     kinds: dict[tuple[str, ...], FactorKind] = {}
     days: dict[str, date] = {}
-    for row in rows:
-        (number, zone, name, value, *words, includes_td, begin, end, published, source, document, licence, attribution,
-         recorded, tier, supersedes, sha256, ratio) = row  # fmt: skip
-        kind = kinds.get(tuple(words))
-        if kind is None:
-            signal, boundary, gas, basis, gwp = words
-            kind = kinds[tuple(words)] = FactorKind(Signal(signal), Boundary(boundary), Gas(gas), Basis(basis), Gwp(gwp))
+    documents: dict[int, tuple[str, str, str, str]] = {}
+    for row in store.rows(query):
+        (number, zone, name, value, *words, includes_td, begin, end, published, source, document_id, recorded, tier,
+         supersedes, ratio) = row  # fmt: skip
+        key = tuple(words)
+        if key not in kinds:
+            signal, boundary, gas, basis, gwp = key
+            kinds[key] = FactorKind(Signal(signal), Boundary(boundary), Gas(gas), Basis(basis), Gwp(gwp))
         if published not in days:
             days[published] = date.fromisoformat(published)
+        if document_id not in documents:
+            documents[document_id] = _document_of(store, document_id)
+        document, licence, attribution, sha256 = documents[document_id]
         yield (
             number,
             Factor(
                 zone=texts.setdefault(zone, zone),
                 name=texts.setdefault(name, name),
                 value=Decimal(value),
-                kind=kind,
+                kind=kinds[key],
                 includes_td=bool(includes_td),
                 valid_from_seconds=begin,
                 valid_to_seconds=end,
                 published=days[published],
                 source=texts.setdefault(source, source),
-                document=texts.setdefault(document, document),
-                licence=texts.setdefault(licence, licence),
-                attribution=texts.setdefault(attribution, attribution),
+                document=document,
+                licence=licence,
+                attribution=attribution,
                 recorded_at_seconds=recorded,
-                tier=Tier(tier),
+                tier=_TIERS[tier],
                 supersedes=supersedes,
-                document_sha256=texts.setdefault(sha256, sha256),
+                document_sha256=sha256,
                 uncertainty_ratio=None if ratio is None else Decimal(ratio),
             ),
         )
+
+
+_TIERS: Mapping[str, Tier] = {str(tier): tier for tier in Tier}
+
+
+def _document_of(store: SqliteStore, document_id: int) -> tuple[str, str, str, str]:
+    """Title, licence, attribution and digest. Documents are never changed, so that they may be read beside their rows."""
+    columns = schema.factor_documents.c
+    query = select(columns.document, columns.licence, columns.attribution, columns.sha256).where(columns.id == document_id)
+    for row in store.rows(query):
+        return row[0], row[1], row[2], row[3]
+    raise StoreError(f"the database lacks document {document_id} of its factors: restore the latest backup")
