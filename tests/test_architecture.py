@@ -14,8 +14,8 @@ PROTOS = ROOT / "protos/wattledger_protos"
 PURE_NAMES = {
     AGENT: """
         arm_cpus attribution certificate_dates cgroup_names channels config containment counters cpu_times
-        cpus cross_checks doctor_faults doctor_told folding gauges known_faults meter own_energy readings
-        roster session shares topology usage wire workload_accounts workload_meter wraps
+        cpus cross_checks doctor_faults doctor_told folding gauges joining known_faults meter own_energy
+        readings roster rows session shares topology usage wire workload_accounts workload_meter wraps
     """,
     COLLECTOR: """
         accounting books certificate_table certificates channel_ends clocks closures columns config csv_table declared

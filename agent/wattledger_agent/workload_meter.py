@@ -49,6 +49,17 @@ class _Step:
     is_whole: bool
 
 
+def workload_meter(settings: WorkloadSettings, saved: SavedAccounts | None) -> "WorkloadMeter":
+    """Return one that goes on from a saved state. Raises ValueError, with the remedy, where it can't be understood."""
+    try:
+        return WorkloadMeter(settings, saved)
+    except ValueError as error:
+        raise ValueError(
+            f"the accounts of workloads can't go on from the spool's last record ({error}): "
+            "move the spool folder aside, then a new account begins"
+        ) from error
+
+
 class WorkloadMeter:
     """The workloads' side of one meter. saved: of the state to go on from."""
 

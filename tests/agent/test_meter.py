@@ -3,7 +3,7 @@
 import pytest
 from tests.agent.metering import BOOT, GAP_SECONDS, OTHER_BOOT, SECOND, Book, at, counter, spec
 
-from wattledger_agent.meter import GAP_DETAILS_MAX, PENDING_VALUES_MAX, Meter
+from wattledger_agent.meter import Meter
 from wattledger_agent.readings import (
     ChannelKey,
     ChannelSpec,
@@ -18,6 +18,7 @@ from wattledger_agent.readings import (
     UtilizationKind,
     UtilizationReading,
 )
+from wattledger_agent.rows import GAP_DETAILS_MAX, PENDING_VALUES_MAX
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
 CPU = spec("cpu/0", wrap=1_000_000_000)
