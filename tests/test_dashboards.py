@@ -155,6 +155,16 @@ def test_ranges_follow_the_screen(target: Target) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=target_id)
+def test_a_fleet_draws_few_lines(target: Target) -> None:
+    """Lines by host are those of the largest hosts, and over a time range the same ones at every instant."""
+    lines = target.kind == "timeseries" and not target.is_instant
+    if lines and "{{host}}" in target.legend:
+        assert "topk(" in target.expr
+    if lines and "topk(" in target.expr:
+        assert re.search(r"and (?:on \([^)]*\) )?topk\(\d+, .*@ end\(\)", target.expr)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=target_id)
 def test_measured_and_modelled_are_never_one_series(target: Target) -> None:
     """A query of energy, power or emissions takes one of them, or keeps the label that tells them apart.
 

@@ -228,7 +228,7 @@ def _add_carbon(board: Board) -> None:
         over_time(
             "Age of factors that are asked for",
             "Time since the end of the newest grid factor by a source that is asked live. Hourly ones are some hours old at "
-            "best. One that climbs has stopped: until it goes on, the site's next source of factors stands in, if it has one.",
+            "best. One that climbs has stopped: until it goes on, the site's next source of factors stands in.",
             SECONDS,
             "No source is asked for factors: see [[factors.source]] in collector.toml",
             Query("max by (source, zone) (wattledger_factor_age_seconds)", "{{zone}}, {{source}}"),
