@@ -43,6 +43,7 @@ from wattledger_collector.statement_store import (
     append,
     last_assignment_id,
     leaf_secret,
+    load_statement,
     statement_headers,
 )
 from wattledger_collector.store import SqliteStore
@@ -189,7 +190,7 @@ def _statement_of(store: SqliteStore, period: Period, site: str | None) -> Store
         own = stored.tree
         span = (own["period"]["from_seconds"], own["period"]["to_seconds"])
         if span == (period.from_seconds, period.to_seconds) and own["boundary"]["site"] == site:
-            return stored
+            return load_statement(store, stored.number)
     return None
 
 

@@ -188,7 +188,8 @@ def rounded(value: Fraction, digits: int) -> str:
     """A decimal of so many digits, half to even."""
     with localcontext(prec=60):
         quotient = Decimal(value.numerator) / Decimal(value.denominator)
-        return f"{quotient.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_EVEN):f}"
+        # Adding nothing takes the sign off a zero.
+        return f"{quotient.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_EVEN) + 0:f}"
 
 
 def factor_tree(factor: Factor) -> Tree:

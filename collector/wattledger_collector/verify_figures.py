@@ -311,7 +311,9 @@ def _interval(statement: Tree, lines: Sequence[Tree], gaps: Mapping[str, Tree]) 
             if all(sensor[name] == line[name] for name in ("site", "component", "quality", "recorded"))
         ]  # fmt: skip
         whole = sum(int(sensor["energy_microjoules"]) for sensor in own)
-        source, ratio = ratios[line["site"], line["zone"], line["pue"], line["tier"], line["kind"]]
+        key = tuple(line[name] for name in ("site", "zone", "pue", "tier", "kind"))
+        # A row that is missing was told before.
+        source, ratio = ratios.get(key, ("", 0.0))
         for sensor in own if whole else ():
             part = grams * (int(sensor["energy_microjoules"]) / whole)
             name = f"{sensor['sensor']} {sensor['component']} {sensor['quality']} {sensor['lower']} {sensor['upper']}"

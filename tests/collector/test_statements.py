@@ -1,0 +1,461 @@
+"""Statements: figures by hand, restatements by cause, and bundles in which no bit can change unseen."""
+
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import date
+from fractions import Fraction
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from tests.collector.closed_ledgers import (
+    BEGIN,
+    DAY,
+    END,
+    INTERVAL,
+    KWH,
+    NOW,
+    REVISED,
+    Ledger,
+    factor,
+    hall,
+    row,
+)
+
+from wattledger_collector.bundle import BundleError
+from wattledger_collector.closing import Closed, ClosingError
+from wattledger_collector.factor_catalog import FactorCatalog
+from wattledger_collector.leaves import exact_sums
+from wattledger_collector.log_border import split_hashes
+from wattledger_collector.merkle import leaf_hash
+from wattledger_collector.records import AssignmentRow, Quality
+from wattledger_collector.statement import rounded
+from wattledger_collector.statement_store import Draft, append, checkpoints, log_keys, sign_again
+from wattledger_collector.verify import Verdict, verify
+
+MWH = 1000 * KWH
+TONNE = 10**6
+# How many bits are flipped in a test; tests/bench/statements.py flips a thousand.
+BITS = 60
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """An empty ledger with one site in India, PUE 1."""
+    made = Ledger(tmp_path)
+    yield made
+    made.store.close()
+
+
+def causes(statement: Any) -> dict[str, Fraction]:
+    """Tonnes by cause of a restatement under one type of factor, which must add up to the difference."""
+    (difference,) = statement.tree["replaces"]["differences"]
+    parts = {cause: Fraction(each["exact"]) / TONNE for cause, each in difference["causes"].items()}
+    assert sum(parts.values()) * TONNE == Fraction(difference["difference"]["exact"])
+    return parts
+
+
+def tonnes(statement: Any) -> Fraction:
+    """The statement's whole emissions under one type of factor."""
+    (total,) = statement.tree["totals"]["all"]
+    (emission,) = total["emissions"]
+    return Fraction(emission["grams"]["exact"]) / TONNE
+
+
+def test_a_revised_factor_is_a_restatement_whose_difference_is_the_factors(ledger: Ledger) -> None:
+    """India 2023-24, 1,000 MWh: 727.00 t as known in 2024, 729.00 t as known now; both statements stand."""
+    for day in range(10):
+        ledger.book(f"server-{day % 3}", [row(100 * MWH, BEGIN + day * DAY)])
+    first = ledger.close()
+    assert tonnes(first.statement) == 727
+    old = ledger.bundle(first, "old")
+    second = ledger.close(REVISED)
+    assert second.is_new
+    assert tonnes(second.statement) == 729
+    assert second.statement.tree["replaces"]["sha256"] == first.statement.sha256
+    assert causes(second.statement) == {"activity": 0, "factor": 2, "boundary": 0, "method": 0}
+    assert verify(old).problems == []
+    assert verify(ledger.bundle(second, "new")).problems == []
+    # The old one can be handed out again, byte for byte.
+    again = ledger.bundle(first, "again")
+    assert (again / "statement.json").read_bytes() == (old / "statement.json").read_bytes()
+    assert verify(again, earlier=(old / "checkpoint.txt").read_text()).problems == []
+
+
+def test_each_cause_of_a_difference_is_told_apart_and_all_add_up(ledger: Ledger) -> None:
+    """Late energy, a revised factor, a PUE and an assignment of then: one restatement, four exact parts."""
+    ledger.store.add_sites([hall("1.5", site="other")])
+    ledger.book("a", [row(100 * MWH)])
+    ledger.book("b", [row(10 * MWH)])
+    first = ledger.close()
+    ledger.book("a", [row(5 * MWH)])
+    ledger.store.add_sites([hall("1.1", valid_from=1)])
+    ledger.store.add_assignments([AssignmentRow("b", 0, "other", NOW)])
+    second = ledger.close(REVISED)
+    assert tonnes(first.statement) == Fraction("0.727") * 110
+    assert tonnes(second.statement) == Fraction("0.729") * (Fraction("1.1") * 105 + Fraction("1.5") * 10)
+    assert causes(second.statement) == {
+        "activity": Fraction("0.727") * 5,
+        "factor": Fraction("0.002") * 115,
+        "boundary": Fraction("0.729") * (Fraction("0.1") * 105 + Fraction("0.5") * 10),
+        "method": 0,
+    }
+    # Host b's energy was booked for the hall; the statement says what its assignment of later moved.
+    moved = {each["site"]: int(each["energy_microjoules"]) for each in second.statement.tree["reallocated"]}
+    assert moved == {"hall": -10 * MWH, "other": 10 * MWH}
+    assert verify(ledger.bundle(second)).problems == []
+
+
+def test_a_period_in_which_nothing_changed_is_not_stated_again(ledger: Ledger) -> None:
+    """Closing twice leaves one statement, and the log as it was."""
+    ledger.book("a", [row(MWH)])
+    first = ledger.close()
+    again = ledger.close()
+    assert (again.is_new, again.statement.number) == (False, first.statement.number)
+    assert len(checkpoints(ledger.store)) == 1
+
+
+def test_late_energy_is_in_no_statement_until_the_period_is_closed_again(ledger: Ledger) -> None:
+    """The frozen edition stays; the second statement has both editions, and both bundles verify."""
+    ledger.book("a", [row(3 * MWH)])
+    first = ledger.close()
+    ledger.book("a", [row(2 * MWH), row(4 * MWH, BEGIN + DAY)])
+    assert verify(ledger.bundle(first, "first")).problems == []
+    second = ledger.close()
+    assert causes(second.statement)["activity"] == Fraction("0.727") * 6
+    assert verify(ledger.bundle(second, "second")).problems == []
+
+
+def test_a_period_that_has_not_ended_is_not_closed(ledger: Ledger) -> None:
+    """Energy of the future can't be frozen."""
+    with pytest.raises(ClosingError, match="still to come"):
+        ledger.close(now=END - 1)
+
+
+def test_a_basis_that_changes_within_an_interval_is_joined_by_overlap(ledger: Ledger) -> None:
+    """A PUE from 00:05 on holds for two thirds of the quarter of an hour; the verifier reckons it likewise."""
+    ledger.store.add_sites([hall("1.3", valid_from=BEGIN + 300)])
+    ledger.book("a", [row(3 * MWH + 1)])
+    closed = ledger.close()
+    facility = Fraction(3 * MWH + 1, KWH) * (Fraction(1, 3) + Fraction(2, 3) * Fraction("1.3"))
+    assert tonnes(closed.statement) * 1000 == facility * Fraction("0.727")
+    assert verify(ledger.bundle(closed)).problems == []
+
+
+def test_energy_without_a_factor_is_stated_as_uncovered(ledger: Ledger) -> None:
+    """No factor, no figure: kWh are listed, beside those that have one, and recorded or modelled ones apart."""
+    ledger.store.add_sites([hall(zone="IN", site="dark")])
+    ledger.book("a", [row(2 * MWH), row(MWH, quality=Quality.MODEL, channel=2)])
+    catalog = FactorCatalog([[factor("5", date(2024, 1, 1), zone="XX")]])
+    closed = ledger.close(catalog)
+    (total,) = closed.statement.tree["totals"]["all"]
+    assert (total["uncovered_microjoules"], total["emissions"]) == (str(3 * MWH), [])
+    assert {each["name"] for each in closed.statement.tree["totals"]["by_quality"]} == {"counter", "model"}
+    assert verify(ledger.bundle(closed)).problems == []
+
+
+def test_the_uncertainty_of_sensors_and_factor_is_reckoned_again(ledger: Ledger) -> None:
+    """Sensors -2 % +3 % under a factor of 10 %: the interval is theirs, and a false one is noticed."""
+    ledger.book("a", [row(100 * MWH)])
+    ledger.book("b", [row(100 * MWH)])
+    closed = ledger.close(FactorCatalog([[factor("500", date(2024, 1, 1), uncertainty="0.10")]]))
+    (stated,) = closed.statement.tree["uncertainty"]
+    assert float(stated["lower_grams"]) == pytest.approx(1e8 * (0.02**2 + 0.1**2) ** 0.5)
+    assert float(stated["upper_grams"]) == pytest.approx(1e8 * (0.03**2 + 0.1**2) ** 0.5)
+    assert verify(ledger.bundle(closed)).problems == []
+
+
+# -- What a bundle shows to be changed
+
+
+def world(ledger: Ledger) -> Path:
+    """A bundle of two hosts and three days, some of it late, after another statement."""
+    ledger.book("first", [row(KWH, BEGIN - DAY)])
+    ledger.close(begin=BEGIN - 2 * DAY, end=BEGIN)
+    for host in ("one", "two"):
+        starts = [BEGIN + day * DAY + 7 * INTERVAL for day in range(3)]
+        ledger.book(host, [row(7 * KWH + start, start, channel) for start in starts for channel in (1, 2)])
+    ledger.close()
+    ledger.book("one", [row(5, BEGIN)])
+    return ledger.bundle(ledger.close(REVISED))
+
+
+def flipped(path: Path, bit: int, check: Callable[[], Verdict]) -> Verdict:
+    """What a check finds with one bit of a file flipped; the file is as before afterwards."""
+    data = path.read_bytes()
+    spoiled = bytearray(data)
+    spoiled[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(spoiled)
+    try:
+        return check()
+    finally:
+        path.write_bytes(data)
+
+
+def test_no_bit_of_a_bundle_can_change_unseen(ledger: Ledger) -> None:
+    """Random bits of all files, with a seed; each file has its share, however small it is."""
+    bundle = world(ledger)
+    assert verify(bundle).problems == []
+    chance = random.Random(20_240_401)
+    files = sorted(bundle.iterdir())
+    for number in range(BITS):
+        path = files[number % len(files)]
+        bit = chance.randrange(8 * path.stat().st_size)
+        assert not flipped(path, bit, lambda: verify(bundle)).is_good, (path.name, bit)
+
+
+def test_no_bit_of_a_zipped_bundle_can_change_unseen(ledger: Ledger) -> None:
+    """The container's own bytes, too: headers, directory and what a reader of zip files would skip."""
+    world(ledger)
+    bundle = ledger.bundle(ledger.close(REVISED), "bundle.zip")
+    assert verify(bundle).problems == []
+    size = 8 * bundle.stat().st_size
+    chance = random.Random(1)
+    bits = [chance.randrange(size) for _ in range(BITS // 2)]
+    # The directory at the end.
+    bits += [size - 1 - chance.randrange(8 * 900) for _ in range(BITS // 2)]
+    for bit in bits:
+        assert not flipped(bundle, bit, lambda: verify(bundle)).is_good, bit
+    with bundle.open("ab") as file:
+        file.write(b"\0")
+    assert not verify(bundle).is_good
+
+
+def test_a_changed_bit_of_a_leaf_names_its_host_and_day(ledger: Ledger) -> None:
+    """The auditor learns where to look."""
+    bundle = world(ledger)
+    path = bundle / "leaves-2023-04-02.bin"
+    length = int.from_bytes(path.read_bytes()[:4], "big")
+    for bit in (8 * 200, 8 * (4 + length - 3)):
+        problems = flipped(path, bit, lambda: verify(bundle)).problems
+        assert "the leaf of host one on 2023-04-02 was changed" in problems
+    problems = flipped(path, 8 * (12 + length) + 77, lambda: verify(bundle)).problems
+    assert "the leaf of host two on 2023-04-02 was changed" in problems
+
+
+def test_what_is_missing_or_too_much_is_noticed(ledger: Ledger) -> None:
+    """A file, a leaf or a link."""
+    bundle = world(ledger)
+    (bundle / "note.txt").write_text("hello")
+    assert verify(bundle).problems == ["note.txt does not belong to the bundle"]
+    (bundle / "note.txt").unlink()
+    (bundle / "folder").mkdir()
+    assert verify(bundle).problems == ["folder/ does not belong to the bundle"]
+    (bundle / "folder").rmdir()
+    (bundle / "leaves-2023-04-01.bin").unlink()
+    assert "leaves-2023-04-01.bin is missing" in verify(bundle).problems
+    assert not verify(bundle / "nowhere").is_good
+
+
+def forge(bundle: Path, name: str, change: Callable[[Any], None]) -> None:
+    """Change a file as somebody who knows the form would: canonical again, and the manifest with it."""
+    tree = json.loads((bundle / name).read_bytes())
+    change(tree)
+    data = rfc8785.dumps(tree)
+    (bundle / name).write_bytes(data)
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    manifest["files"][name] = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
+    (bundle / "manifest.json").write_bytes(rfc8785.dumps(manifest))
+
+
+def test_a_removed_factor_row_is_noticed_by_digest_figures_and_log(ledger: Ledger) -> None:
+    """Also where the manifest was made to fit."""
+    bundle = world(ledger)
+    forge(bundle, "statement.json", lambda tree: tree["factors"]["rows"].pop())
+    problems = " ".join(verify(bundle).problems)
+    assert "the statement's factors are not those of their digest" in problems
+    assert "is not among the statement's rows" in problems
+    assert "do not give the root of the signed checkpoint" in problems
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tree: tree["totals"]["all"][0].update(energy_microjoules="1"), "total all"),
+        (lambda tree: tree["lines"][0]["grams"].update(exact="1"), "line"),
+        (lambda tree: tree["uncertainty"][0].update(lower_grams="0.000000"), "lower_grams"),
+        (lambda tree: tree["sites"][0]["coverage"].update(rounded="1.000001"), "the coverage of site hall"),
+        (lambda tree: tree["sites"][0]["gaps"].update(count=1), "the gaps of site hall"),
+        (lambda tree: tree["sites"][0]["bases"][0].update(grams_per_kwh="1"), "another value"),
+        (lambda tree: tree["sites"][0]["bases"][0].update(to_seconds=END - 1), "do not fill the period"),
+        (lambda tree: tree["sensors"][0].update(energy_microjoules="1"), "energy of a sensor"),
+    ],
+    ids=["total", "line", "uncertainty", "coverage", "gaps", "factor", "period", "sensor"],
+)
+def test_a_false_figure_is_noticed_even_if_the_log_itself_signed_it(
+    ledger: Ledger, change: Callable[[Any], None], words: str
+) -> None:
+    """A maker that reckons falsely, or lies, can sign what it likes; the arithmetic is done anew."""
+    ledger.book("a", [row(MWH, BEGIN + day * DAY) for day in range(2)])
+    honest = ledger.close().statement
+    tree = honest.tree
+    change(tree)
+    hashes = split_hashes(honest.log_hashes)[:-1]
+    root = bytes.fromhex(tree["leaves"]["root"])
+    draft = Draft(tree, honest.closure, honest.gaps, honest.assignments_last_id, hashes, root)
+    with ledger.store.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM statement")
+        connection.exec_driver_sql("DELETE FROM log_checkpoint")
+    lie = append(ledger.store, draft, ledger.key)
+    problems = verify(ledger.bundle(Closed(lie, is_new=True))).problems
+    assert problems
+    assert any(words in problem for problem in problems)
+    assert not any("checkpoint" in problem for problem in problems)
+
+
+def test_rows_that_were_changed_after_the_closing_are_named(ledger: Ledger) -> None:
+    """The ledger itself does not hand out what it did not close."""
+    ledger.book("a", [row(MWH), row(MWH, BEGIN + DAY)])
+    closed = ledger.close()
+    with closing(sqlite3.connect(ledger.store.path)) as connection, connection:
+        connection.execute(
+            "UPDATE energy SET energy_microjoules = energy_microjoules + 1 WHERE interval_start_seconds = ?", (BEGIN + DAY,)
+        )
+    with pytest.raises(BundleError, match="host a on 2023-04-02 are not those that were closed"):
+        ledger.bundle(closed)
+    assert not list(ledger.folder.glob("bundle*"))
+    with closing(sqlite3.connect(ledger.store.path)) as connection, connection:
+        connection.execute("DELETE FROM energy WHERE interval_start_seconds = ?", (BEGIN + DAY,))
+    with pytest.raises(BundleError, match="1 host-days of 2"):
+        ledger.bundle(closed)
+
+
+def test_a_rewritten_history_does_not_lead_on_from_an_earlier_checkpoint(tmp_path: Path) -> None:
+    """Two ledgers with one identity and key that differ in a past statement: the later bundle fails against the other."""
+    key = Ed25519PrivateKey.generate()
+    notes: list[str] = []
+    bundles = []
+    for name, energy in (("true", MWH), ("false", MWH - 1)):
+        folder = tmp_path / name
+        folder.mkdir()
+        ledger = Ledger(folder)
+        with ledger.store.writing() as connection:
+            connection.exec_driver_sql("UPDATE database_info SET database_id = 'same'")
+        ledger.store.database_id = "same"
+        ledger.key = key
+        ledger.book("a", [row(energy, BEGIN - DAY), row(MWH)])
+        past = ledger.close(begin=BEGIN - DAY, end=BEGIN)
+        notes.append((ledger.bundle(past, "past") / "checkpoint.txt").read_text())
+        bundles.append(ledger.bundle(ledger.close()))
+        ledger.store.close()
+    assert verify(bundles[0], earlier=notes[0]).problems == []
+    assert any("history was rewritten" in problem for problem in verify(bundles[0], earlier=notes[1]).problems)
+
+
+def test_a_new_key_is_believed_because_the_old_one_vouches_for_it(ledger: Ledger) -> None:
+    """Who knows the first key checks what the second signed; a key that nobody vouched for is refused."""
+    ledger.book("a", [row(MWH, BEGIN - DAY), row(MWH)])
+    ledger.close(begin=BEGIN - DAY, end=BEGIN)
+    (first,) = log_keys(ledger.store)
+    old = ledger.key
+    ledger.key = Ed25519PrivateKey.generate()
+    sign_again(ledger.store, [old, ledger.key])
+    vouched = ledger.bundle(ledger.close(), "vouched")
+    assert verify(vouched, trusted=[str(first)]).problems == []
+    ledger.key = Ed25519PrivateKey.generate()
+    ledger.book("a", [row(1)])
+    stranger = ledger.bundle(ledger.close(), "stranger")
+    assert any("by no key that is known" in problem for problem in verify(stranger, trusted=[str(first)]).problems)
+
+
+def test_verifying_needs_neither_database_nor_wire(ledger: Ledger) -> None:
+    """The verifier runs where only numpy, rfc8785 and cryptography are."""
+    bundle = world(ledger)
+    program = (
+        "import sys\n"
+        "for name in ('sqlalchemy', 'grpc', 'msgspec', 'alembic', 'starlette', 'rich', 'google', 'sqlite3'):\n"
+        "    sys.modules[name] = None\n"
+        "from wattledger_collector.verify import main\n"
+        f"sys.exit(main([{str(bundle)!r}]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("verified: every figure follows from the leaves\n")
+
+
+# -- Exactness
+
+
+def test_sums_are_exact_beyond_64_bits() -> None:
+    """A million hosts at the ledger's limit for one value pass 2^63, in both directions."""
+    values = np.array([[2**62 - 1, -(2**62) + 1]] * 9, np.int64)
+    assert exact_sums(values) == [9 * (2**62 - 1), -9 * (2**62 - 1)]
+
+
+def test_rounding_for_people_is_half_to_even() -> None:
+    """Six digits, exact fractions beside them."""
+    assert [rounded(Fraction(each), 1) for each in ("0.25", "0.35", "-0.25", "-1/99")] == ["0.2", "0.4", "-0.2", "0.0"]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database."""
+    folder = tmp_path_factory.mktemp("template")
+    made = Ledger(folder, ())
+    made.store.close()
+    with closing(sqlite3.connect(folder / "ledger.sqlite")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return folder / "ledger.sqlite"
+
+
+# Host, channel, part, and whether the period is closed after it.
+PART = st.tuples(st.sampled_from("abcd"), st.integers(1, 4), st.integers(-(2**50), 2**50), st.booleans())
+
+
+# Without shrinking, which would take minutes: an example is a few dozen transactions.
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=(Phase.explicit, Phase.generate)
+)
+@given(
+    amounts=st.dictionaries(st.integers(0, 200), st.integers(-(2**55), 2**55), min_size=1, max_size=4),
+    split=st.lists(PART, min_size=1, max_size=5),
+)
+def test_totals_are_the_same_for_any_hosts_order_and_editions(
+    template: Path, tmp_path_factory: pytest.TempPathFactory, amounts: dict[int, int], split: list[Any]
+) -> None:
+    """What arrives whole on one host, or in parts on many, before and after a closing, is stated to the same last digit."""
+    sites = [hall("1.07"), hall("1.31", valid_from=BEGIN + 100 * INTERVAL + 137)]
+    catalog = FactorCatalog([[factor("703.5131", date(2024, 1, 1))]])
+    whole = Ledger(tmp_path_factory.mktemp("whole"), sites, template=template)
+    whole.book("a", [row(energy, BEGIN + place * INTERVAL) for place, energy in amounts.items()])
+    one = whole.close(catalog)
+    whole.store.close()
+    parted = Ledger(tmp_path_factory.mktemp("parted"), sites, template=template)
+    rest = dict(amounts)
+    for host, channel, amount, closes in split:
+        place = sorted(amounts)[amount % len(amounts)]
+        parted.book(host, [row(amount, BEGIN + place * INTERVAL, channel)])
+        rest[place] -= amount
+        if closes:
+            parted.close(catalog)
+    parted.book("z", [row(energy, BEGIN + place * INTERVAL) for place, energy in rest.items()])
+    two = parted.close(catalog)
+    for statement in (one.statement, two.statement):
+        (total,) = statement.tree["totals"]["all"]
+        assert total["energy_microjoules"] == str(sum(amounts.values()))
+    assert tonnes(one.statement) == tonnes(two.statement)
+    assert verify(parted.bundle(two)).problems == []
+    parted.store.close()
+
+
+def test_a_leaf_is_told_by_its_salt_alone_from_a_guess(ledger: Ledger) -> None:
+    """Who knows a host's figures but not the salt can't find its leaf among the hashes."""
+    ledger.book("a", [row(MWH)])
+    bundle = ledger.bundle(ledger.close())
+    entry = (bundle / "leaves-2023-04-01.bin").read_bytes()[4:]
+    header = json.loads(entry[4 : 4 + int.from_bytes(entry[:4], "big")])
+    assert len(bytes.fromhex(header["salt"])) == 16
+    ((_, _, digest),) = json.loads((bundle / "leaves.json").read_bytes())
+    assert leaf_hash(entry).hex() == digest
+    assert leaf_hash(entry.replace(header["salt"].encode(), b"0" * 32)).hex() != digest
