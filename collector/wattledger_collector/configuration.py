@@ -15,6 +15,7 @@ import msgspec
 from wattledger_collector.config import (
     Configuration,
     ConfigurationError,
+    FactorSource,
     Site,
     Tls,
     check_zones,
@@ -106,8 +107,20 @@ def _check_providers(configuration: Configuration) -> None:
             problems.append(f"{path} of {source.provider!r} needs a key: name a file that holds it in key_file")
         elif source.provider == "csv" and not source.address:
             problems.append(f"{path} of 'csv' has no address: name the file")
+        elif provider.is_hourly and provider.is_average:
+            problems += _without_ladder(configuration, source, path)
     if problems:
         raise ConfigurationError(problems)
+
+
+def _without_ladder(configuration: Configuration, source: FactorSource, path: str) -> list[str]:
+    """Sites whose figures would change their meaning, and lose their past, with the provider's first answer."""
+    sites = [site.name for site in configuration.site if site.zone in source.zones and not site.factors]
+    return [
+        f"{path} is asked for the zone of site {name!r}, which does not say what to use before and between its answers: "
+        f'write factors = ["{source.provider}", ...] there, best first'
+        for name in sites
+    ]
 
 
 def _check_files(configuration: Configuration) -> None:

@@ -107,6 +107,10 @@ def test_a_ledger_that_cannot_be_read_does_not_hide_the_configuration(tmp_path: 
         (('"OWID-Ember"]', '"OWID-Embr"]'), "of site 'paris' names no source with 'OWID-Embr': did you mean 'OWID-Ember'?"),
         (('"OWID-Ember"]', '"rte-eco2mix"]'), "site[0].factors of site 'paris' names a source twice: keep the first"),
         (('["rte-eco2mix", "OWID-Ember"]', '["OWID-Ember"]'), "differs from that of site 'paris' in the same zone FR"),
+        (
+            ('factors = ["rte-eco2mix", "OWID-Ember"]', ""),
+            "factors.source[0] is asked for the zone of site 'paris', which does not say what to use before and between",
+        ),
         (('zone = "FR"', ""), "site[0].factors of site 'paris' is of no use without a zone"),
     ],
 )

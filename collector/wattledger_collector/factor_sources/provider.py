@@ -77,6 +77,8 @@ class Provider:
     token: Callable[[str], str] | None = None
     # Tables of years don't grow old by the hour.
     is_hourly: bool = True
+    # Whether figures may be made with its factors; marginal ones are for other uses.
+    is_average: bool = True
 
 
 def text_of_time(seconds: int, form: str = "%Y-%m-%dT%H:%MZ") -> str:

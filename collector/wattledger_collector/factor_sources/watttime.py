@@ -84,6 +84,7 @@ def _provider(name: str, signal_type: str) -> Provider:
         # It takes 32 days; a week is 2,016 rows.
         span_seconds_max=7 * 86_400,
         needs_key=True,
+        is_average=_SIGNALS[signal_type] is Signal.AVERAGE,
         areas={"US-CAL-CISO": "CAISO_NORTH"},
         login=login,
         token=token,
