@@ -14,14 +14,14 @@ PROTOS = ROOT / "protos/wattledger_protos"
 PURE_NAMES = {
     AGENT: """
         arm_cpus attribution certificate_dates cgroup_names channels config containment counters cpu_times
-        cpus cross_checks doctor_faults doctor_told folding gauges joining known_faults meter own_energy
+        cpus cross_checks delivery_text doctor_faults doctor_told folding gauges joining known_faults meter own_energy
         readings roster rows session shares topology usage wire workload_accounts workload_meter wraps
     """,
     COLLECTOR: """
         accounting books certificate_table certificates channel_ends clocks closures columns config csv_table declared
         embodied emission_counters facility factor_catalog factor_units factors gaps hello import_series imports intervals
-        inventory inventory_report ledger merkle pieces plausible records sci session tally uncertainty wire workload_ledger
-        workload_records
+        inventory inventory_report leaves ledger log_border merkle pieces plausible records restating sci session
+        signed_note statement tally uncertainty verify_figures wire witness workload_ledger workload_records
     """,
 }
 PURE = [folder / f"{name}.py" for folder, names in PURE_NAMES.items() for name in names.split()]
