@@ -5,14 +5,44 @@ none of the intervals of a piece: their sum is accounted like one interval, exac
 factor is the sum of the products. An interval that an edge cuts is a piece by itself.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from wattledger_collector.accounting import BasisFinder
 from wattledger_collector.records import Piece
 
 # A database sorts the rows of a piece to add them up; a day's fit its memory, and longer ones would gain nothing.
 PIECE_SECONDS_MAX = 86_400
+
+# A site with more changes than this in a period has a factor for each hour or so, and is read apart from the others: these
+# are added up a day at a time, and not an hour.
+FEW_EDGES_MAX = 64
+
+
+class Reading(NamedTuple):
+    """Pieces to read of some sites alone (only), or of all (None) but some (without)."""
+
+    pieces: Sequence[Piece]
+    only: Collection[str] | None
+    without: Collection[str]
+
+
+def plan_readings(
+    finder: BasisFinder, sites: Iterable[str], span: Piece, edges: Collection[int], interval_seconds: int
+) -> list[Reading]:
+    """What to read of a period so that each row can be accounted as one; all sites, those without a row included.
+
+    sites: those that have dated rows. edges: further instants at which something changes for all.
+    """
+    own = {site: basis_edges(finder, [site], *span) for site in set(sites)}
+    fine = sorted(site for site, of_site in own.items() if len(of_site) > FEW_EDGES_MAX)
+    few = set().union(edges, *(of_site for site, of_site in own.items() if site not in fine))
+    readings = [Reading(cut_pieces(*span, few, interval_seconds), None, fine)]
+    if fine:
+        many = set().union(edges, *(own[site] for site in fine))
+        readings.append(Reading(cut_pieces(*span, many, interval_seconds), fine, ()))
+    return readings
 
 
 def basis_edges(finder: BasisFinder, sites: Iterable[str], from_seconds: int, to_seconds: int) -> set[int]:

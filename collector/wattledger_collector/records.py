@@ -5,7 +5,7 @@ No clock, no database, no framework. Energy is integer microjoules, times are in
 encoding is compared byte by byte, so field order is part of the schema.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -458,10 +458,13 @@ class Store(Protocol):
     def rollups(self, from_seconds: int, to_seconds: int, site: str | None = None) -> Iterator[RollupRow]:
         """Roll-up rows whose interval starts in [from, to), in order of site and interval."""
 
-    def rollup_sums(self, pieces: Iterable[Piece], site: str | None = None) -> Iterator[RollupRow]:
+    def rollup_sums(
+        self, pieces: Iterable[Piece], only: Collection[str] | None = None, without: Collection[str] = ()
+    ) -> Iterator[RollupRow]:
         """For each piece, in order, the roll-up rows whose interval starts in it, added up; they are dated by its beginning.
 
-        All are of one state of the ledger. Editions stay apart.
+        only: of these sites; None: of all but those of `without`. All rows are of one state of the ledger; editions stay
+        apart.
         """
 
     def channel_counts(self) -> Mapping[tuple[str, bytes], ChannelCount]:

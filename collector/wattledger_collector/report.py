@@ -26,7 +26,7 @@ from wattledger_collector.facility import MeasuredPue
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import Factor, FactorKind
 from wattledger_collector.fleet_sites import SitePlan
-from wattledger_collector.pieces import basis_edges, cut_pieces
+from wattledger_collector.pieces import plan_readings
 from wattledger_collector.records import (
     MICROJOULES_PER_KWH,
     NANOSECONDS_PER_SECOND,
@@ -35,6 +35,7 @@ from wattledger_collector.records import (
     Component,
     HostGapRow,
     HostState,
+    Piece,
     Quality,
     RollupRow,
     SiteRow,
@@ -238,12 +239,8 @@ def make_report(
     check_site(sites, site)
     closures = store.closures()
     closed = closed_by(closures, period.from_seconds, period.to_seconds, site)
-    finder = BasisFinder(sites, catalog)
-    edges = basis_edges(finder, {row.site for row in sites}, period.from_seconds, period.to_seconds)
-    edges.update(edge for closure in closures for edge in (closure.from_seconds, closure.to_seconds))
-    pieces = cut_pieces(period.from_seconds, period.to_seconds, edges, store.interval_seconds)
     late: dict[str, int] = {}
-    rollups = _noting_late(store.rollup_sums(pieces, site), closures, late)
+    rollups = _noting_late(_rollup_sums(store, BasisFinder(sites, catalog), period, site), closures, late)
     lines = account(rollups, BasisFinder(sites, catalog), store.interval_seconds)
     gaps = [row for row in store.gaps(period.from_seconds, period.to_seconds) if site is None or row.site == site]
     # What is shown and not booked has no part in the sums, so that its gaps leave nothing open.
@@ -267,6 +264,18 @@ def make_report(
     )
     reasons = (*_reasons_of_closing(closed, late), *_reasons(reports, period, now_seconds))
     return Report(period, store.interval_seconds, now_seconds, reports, reasons, closed, tuple(sorted(late.items())))
+
+
+def _rollup_sums(store: Store, finder: BasisFinder, period: Period, site: str | None) -> Iterator[RollupRow]:
+    """The roll-ups of the period, added up by pieces in which no basis changes and no closure begins or ends."""
+    edges = {edge for closure in store.closures() for edge in (closure.from_seconds, closure.to_seconds)}
+    span = Piece(period.from_seconds, period.to_seconds)
+    names = {row.site for row in store.sites()} if site is None else {site}
+    for reading in plan_readings(finder, names, span, edges, store.interval_seconds):
+        if site is None:
+            yield from store.rollup_sums(reading.pieces, reading.only, reading.without)
+        elif reading.only is not None or site not in reading.without:
+            yield from store.rollup_sums(reading.pieces, [site])
 
 
 def _noting_late(rows: Iterable[RollupRow], closures: Sequence[Closure], late: dict[str, int]) -> Iterator[RollupRow]:

@@ -4,10 +4,11 @@ Reckons nothing: what is stored comes in bookings, what is asked comes out as ro
 in schema.py, operators' changes of hosts in hosts.py.
 """
 
+import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -49,8 +50,8 @@ from wattledger_collector.store_rows import (
     ENERGY_OF_ALL,
     ENERGY_OF_HOST,
     GAPS,
-    ROLLUP_SUMS,
-    ROLLUP_SUMS_OF_SITE,
+    ROLLUP_SUMS_ONLY,
+    ROLLUP_SUMS_WITHOUT,
     SitesOfHosts,
     read_channel,
     read_energy,
@@ -209,12 +210,16 @@ class SqliteStore:
         for name, start, component, quality, recorded, energy, covered, edition in self.rows(query):
             yield RollupRow(name, start, Component(component), Quality(quality), recorded, energy, covered, edition)
 
-    def rollup_sums(self, pieces: Iterable[Piece], site: str | None = None) -> Iterator[RollupRow]:
-        """For each piece, in order, its roll-up rows added up, dated by its beginning; all of one state of the ledger."""
+    def rollup_sums(
+        self, pieces: Iterable[Piece], only: Collection[str] | None = None, without: Collection[str] = ()
+    ) -> Iterator[RollupRow]:
+        """For each piece, in order, its roll-up rows added up, dated by its beginning; all of one state of the ledger.
+
+        only: of these sites; None: of all but those of `without`.
+        """
         components, qualities = {int(each): each for each in Component}, {int(each): each for each in Quality}
-        values = {"site": site}
-        query = ROLLUP_SUMS if site is None else ROLLUP_SUMS_OF_SITE
-        for piece, rows in self._pieces(query, pieces, values):
+        query, sites = (ROLLUP_SUMS_WITHOUT, without) if only is None else (ROLLUP_SUMS_ONLY, only)
+        for piece, rows in self._pieces(query, pieces, {"sites": json.dumps(list(sites))}):
             for name, component, quality, recorded, edition, high, low, covered_high, covered_low in rows:
                 yield RollupRow(
                     name,
@@ -481,7 +486,9 @@ class SqliteStore:
         """The rows of one query, read a part at a time from one state of the database."""
         try:
             with self._engine.connect() as connection:
-                for part in connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query, values).partitions():
+                for part in (
+                    connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query, values).partitions(_ROWS_AT_ONCE)
+                ):
                     yield from part
         except DBAPIError as error:
             raise self._explained(error) from error

@@ -70,8 +70,8 @@ _SUMS_OF: Final = (
     "WHERE interval_start_seconds >= :from_seconds AND interval_start_seconds < :to_seconds {}"
     "GROUP BY site, component, quality, recorded, edition ORDER BY site, component, quality, recorded, edition"
 )
-ROLLUP_SUMS: Final = _SUMS_OF.format("")
-ROLLUP_SUMS_OF_SITE: Final = _SUMS_OF.format("AND site = :site ")
+ROLLUP_SUMS_ONLY: Final = _SUMS_OF.format("AND site IN (SELECT value FROM json_each(:sites)) ")
+ROLLUP_SUMS_WITHOUT: Final = _SUMS_OF.format("AND site NOT IN (SELECT value FROM json_each(:sites)) ")
 
 CHANNEL_COUNTS: Final = (
     f"SELECT h.host, c.epoch, count(*), sum(NOT n.closed) FROM epoch_cursor AS c JOIN host AS h ON h.id = c.host_id "

@@ -1,6 +1,6 @@
 """An in-memory records.Store for tests of what reads the ledger; it books nothing."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from wattledger_collector.closures import Closure
@@ -121,11 +121,15 @@ class FakeStore:
         ]
         return iter(sorted(rows, key=lambda row: (row.site, row.interval_start_seconds)))
 
-    def rollup_sums(self, pieces: Iterable[Piece], site: str | None = None) -> Iterator[RollupRow]:
+    def rollup_sums(
+        self, pieces: Iterable[Piece], only: Collection[str] | None = None, without: Collection[str] = ()
+    ) -> Iterator[RollupRow]:
         """The rows of each piece added up by all that tells them apart."""
         for piece in pieces:
             sums: dict[RollupRow, tuple[int, int]] = {}
-            for row in self.rollups(piece.from_seconds, piece.to_seconds, site):
+            for row in self.rollups(piece.from_seconds, piece.to_seconds):
+                if row.site in without if only is None else row.site not in only:
+                    continue
                 own = replace(row, interval_start_seconds=piece.from_seconds, energy_microjoules=0, covered_nanoseconds=0)
                 energy, covered = sums.get(own, (0, 0))
                 sums[own] = (energy + row.energy_microjoules, covered + row.covered_nanoseconds)

@@ -14,8 +14,8 @@ from wattledger_collector.accounting import BasisFinder, account
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factor_files import load_catalog
 from wattledger_collector.factors import Factor, Tier, seconds_of_day
-from wattledger_collector.pieces import PIECE_SECONDS_MAX, basis_edges, cut_pieces
-from wattledger_collector.records import Component, Quality, RollupRow, SiteRow
+from wattledger_collector.pieces import PIECE_SECONDS_MAX, basis_edges, cut_pieces, plan_readings
+from wattledger_collector.records import Component, Piece, Quality, RollupRow, SiteRow
 
 INTERVAL = 900
 DAY = 86_400
@@ -62,13 +62,14 @@ def test_pieces_account_like_their_intervals(series: list[Factor], changes: list
     store = FakeStore(rollup_rows=list(rows(energies)))
     end = START + len(energies) * INTERVAL
 
-    edges = basis_edges(BasisFinder(sites, catalog), ["hall"], START, end)
-    pieces = cut_pieces(START, end, edges, INTERVAL)
+    readings = plan_readings(BasisFinder(sites, catalog), ["hall"], Piece(START, end), [], INTERVAL)
+    sums = [row for reading in readings for row in store.rollup_sums(*reading)]
 
     whole = account(store.rollups(START, end), BasisFinder(sites, catalog), INTERVAL)
-    assert account(store.rollup_sums(pieces), BasisFinder(sites, catalog), INTERVAL) == whole
-    assert [piece.from_seconds for piece in pieces] == [START, *(piece.to_seconds for piece in pieces[:-1])]
-    assert pieces[-1].to_seconds == end
+    assert account(sums, BasisFinder(sites, catalog), INTERVAL) == whole
+    for pieces, _, _ in readings:
+        assert [piece.from_seconds for piece in pieces] == [START, *(piece.to_seconds for piece in pieces[:-1])]
+        assert pieces[-1].to_seconds == end
 
 
 def test_only_what_changes_makes_pieces() -> None:
@@ -82,6 +83,23 @@ def test_only_what_changes_makes_pieces() -> None:
         (3600, 4500),
         (4500, 7200),
     ]
+
+
+def test_sites_with_a_factor_for_each_hour_are_read_apart() -> None:
+    """The others are added up a day at a time; each site is in one reading, and so is one that has no row."""
+    hours = [replace(factor(hour * 3600, hour * 3600 + 3600, "1"), zone="HOUR") for hour in range(72)]
+    catalog = FactorCatalog([hours, [MODEL]])
+    sites = [SiteRow("hourly", 0, "HOUR", "1", False, 0), SiteRow("yearly", 0, "DE", "1", False, 0)]
+    span = Piece(START, START + 3 * DAY)
+    yearly, hourly = plan_readings(BasisFinder(sites, catalog), ["hourly", "yearly"], span, [START + 1800], INTERVAL)
+    assert (len(yearly.pieces), yearly.only, list(yearly.without)) == (4, None, ["hourly"])
+    assert (len(hourly.pieces), hourly.only) == (73, ["hourly"])
+
+    names = ("hourly", "yearly", "unassigned")
+    rows = [RollupRow(name, START, Component.CPU, Quality.COUNTER, False, 1, 0) for name in names]
+    store = FakeStore(rollup_rows=rows)
+    assert [row.site for row in store.rollup_sums(*yearly)] == ["unassigned", "yearly"]
+    assert [row.site for row in store.rollup_sums(*hourly)] == ["hourly"]
 
 
 def test_an_edge_is_where_some_site_has_another_basis() -> None:
