@@ -18,6 +18,7 @@ from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import FactorKind
 from wattledger_collector.import_store import imports, meter_rows
 from wattledger_collector.imports import EnergyImport, Place
+from wattledger_collector.pieces import basis_edges, cut_pieces
 from wattledger_collector.records import (
     NANOSECONDS_PER_SECOND,
     GapReason,
@@ -51,11 +52,14 @@ def days_of(report: Report, store: SqliteStore, catalog: FactorCatalog, site: st
     """The period's days, or its months if those are too many; their sums are the report's to the last digit."""
     edges = day_edges(report.period)
     days = [Day(begin, end, 0, 0, 0, {}) for begin, end in pairwise(edges)]
-    finder = BasisFinder(store.sites(), catalog)
-    rollups = store.rollups(report.period.from_seconds, report.period.to_seconds, site)
-    # Rows come by site and time, so that each day of a site comes once.
-    for (_, place), rows in groupby(rollups, lambda row: (row.site, bisect_right(edges, row.interval_start_seconds) - 1)):
-        for line in account(rows, finder, report.interval_seconds):
+    sites, period, length = store.sites(), report.period, report.interval_seconds
+    finder = BasisFinder(sites, catalog)
+    changes = basis_edges(finder, {row.site for row in sites}, period.from_seconds, period.to_seconds)
+    pieces = cut_pieces(period.from_seconds, period.to_seconds, changes.union(edges), length)
+    # An interval that midnight cuts (in zones that were once minutes off) is of the day in which it begins.
+    sums = groupby(store.rollup_sums(pieces, site), lambda row: bisect_right(edges, row.interval_start_seconds) - 1)
+    for place, rows in sums:
+        for line in account(rows, BasisFinder(sites, catalog), length):
             day = days[place]
             day.energy_microjoules += line.energy_microjoules
             day.covered_nanoseconds += line.covered_nanoseconds

@@ -138,6 +138,10 @@ class Browser:
             path.write_bytes(data)
         return Image.read(data)
 
+    def print_to_pdf(self) -> bytes:
+        """The page as it is printed."""
+        return base64.b64decode(self._call("Page.printToPDF", printBackground=False, preferCSSPageSize=True)["data"])
+
     def _call(self, method: str, **parameters: object) -> dict[str, Any]:
         self._number += 1
         message: dict[str, object] = {"id": self._number, "method": method, "params": parameters}
