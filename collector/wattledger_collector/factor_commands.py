@@ -21,6 +21,7 @@ from wattledger_collector.command_setup import add_store_arguments, console, gua
 from wattledger_collector.factor_catalog import FactorCatalog, UnknownZoneError
 from wattledger_collector.factor_checks import check_factors, check_units, compare_labels, count_hours, find_claim
 from wattledger_collector.factor_files import bundled_tables, read_factor_text
+from wattledger_collector.factor_live import newest_factors
 from wattledger_collector.factor_store import load_factors, record_factors
 from wattledger_collector.factor_units import UnitError, grams_per_kwh
 from wattledger_collector.factors import COLUMNS, OPTIONAL_COLUMNS, Factor, FactorFileError, parse_factors, text_of_instant
@@ -29,6 +30,9 @@ from wattledger_collector.report_output import factor_tree
 
 if TYPE_CHECKING:
     from wattledger_collector.command_setup import Run, Subparsers
+
+# Of a series of hours `show` prints a day to people.
+_SHOWN_HOURS = 24
 
 _AS_OF_HELP = "as known at an ISO date or datetime (UTC), without what was recorded later"
 
@@ -122,8 +126,11 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json([_tree(factor) for factor in factors])
         return 0
-    _print_factors(factors, "valid")
+    shown = newest_factors(factors, _SHOWN_HOURS)
+    _print_factors(shown, "valid")
     screen = console()
+    if len(shown) < len(factors):
+        screen.print(f"{len(factors) - len(shown)} older values of hours are not shown; --json has them.", highlight=False)
     for source, document, licence, attribution in sorted(
         {(factor.source, factor.document, factor.licence, factor.attribution) for factor in factors}
     ):

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from wattledger_collector.accounting import BasisFinder, SiteBasis
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factor_store import StoredFactors
-from wattledger_collector.factors import Factor
+from wattledger_collector.factors import Factor, FactorKind
 from wattledger_collector.store import SqliteStore
 
 # An import or another collector's refresh is seen after this long; asking costs one row.
 RENEWAL_SECONDS = 10.0
+
+# A week of quarters; a year of them would be 10 MB of an answer to a page.
+HOURLY_FACTORS_MAX = 672
 
 
 class LiveFinder(BasisFinder):
@@ -56,5 +59,20 @@ class LiveFactors:
             return True
 
     def factors(self, zone: str) -> Sequence[Factor]:
-        """All factors of a zone. Raises UnknownZoneError."""
-        return self.catalog.factors(zone)
+        """Factors of a zone: of months and years all, of each series of hours the newest. Raises UnknownZoneError."""
+        return newest_factors(self.catalog.factors(zone))
+
+
+def newest_factors(factors: Sequence[Factor], hourly_max: int = HOURLY_FACTORS_MAX) -> list[Factor]:
+    """All factors of months and years, and of each series of hours the newest ones, in the order given."""
+    left: dict[tuple[str, FactorKind], int] = {}
+    kept = []
+    for factor in sorted(factors, key=lambda factor: -factor.valid_from_seconds):
+        if not factor.is_long:
+            key = (factor.source, factor.kind)
+            left[key] = left.get(key, hourly_max) - 1
+            if left[key] < 0:
+                continue
+        kept.append(factor)
+    shown = set(map(id, kept))
+    return [factor for factor in factors if id(factor) in shown]

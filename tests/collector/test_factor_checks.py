@@ -70,6 +70,13 @@ def test_missing_hours_at_the_ends_are_told_of_a_whole_year_alone() -> None:
     assert check_factors(rows, 2023) == ["XX one 2023: 8759 of 8760 hours, missing from 2023-01-01 (1 h)"]
 
 
+def test_a_year_that_breaks_off_lacks_its_end() -> None:
+    """A feed that stopped in the last days of December."""
+    rows = [row for row in year_of_hours(2023) if row.valid_from_seconds < instant(2023, 12, 30)]
+
+    assert check_factors(rows, 2023) == ["XX one 2023: 8712 of 8760 hours, missing from 2023-12-30 (48 h)"]
+
+
 def test_many_holes_are_counted_after_twenty() -> None:
     """A finding stays a sentence."""
     rows = [each for number, each in enumerate(year_of_hours(2023)) if number % 2 == 0]

@@ -1,17 +1,20 @@
 """Renewing factors: asked on time, back off, ask for what was missed, and nobody waits."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.collector.bookings import INTERVAL, energy, following, opening
 
+from wattledger_collector.accounting import BasisFinder, account
 from wattledger_collector.config import Configuration, FactorSettings, FactorSource, Http, Server, Site, StoreSettings
 from wattledger_collector.factor_fetch import FetchError
 from wattledger_collector.factor_files import load_catalog
@@ -20,7 +23,15 @@ from wattledger_collector.factor_refresh import FactorRefresh, SourceRefresh, de
 from wattledger_collector.factor_sources.provider import AnswerError, Request
 from wattledger_collector.factor_store import load_factors, record_factors
 from wattledger_collector.factors import Tier
-from wattledger_collector.records import AssignmentRow, CommitOutcome, SiteRow
+from wattledger_collector.records import (
+    MICROJOULES_PER_KWH,
+    AssignmentRow,
+    CommitOutcome,
+    Component,
+    Quality,
+    RollupRow,
+    SiteRow,
+)
 from wattledger_collector.service import Service
 from wattledger_collector.store import SqliteStore, open_store
 
@@ -289,6 +300,50 @@ def test_what_others_record_is_seen_by_who_holds_the_finder(store: SqliteStore) 
     assert not live.renew()
 
 
+def test_what_is_shown_of_hours_is_bounded_and_of_years_is_not(store: SqliteStore) -> None:
+    """A page of a week of quarters, beside all years of the country."""
+    france(store, Quarters(), history=30 * DAY).refresh(MAY_1)
+    live = LiveFactors(store, load_catalog())
+
+    shown = live.factors("FR")
+
+    hours = [row for row in shown if not row.is_long]
+    assert len(hours) == 672
+    assert hours[-1].valid_to_seconds == MAY_1 - 900
+    assert len(shown) - len(hours) == len(load_catalog().factors("FR"))
+
+
+def test_a_real_day_of_quarters_is_joined_exactly(store: SqliteStore) -> None:
+    """A kWh in each quarter of 2023-09-21 in France: the grams are the sum of the real values, to the last digit."""
+    asked = at("2023-09-22T00:00Z")
+    source = SourceRefresh(
+        FactorSource(provider="rte-eco2mix", zones=("FR",)),
+        store,
+        fetch=lambda _: answer("rte_eco2mix/2023-09-21.json"),
+        started_seconds=asked,
+    )
+    source.refresh(asked)
+    begin = at("2023-09-21T00:00Z")
+    catalog = load_catalog(ladders={"FR": ("rte-eco2mix",)}).with_recorded(load_factors(store))
+    finder = BasisFinder([SiteRow("hall", 0, "FR", "1.25", False, 0)], catalog)
+    rollups = [
+        RollupRow("hall", begin + each * 900, Component.CPU, Quality.COUNTER, False, MICROJOULES_PER_KWH, 900 * 10**9)
+        for each in range(96)
+    ]
+
+    (line,) = account(rollups, finder, 900)
+
+    values = {
+        record["fields"]["date_heure"]: record["fields"]["taux_co2"]
+        for record in json.loads(answer("rte_eco2mix/2023-09-21.json"))["records"]
+    }
+    assert len(values) == 97
+    of_day = sum(value for moment, value in values.items() if at(moment) < begin + DAY)
+    assert line.grams == Fraction(of_day) * Fraction("1.25")
+    assert line.basis.tier is Tier.F0_MEASURED
+    assert len(line.factors) == 96
+
+
 def test_a_ladder_falls_back_where_the_provider_has_nothing(store: SqliteStore) -> None:
     """Quarters where there are some, the yearly figure of the country for the rest."""
     france(store, Quarters()).refresh(MAY_1)
@@ -320,6 +375,8 @@ def test_booking_and_page_go_on_while_a_provider_hangs(tmp_path: Path) -> None:
         try:
             addresses = await service.start()
             assert await asyncio.to_thread(is_hanging.wait, 10)
+            # The process can end while it hangs.
+            assert [thread.daemon for thread in threading.enumerate() if thread.name == "factors-rte-eco2mix"] == [True]
             with closing(open_store(tmp_path / "ledger.sqlite", create=False)) as store:
                 store.add_assignments([AssignmentRow("a", 0, "hall", 0)])
                 first = opening()

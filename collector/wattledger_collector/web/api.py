@@ -267,7 +267,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("/api/v1/sites", "Sites with zone, PUE, factor, power and today's figures.", Api.sites),
     Endpoint(
         "/api/v1/factors",
-        "Grid factors in use, or all that are known of one zone.",
+        "Grid factors in use, or those of one zone; of a series of hours the newest 672.",
         Api.factors,
         (("zone", "id of a grid zone"),),
         "/api/v1/factors?zone=DE",
