@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, field
 
 from wattledger_agent import once
 from wattledger_agent.clock import ClockError, HostClock
+from wattledger_agent.commands import Runner, SystemRunner
 from wattledger_agent.config import AgentConfig, WorkloadsConfig
 from wattledger_agent.counters import Instant
 from wattledger_agent.doctor_clock import clock_findings, identity_findings
-from wattledger_agent.doctor_delivery import Connect, certificate_findings, collector_findings
+from wattledger_agent.doctor_delivery import Connect, certificate_findings, collector_findings, running_findings
 from wattledger_agent.doctor_faults import FAULTS, Finding, Verdict
 from wattledger_agent.doctor_host import Host
 from wattledger_agent.doctor_sensors import period_findings, sensor_findings
@@ -44,8 +45,8 @@ def _kubelet(config: WorkloadsConfig) -> Fetch:
 class Means:
     """How time passes and the network is reached; tests and recorded machines put their own in the place of each.
 
-    instant: the host's clocks; None: this host's. sleep: lets seconds pass between reads. open_seconds_max: sources that
-    take longer are left out.
+    instant: the host's clocks; None: this host's. sleep: lets seconds pass between reads. run: runs commands.
+    open_seconds_max: sources that take longer are left out.
     """
 
     connect: Connect = socket.create_connection
@@ -53,6 +54,7 @@ class Means:
     sleep: Callable[[float], None] = time.sleep
     utc_seconds: Callable[[], float] = time.time
     kubelet: Callable[[WorkloadsConfig], Fetch] = _kubelet
+    run: Runner = field(default_factory=SystemRunner)
     open_seconds_max: float = once.OPEN_SECONDS_MAX
 
 
@@ -84,7 +86,8 @@ def diagnose(config: AgentConfig, roots: Roots, means: Means | None = None) -> R
     host = Host(roots.sysfs, roots.procfs)
     collector = _Asked(lambda: list(collector_findings(config, means.connect)))
     kubelet = _Asked(lambda: list(kubelet_findings(config.workloads, means.kubelet(config.workloads))))
-    threads = [collector.begin(), kubelet.begin()]
+    running = _Asked(lambda: list(running_findings(config, means.run)))
+    threads = [collector.begin(), kubelet.begin(), running.begin()]
     instant, clock = _clock(roots, means, host)
     inventory = find_sources(config.sources, roots, processes=config.workloads.enabled, seconds_max=means.open_seconds_max)
     workloads = open_workloads(config, roots, inventory)
@@ -114,6 +117,7 @@ def diagnose(config: AgentConfig, roots: Roots, means: Means | None = None) -> R
         *spool_findings(config, host, means.utc_seconds()),
         *certificate_findings(config, means.utc_seconds()),
         *collector.findings,
+        *running.findings,
     ]
     return Report(findings, looked)
 

@@ -1,6 +1,7 @@
 """Whether what is metered can be delivered: certificates, and the collector at the other end. Part of `doctor`.
 
-Sends nothing of this host: it connects, shakes hands as a stream does, and goes. Source of truth: RFC 5280 for certificates,
+Sends nothing of this host: it connects, shakes hands as a stream does, and goes. What the running agent was told by the
+collector, it told systemd, and is asked of it. Source of truth: RFC 5280 for certificates,
 RFC 9113 section 3.4 for the first frame of a gRPC server.
 """
 
@@ -15,13 +16,21 @@ from pathlib import Path
 from typing import Protocol
 
 from wattledger_agent.certificate_dates import Certificate, CertificateError, read_pem
+from wattledger_agent.commands import CommandError, Runner
 from wattledger_agent.config import AgentConfig, CollectorConfig, is_loopback, split_address
+from wattledger_agent.delivery_text import clock_seconds_in, refusal_in
 from wattledger_agent.doctor_faults import FAULTS, Finding
 
 CONNECT_SECONDS_MAX = 3.0
 
 # A certificate is renewed by people, who are away for a week or two.
 EXPIRING_DAYS = 21
+
+# Two clocks that are set by anything are within some milliseconds; energy is dated by the quarter of an hour.
+CLOCK_SECONDS_MAX = 5.0
+
+STATUS_COMMAND = ("systemctl", "show", "wattledger-agent", "--property=StatusText", "--value")
+STATUS_SECONDS_MAX = 2.0
 
 HOST_PREFIX = "wattledger://host/"
 
@@ -108,6 +117,19 @@ def collector_findings(config: AgentConfig, connect: Connect = socket.create_con
         yield FAULTS["collector-name-impossible"].finding(host=repr(host))
     except OSError as error:
         yield FAULTS[_fault_of(error)].finding(address=address, reason=_reason(error))
+
+
+def running_findings(config: AgentConfig, run: Runner) -> Iterator[Finding]:
+    """Ask systemd what the running agent said last, if there is one. run: runs the command."""
+    try:
+        text = run(STATUS_COMMAND, STATUS_SECONDS_MAX).stdout
+    except CommandError:
+        return
+    refusal, seconds = refusal_in(text), clock_seconds_in(text)
+    if refusal:
+        yield FAULTS["collector-refuses-host"].finding(refusal=refusal, path=config.state_dir)
+    if seconds is not None and abs(seconds) > CLOCK_SECONDS_MAX:
+        yield FAULTS["collector-clock"].finding(seconds=f"{seconds:+.1f}")
 
 
 def tls_context(collector: CollectorConfig) -> ssl.SSLContext:

@@ -447,6 +447,19 @@ _ALL = (
         "Give `ca_file`, `certificate_file` and `key_file` under [collector]. Until then the spool keeps everything.",
     ),
     Fault(
+        "collector-refuses-host", "collector", "failure",
+        "the running agent is refused: {refusal}",
+        "If another machine has this id, as after a copied disk: on the copy systemctl stop wattledger-agent && rm -r "
+        "{path}/spool {path}/host-id, and give it a certificate or `host` of its own; if this one took another's place: "
+        "wattledger-collector host replace <host> <successor>.",
+    ),
+    Fault(
+        "collector-clock", "clock", "warning",
+        "the collector's clock is {seconds} s from this one",
+        "chronyc tracking (or timedatectl timesync-status) on both; where they trust no common server, write the same one "
+        "into /etc/chrony/chrony.conf.",
+    ),
+    Fault(
         "collector-no-grpc", "collector", "warning",
         "{address} answers, but not as a collector's gRPC port does",
         "Write the collector's gRPC port (9791 if it was not changed) into `collector.address`. Until then the spool keeps "

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from wattledger_agent.channels import MeterStateError
 from wattledger_agent.clock import HostClock, dmi_uuid, machine_id
 from wattledger_agent.config import AgentConfig, ReplayConfig
 from wattledger_agent.counters import Instant
+from wattledger_agent.delivery_text import delivery_text
 from wattledger_agent.inventory import Inventory, Roots, find_sources, replay_source, sensor_named
 from wattledger_agent.late import LateSources
 from wattledger_agent.meter import Meter
@@ -142,7 +143,7 @@ def _meter(
     stopping: threading.Event,
     workloads: WorkloadSettings | None,
 ) -> None:
-    notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""))
+    notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""), lambda: _delivery(shipper))
     late = LateSources(lambda name: sensor_named(name, config.sources, roots, processes=config.workloads.enabled))
     for missing in inventory.missing:
         late.watch(missing.source, clock.instant().boottime_nanoseconds)
@@ -257,13 +258,24 @@ class LastInstant:
         self.now = opening
 
 
-class Notifier:
-    """Tells systemd that the agent is ready and alive (man sd_notify(3)).
+def _delivery(shipper: Shipper) -> str:
+    status = shipper.status()
+    return delivery_text(
+        connected=status.connected,
+        refusal=status.refusal,
+        error=status.error,
+        collector_clock_seconds=status.collector_clock_seconds,
+    )
 
-    address: what systemd put into NOTIFY_SOCKET; empty: silent.
+
+class Notifier:
+    """Tells systemd that the agent is ready and alive, and how delivery stands (man sd_notify(3)).
+
+    address: what systemd put into NOTIFY_SOCKET; empty: silent. status: one line, which `systemctl status` shows.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, status: Callable[[], str] = lambda: "") -> None:
+        self._status = status
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._told = 0.0
 
@@ -275,7 +287,8 @@ class Notifier:
         """A tick was made; told every ten seconds, since the unit's watchdog waits for minutes."""
         if self._address and time.monotonic() - self._told >= 10.0:
             self._told = time.monotonic()
-            self._tell(b"WATCHDOG=1")
+            status = self._status()
+            self._tell(b"WATCHDOG=1" + (f"\nSTATUS={status}".encode() if status else b""))
 
     def _tell(self, state: bytes) -> None:
         if self._address:

@@ -22,6 +22,7 @@ import grpc
 
 from wattledger_agent.config import CollectorConfig, is_loopback, split_address
 from wattledger_agent.counters import Instant
+from wattledger_agent.readings import NANOSECONDS_PER_SECOND
 from wattledger_agent.session import AgentSession, Identity, Outbox, Settings, State
 from wattledger_agent.wire import clock_pair
 from wattledger_protos.v1 import telemetry_pb2 as pb
@@ -75,7 +76,8 @@ class Status:
 
     state: the session's. encrypted: whether TLS is used. streams, reconnects: opened since the start, and all but the first
     of them. last_ack_seconds: UTC of the last Ack, None if there was none. refusal: the collector's last word if it refused.
-    error: why the last stream ended; empty while one is open.
+    error: why the last stream ended; empty while one is open. collector_clock_seconds: the collector's clock less this
+    host's, at the last Welcome; None before the first.
     """
 
     state: str
@@ -90,6 +92,7 @@ class Status:
     last_ack_seconds: float | None
     refusal: str
     error: str
+    collector_clock_seconds: float | None = None
 
 
 class Shipper:
@@ -129,6 +132,7 @@ class Shipper:
         self._certificates: tuple[tuple[int, int, int], ...] = ()
         self._streams = 0
         self._last_ack_seconds: float | None = None
+        self._collector_clock_seconds: float | None = None
         self._error = ""
 
     def start(self) -> None:
@@ -169,6 +173,7 @@ class Shipper:
             last_ack_seconds=self._last_ack_seconds,
             refusal=session.refusal,
             error=self._error,
+            collector_clock_seconds=self._collector_clock_seconds,
         )
 
     def _call(self, function: Callable[[], None]) -> None:
@@ -271,6 +276,9 @@ class Shipper:
         return []
 
     def _received(self, message: pb.CollectorMessage) -> None:
+        if message.WhichOneof("message") == "welcome" and message.welcome.server_realtime_nanoseconds:
+            ahead = message.welcome.server_realtime_nanoseconds - self._clock().realtime_nanoseconds
+            self._collector_clock_seconds = ahead / NANOSECONDS_PER_SECOND
         acks = self._session.acks
         self._step(lambda now: self._session.received(message, now))
         if self._session.acks != acks:

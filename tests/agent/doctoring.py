@@ -3,11 +3,12 @@
 import os
 import shutil
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tests.agent.machines import FIXTURES
 
+from wattledger_agent.commands import Answer, CommandMissingError
 from wattledger_agent.config import AgentConfig, CollectorConfig, FakeConfig, SourcesConfig
 from wattledger_agent.counters import Instant
 from wattledger_agent.doctor import Means, Report, diagnose
@@ -25,8 +26,13 @@ def no_connection(address: tuple[str, int], timeout: float) -> socket.socket:
     raise ConnectionRefusedError(111, "Connection refused")
 
 
+def no_command(argv: Sequence[str], seconds_max: float) -> Answer:
+    """A host without systemd."""
+    raise CommandMissingError(argv[0])
+
+
 # Nothing is waited for, and nobody is asked.
-QUICK = Means(connect=no_connection, sleep=lambda seconds: None)
+QUICK = Means(connect=no_connection, sleep=lambda seconds: None, run=no_command)
 
 
 def recorded(name: str, folder: Path) -> RecordedMachine:
@@ -44,7 +50,7 @@ def spoilt(name: str, folder: Path) -> Path:
 def of_machine(machine: RecordedMachine, config: AgentConfig | None = None) -> Report:
     """What doctor says of a recorded machine, in recorded time."""
     config = machine.config if config is None else config
-    means = Means(connect=no_connection, instant=machine.instant, sleep=machine.advance)
+    means = Means(connect=no_connection, instant=machine.instant, sleep=machine.advance, run=no_command)
     return diagnose(config, machine.roots, means)
 
 

@@ -12,6 +12,7 @@ from tests.certificates import Authority
 from wattledger_agent.config import AgentConfig, RedfishConfig, SourcesConfig
 from wattledger_agent.doctor import Finding
 from wattledger_agent.doctor_sensors import sensor_findings
+from wattledger_agent.doctor_told import recognise
 from wattledger_agent.inventory import Inventory, Missing, Roots
 from wattledger_agent.readings import SourceUnavailableError
 from wattledger_agent.sources.ipmi import IpmiSource
@@ -95,6 +96,15 @@ def test_a_dead_controller_has_the_command_that_revives_it(tmp_path: Path) -> No
 
     assert finding.found == "the controller does not answer: `ipmitool dcmi power reading` has not ended within 90 s"
     assert finding.remedy == ("ipmitool mc info; if that hangs too: ipmitool mc reset cold (the host goes on meanwhile).")
+
+
+def test_a_program_that_fails_is_told_with_its_words() -> None:
+    """As where the driver is busy."""
+    told = recognise("ipmi", "`ipmi-dcmi` ended with status 1: `Device or resource busy`; run it by hand")
+
+    assert told is not None
+    assert told.id == "ipmi-silent"
+    assert told.found == "the controller does not answer: `ipmi-dcmi` ended with status 1: `Device or resource busy`"
 
 
 def redfish(folder: Path, address: str, *, user: str = "", password_file: str = "", ca_file: str = "") -> list[Finding]:

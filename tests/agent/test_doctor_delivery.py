@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +13,9 @@ import pytest
 from tests.agent.doctoring import QUICK, USER, fault, faults, host_config, of_host
 from tests.certificates import Authority
 
+from wattledger_agent.commands import Answer
 from wattledger_agent.config import CollectorConfig
+from wattledger_agent.delivery_text import delivery_text
 from wattledger_agent.doctor import Finding, Means, exit_status
 
 YEAR_HOURS = 365 * 24
@@ -22,7 +24,7 @@ HOUR_SECONDS = 3600.0
 KEPT = "Until then the spool keeps everything."
 
 # A plain connection, as doctor makes it by itself.
-REAL = Means(sleep=QUICK.sleep)
+REAL = Means(sleep=QUICK.sleep, run=QUICK.run)
 
 Serve = Callable[[Authority | None], int]
 
@@ -240,6 +242,51 @@ def test_a_collector_without_tls_is_told_to_an_agent_with(tmp_path: Path, answer
     finding = fault(of_host(tmp_path, host_config(tmp_path, collector=collector), REAL), "collector-without-tls")
 
     assert finding.remedy == f"Use TLS on both sides, and the collector's gRPC port in `collector.address`. {KEPT}"
+
+
+def told(text: str) -> Means:
+    """A host whose agent has told systemd this."""
+
+    def run(argv: Sequence[str], seconds_max: float) -> Answer:
+        assert argv == ("systemctl", "show", "wattledger-agent", "--property=StatusText", "--value")
+        return Answer(0, f"{text}\n", "")
+
+    return Means(QUICK.connect, sleep=QUICK.sleep, run=run)
+
+
+def test_a_host_that_the_collector_refuses_is_told_what_to_do(tmp_path: Path) -> None:
+    """Two machines use one id: the running agent was told, and tells systemd."""
+    text = delivery_text(connected=False, refusal="two machines use host id a", error="", collector_clock_seconds=0.1)
+
+    finding = fault(of_host(tmp_path, means=told(text)), "collector-refuses-host")
+
+    assert finding.found == "the running agent is refused: two machines use host id a"
+    assert finding.remedy == (
+        "If another machine has this id, as after a copied disk: on the copy systemctl stop wattledger-agent && rm -r "
+        f"{tmp_path}/state/spool {tmp_path}/state/host-id, and give it a certificate or `host` of its own; if this one "
+        "took another's place: wattledger-collector host replace <host> <successor>."
+    )
+
+
+def test_a_clock_far_off_the_collectors_is_told(tmp_path: Path) -> None:
+    """By how much, and in which direction."""
+    text = delivery_text(connected=True, refusal="", error="", collector_clock_seconds=-61.04)
+
+    finding = fault(of_host(tmp_path, means=told(text)), "collector-clock")
+
+    assert finding.found == "the collector's clock is -61.0 s from this one"
+    assert finding.remedy == (
+        "chronyc tracking (or timedatectl timesync-status) on both; where they trust no common server, write the same one "
+        "into /etc/chrony/chrony.conf."
+    )
+
+
+def test_an_agent_that_delivers_with_a_good_clock_has_no_fault(tmp_path: Path) -> None:
+    """What it tells is for people."""
+    text = delivery_text(connected=True, refusal="", error="", collector_clock_seconds=4.9)
+
+    assert text == "metering and delivering; the collector's clock is +4.9 s from this one"
+    assert not faults(of_host(tmp_path, means=told(text))) & {"collector-clock", "collector-refuses-host"}
 
 
 # Certificates.

@@ -12,6 +12,7 @@ from tests.agent.doctoring import USER, fault, faults, of_fixture, of_folder, of
 
 from wattledger_agent.config import AgentConfig
 from wattledger_agent.doctor_sensors import sensor_findings
+from wattledger_agent.doctor_told import recognise
 from wattledger_agent.inventory import Inventory, Missing, Roots
 from wattledger_agent.machine import open_machine
 
@@ -289,6 +290,14 @@ def test_a_gpu_that_fell_off_the_bus_is_named(tmp_path: Path) -> None:
         f"nvidia-smi -r -i {uuid}; if it does not come back, boot the host anew and have it looked at (dmesg | grep Xid)."
     )
     assert finding.verdict == "failure"
+
+
+def test_a_gpu_that_a_longer_look_calls_gone_is_the_same_fault() -> None:
+    """The source says so after some reads."""
+    told = recognise("nvidia", "gpu/GPU-1 fell off the bus (GPU is lost); reset it or boot the host anew")
+
+    assert told is not None
+    assert (told.id, told.found) == ("gpu-lost", "gpu/GPU-1 fell off the bus (GPU is lost)")
 
 
 def test_a_gpu_that_can_t_be_opened_is_named_and_the_others_are_metered(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.agent.doctoring import fault, faults, of_fixture, of_machine, spoilt
 
 from wattledger_agent.config import AgentConfig, WorkloadsConfig
 from wattledger_agent.doctor import Finding
+from wattledger_agent.doctor_sensors import explain_workloads
 from wattledger_agent.doctor_workloads import kubelet_findings
 from wattledger_agent.kubelet import https_fetch
 from wattledger_agent.machine import open_machine
@@ -117,6 +118,17 @@ def test_a_proc_that_hides_processes_is_told(tmp_path: Path) -> None:
     assert finding.found == ("/proc is mounted with hidepid=invisible, so that processes on GPUs can't be told apart")
     assert finding.remedy == (
         "ProtectProc=default in the agent's unit (systemctl edit wattledger-agent), or: mount -o remount,hidepid=0 /proc"
+    )
+
+
+def test_processes_that_were_looked_for_in_vain_are_the_same_fault() -> None:
+    """The source says so after some time, whatever hides them."""
+    told = explain_workloads("no process on a GPU can be seen in /proc, so that GPUs' energy is unattributed: set ...")
+
+    assert told is not None
+    assert (told.id, told.found) == (
+        "processes-hidden",
+        "/proc is mounted with hidepid, so that processes on GPUs can't be told apart",
     )
 
 

@@ -190,6 +190,15 @@ def test_systemd_is_told(tmp_path: Path) -> None:
             systemd.recv(64)
 
 
+def test_systemd_is_told_how_delivery_stands(tmp_path: Path) -> None:
+    """With the word for its watchdog: `systemctl status` shows it, and doctor asks for it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(5.0)
+        Notifier(str(tmp_path / "notify"), lambda: "metering and delivering").alive()
+        assert systemd.recv(64) == b"WATCHDOG=1\nSTATUS=metering and delivering"
+
+
 def test_a_supervisor_that_does_not_listen_is_no_reason_to_end(tmp_path: Path) -> None:
     """A container may name a socket that it does not show."""
     notifier = Notifier(str(tmp_path / "notify"))

@@ -31,6 +31,8 @@ class Collector(rpc.TelemetryServicer):
     silent: never answers. extra: sent once after Welcome. began, ended: streams, and those that ended in good order.
     """
 
+    realtime_nanoseconds = 0
+
     def __init__(self) -> None:
         self.committed = 0
         self.payloads: list[bytes] = []
@@ -60,7 +62,9 @@ class Collector(rpc.TelemetryServicer):
         kind = message.WhichOneof("message")
         if kind == "hello":
             self.hellos.append(message.hello)
-            yield pb.CollectorMessage(welcome=pb.Welcome(committed_sequence=self.committed))
+            yield pb.CollectorMessage(
+                welcome=pb.Welcome(committed_sequence=self.committed, server_realtime_nanoseconds=self.realtime_nanoseconds)
+            )
             while self.extra:
                 yield self.extra.pop()
         elif kind == "batch":
@@ -241,6 +245,19 @@ def test_settings_are_passed_on(spool: Spool, made: Callable[..., Shipper]) -> N
     shipper.start()
     wait_for(lambda: bool(seen))
     assert seen == [Settings(5.0, None)]
+    server.stop(None).wait()
+
+
+def test_how_far_the_collectors_clock_is_off_is_known_from_its_welcome(spool: Spool, made: Callable[..., Shipper]) -> None:
+    """For people: energy is dated by the ledger's own rules."""
+    collector = Collector()
+    collector.realtime_nanoseconds = NOW.realtime_nanoseconds - 61_500_000_000
+    server, port = serve(collector)
+    shipper = made(spool, plain(port))
+    assert shipper.status().collector_clock_seconds is None
+    shipper.start()
+    wait_for(lambda: shipper.status().connected)
+    assert shipper.status().collector_clock_seconds == -61.5
     server.stop(None).wait()
 
 
