@@ -6,7 +6,7 @@ Books nothing and touches no spool: a few reads and the differences between them
 import json
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from wattledger_agent.counters import Instant
@@ -118,18 +118,22 @@ def look(
 ) -> Snapshot:
     """Read every source a few times within a second, and close it. Never raises for what a source does."""
     meter = Meter(state=None, integral_gap_seconds_max=10.0, workloads=workloads)
-    start = now = instant()
-    meter.offer(inventory.specs, start)
+    now = instant()
+    meter.offer(inventory.specs, now)
     readers = [reader_for(source.source) for source in inventory.opened]
     readings: list[Reading] = []
     slow = {spec.key for spec in inventory.specs if spec.cadence_seconds > 0}
     told: dict[ChannelKey, PowerReading] = {}
+    begun: dict[ChannelKey, tuple[int, int]] = {}
     deadline = time.monotonic() + DEADLINE_SECONDS
     try:
         for remaining in range(READS - 1, -1, -1):
             now = instant()
             readings = _with_told(_read(readers, now, deadline), slow, told)
             meter.observe(readings, now)
+            for channel in meter.open_channels:
+                if channel.before is not None:
+                    begun.setdefault(channel.spec.key, channel.before)
             if remaining:
                 sleep(PAUSE_SECONDS)
                 deadline += PAUSE_SECONDS
@@ -139,11 +143,11 @@ def look(
     finally:
         _close(readers)
     return Snapshot(
-        _lines(meter, readers, readings, inventory.specs),
+        _lines(meter, readers, readings, inventory.specs, begun),
         [reading for reading in readings if isinstance(reading, UtilizationReading)],
         [*((name, without_name(name, note)) for name, note in notes), *_refusals(meter)],
         [(missing.source, without_name(missing.source, missing.reason), missing.remedy) for missing in inventory.missing],
-        [] if meter.workloads is None else workload_lines(meter.workloads.all(), _seconds(start, now)),
+        [] if meter.workloads is None else workload_lines(meter.workloads.all(), _seconds(now, begun)),
         None if workloads is None else workloads.policy,
         _comparisons(meter),
         [(name, without_name(name, error)) for name, error in silent],
@@ -240,8 +244,10 @@ def comparison_text(one: Comparison) -> str:
     return f"{pair} is {one.ratio:+.1%} {beside}, over {one.seconds:.1f} s"
 
 
-def _seconds(start: Instant, end: Instant) -> float:
-    return (end.boottime_nanoseconds - start.boottime_nanoseconds) / NANOSECONDS_PER_SECOND
+def _seconds(end: Instant, begun: Mapping[ChannelKey, tuple[int, int]]) -> float:
+    """How long there has been energy to divide: since the first step of any channel."""
+    begin = min((boottime for _, boottime in begun.values()), default=end.boottime_nanoseconds)
+    return (end.boottime_nanoseconds - begin) / NANOSECONDS_PER_SECOND
 
 
 def _read(readers: Sequence[Reader], now: Instant, deadline: float) -> list[Reading]:
@@ -283,10 +289,14 @@ def _with_told(readings: list[Reading], slow: Collection[ChannelKey], told: dict
 
 
 def _lines(
-    meter: Meter, readers: Sequence[Reader], readings: Sequence[Reading], offered: Sequence[ChannelSpec]
+    meter: Meter,
+    readers: Sequence[Reader],
+    readings: Sequence[Reading],
+    offered: Sequence[ChannelSpec],
+    begun: Mapping[ChannelKey, tuple[int, int]],
 ) -> list[Line]:
     """All channels as the meter took them: with their place in the sum, and with the residuals that it reckons."""
-    powers = {(power.device, power.domain): power.power_milliwatts / 1000 for power in meter.live()}
+    powers = _powers(meter, begun)
     failures = {reader.source.name: reader.health.last_error for reader in readers}
     reasons = {reading.key: reading.reason for reading in readings if isinstance(reading, TryAgain | Gone)}
     channels = meter.catalog().channels
@@ -296,7 +306,7 @@ def _lines(
     lines = []
     for channel in channels:
         key = keys[channel.channel]
-        power = None if channel.closed else powers.get((key.device, key.domain))
+        power = None if channel.closed else powers.get(key)
         problem = reasons.get(key, "") or (failures.get(key.source, "") if power is None else "")
         lines.append(
             Line(
@@ -314,6 +324,17 @@ def _lines(
             )
         )
     return lines
+
+
+def _powers(meter: Meter, begun: Mapping[ChannelKey, tuple[int, int]]) -> dict[ChannelKey, float]:
+    """The mean power of each channel since its first step without a gap: what workloads are shown over, too."""
+    means = {}
+    for channel in meter.open_channels:
+        energy, boottime = begun.get(channel.spec.key, (0, channel.state.boottime_nanoseconds))
+        elapsed = channel.state.boottime_nanoseconds - boottime
+        if elapsed > 0 and channel.power_milliwatts() is not None:
+            means[channel.spec.key] = (channel.state.energy_microjoules - energy) * 1000 / elapsed
+    return means
 
 
 def _notes(inventory: Inventory) -> list[tuple[str, str]]:
