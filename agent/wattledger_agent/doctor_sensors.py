@@ -125,7 +125,7 @@ def _limits(text: str) -> dict[str, object]:
     """How many files may stay open, and how many should."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     number = next((int(word) for word in text.split() if word.isdecimal()), 0)
-    wanted = 1024
+    wanted = 256
     while wanted < soft + 2 * number:
         wanted *= 2
     return {"limit": soft, "wanted": wanted}

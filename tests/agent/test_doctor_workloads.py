@@ -151,7 +151,7 @@ def test_too_few_files_for_the_groups_are_told_with_the_number_that_is_enough(tm
     finding = next(one for one in json.loads(done.stdout)["findings"] if one["id"] == "few-files")
     assert finding["found"].endswith("groups are opened for each read, since no more than 260 files may stay open")
     assert finding["remedy"] == (
-        "LimitNOFILE=1024 in the agent's unit (systemctl edit wattledger-agent); in a shell: ulimit -n 1024"
+        "LimitNOFILE=512 in the agent's unit (systemctl edit wattledger-agent); in a shell: ulimit -n 512"
     )
 
 
