@@ -31,12 +31,13 @@ from wattledger_collector.declared_commands import add_declared_commands
 from wattledger_collector.factor_commands import add_factors
 from wattledger_collector.factor_store import load_factors
 from wattledger_collector.fleet_sites import SitePlan
+from wattledger_collector.html_parts import Page
 from wattledger_collector.progress import working
 from wattledger_collector.records import NANOSECONDS_PER_SECOND, Host
 from wattledger_collector.report import ReportError, make_period, make_report, parse_instant, parse_time_zone
 from wattledger_collector.report_completeness import require_complete
 from wattledger_collector.report_figures import measured_pues
-from wattledger_collector.report_html import Page, render_page
+from wattledger_collector.report_html import render_page
 from wattledger_collector.report_output import write_csv, write_json
 from wattledger_collector.report_pages import make_page, write_whole
 from wattledger_collector.report_table import write_table

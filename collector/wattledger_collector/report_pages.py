@@ -12,10 +12,10 @@ from pathlib import Path
 
 from wattledger_collector.books import Equivalence
 from wattledger_collector.factor_catalog import FactorCatalog
+from wattledger_collector.html_parts import Page
 from wattledger_collector.progress import Work
 from wattledger_collector.report import Period, Report, ReportError, make_report
 from wattledger_collector.report_figures import days_of
-from wattledger_collector.report_html import Page
 from wattledger_collector.report_uncertainty import intervals_of, sensors_of
 from wattledger_collector.store import SqliteStore
 from wattledger_collector.workload_report import make_workload_report
