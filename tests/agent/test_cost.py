@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from tests.agent.fake_nvml import PATIENCE_SECONDS, FakeNvml, eight_gpus
@@ -259,6 +260,51 @@ def test_an_agent_has_four_threads_and_nothing_of_other_commands(tmp_path: Path)
     others = {f"wattledger_agent.{name}" for name in ("doctor", "once", "simulate", "curves", "estimates", "recording")}
     others |= {f"wattledger_agent.sources.{name}" for name in ("estimate", "fake", "replay")}
     assert not modules & (others | {"csv", "difflib", "email", "http", "importlib.metadata", "multiprocessing", "zoneinfo"})
+
+
+_WITHOUT_GPUS = """
+import sys
+from pathlib import Path
+from wattledger_agent.inventory import Roots, find_sources
+from wattledger_agent.config import SourcesConfig
+root = Path(sys.argv[1])
+inventory = find_sources(SourcesConfig(), Roots(root / "sys", root / "proc", root / "dev"))
+print([source.source.name for source in inventory.opened])
+print([missing.reason + missing.remedy for missing in inventory.missing if missing.source == "nvidia"])
+print(sorted(sys.modules))
+"""
+
+
+def test_a_host_without_gpus_carries_nothing_of_theirs(tmp_path: Path) -> None:
+    """pynvml alone takes four megabytes, and it is not loaded where there is no library for it."""
+    host = machine("xeon_two_sockets", tmp_path)
+    command = [sys.executable, "-c", _WITHOUT_GPUS, str(host.root)]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
+    opened, missing, modules = output.splitlines()
+    assert opened == "['rapl', 'cpu']"
+    if "there is no libnvidia-ml.so.1" not in missing:
+        pytest.skip("NVIDIA's library is installed here")
+    assert "install its driver" in missing
+    loaded = set(modules.strip("[]").replace("'", "").split(", "))
+    assert {name for name in ("pynvml", "amdsmi", "csv", "http.client", "ssl", "asyncio", "grpc") if name in loaded} == set()
+
+
+def test_a_tick_makes_no_spec_and_no_key(agent: Agent) -> None:
+    """What a channel is was said when its source was opened; readings carry the keys that were made then."""
+    made: Counter[str] = Counter()
+
+    def watch(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code.co_name == "__init__":
+            made[type(frame.f_locals.get("self")).__name__] += 1
+
+    agent.tick(1)
+    sys.setprofile(watch)
+    try:
+        agent.tick(20)
+    finally:
+        sys.setprofile(None)
+    assert made["CounterReading"] >= 20 * COUNTERS
+    assert not made.keys() & {"ChannelKey", "ChannelSpec", "Rule", "Channel"}
 
 
 def test_the_release_is_the_packages() -> None:

@@ -116,6 +116,8 @@ def agent(folder: Path, redfish: str) -> Program:
     ipmitool.chmod(0o755)
     (folder / "driver").mkdir()
     (folder / "driver/pynvml.py").write_text(DRIVER.format(folder=folder, seconds=HUNG_SECONDS))
+    # Loaded at once: an agent that finds no library of NVIDIA's does not look for the module.
+    (folder / "driver/sitecustomize.py").write_text("import pynvml\n")
     (port,) = free_ports(1)
     configuration = folder / "agent.toml"
     configuration.write_text(CONFIGURATION.format(folder=folder, period=PERIOD_SECONDS, port=port, redfish=redfish))

@@ -41,7 +41,16 @@ from wattledger_agent.sources.nvidia_mig import Instance, find_instances
 from wattledger_agent.sources.nvidia_module import Module, find_modules
 from wattledger_agent.sources.nvidia_pci import PciDevice
 from wattledger_agent.sources.nvidia_shares import ProcessReader
-from wattledger_agent.sources.nvml import LOST, Nvml, error_value, load_nvml, remedy
+from wattledger_agent.sources.nvml import (
+    LIBRARY,
+    LIBRARY_NOT_FOUND,
+    LOST,
+    Nvml,
+    error_value,
+    has_library,
+    load_nvml,
+    remedy,
+)
 
 # A GPU that NVML calls lost has fallen off the bus and stays so until a reset or a reboot; a few reads more are given for an
 # answer that was wrong, then its channels are closed, so that they are not a gap for ever.
@@ -199,6 +208,8 @@ class NvidiaSource:
 
     def _start(self) -> Nvml:
         if self._nvml is None:
+            if not has_library():
+                raise SourceUnavailableError(f"nvidia: there is no {LIBRARY} on this host.", remedy(LIBRARY_NOT_FOUND))
             self._nvml = load_nvml()
         try:
             self._nvml.nvmlInit()

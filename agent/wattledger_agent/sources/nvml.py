@@ -5,9 +5,14 @@ Calls nothing. Source of truth: nvml.h (nvmlReturn_t, the field identifiers and 
 
 # ruff: noqa: N802, N815
 
+import ctypes
 import importlib
+import sys
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
+
+# The name of the library on Linux; it comes with the driver.
+LIBRARY = "libnvidia-ml.so.1"
 
 # Values of nvmlReturn_t.
 SUCCESS = 0
@@ -106,6 +111,17 @@ class Nvml(Protocol):
 def load_nvml() -> Nvml:
     """Import pynvml; not before, so that a host without GPUs pays nothing for it."""
     return cast(Nvml, importlib.import_module("pynvml"))
+
+
+def has_library() -> bool:
+    """Say whether NVML can be loaded, as pynvml does it: that module takes four megabytes, also where it finds nothing."""
+    if "pynvml" in sys.modules:
+        return True
+    try:
+        ctypes.CDLL(LIBRARY)
+    except OSError:
+        return False
+    return True
 
 
 def error_value(error: Exception) -> int:
