@@ -21,6 +21,7 @@ from wattledger_collector.report import make_period, parse_time_zone
 from wattledger_collector.store import SqliteStore, open_store
 
 KWH = MICROJOULES_PER_KWH
+MWH = 1000 * KWH
 INTERVAL = 900
 DAY = 86_400
 # India's fiscal year 2023-24.

@@ -1,0 +1,116 @@
+"""The commands of statements, as an operator, an auditor and a witness run them."""
+
+import json
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from tests.collector.closed_ledgers import BEGIN, DAY, MWH, Ledger, row
+
+from wattledger_collector.cli import main
+from wattledger_collector.signed_note import parse_checkpoint
+from wattledger_collector.verify import main as verify_alone
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command on a ledger with two days of one host; returns exit status, output and complaints."""
+    ledger = Ledger(tmp_path)
+    ledger.book("a", [row(MWH), row(2 * MWH, BEGIN + DAY)])
+    ledger.store.close()
+
+    def run(*words: str, store: bool = True) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([*words, *(["--store", str(tmp_path / "ledger.sqlite")] if store else [])])
+        out, complaints = capsys.readouterr()
+        return int(ended.value.code or 0), out, complaints
+
+    return run
+
+
+def close(run: Run, begin: str = "2023-04-01", end: str = "2023-04-02") -> tuple[int, str, str]:
+    """Close a period."""
+    return run("statement", "close", "--from", begin, "--to", end)
+
+
+def test_a_period_is_closed_shown_bundled_and_verified(run: Run, tmp_path: Path) -> None:
+    """The way of the README: what is shown is what is hashed, and a folder and a zip file both verify."""
+    status, out, _ = close(run)
+    assert status == 0
+    assert out.startswith("Statement 1, sha256 ")
+    assert close(run)[2] == "nothing has changed since statement 1, which stands\n"
+    (listed,) = json.loads(run("statement", "list", "--json")[1])
+    shown = run("statement", "show", "1", "--json")[1]
+    assert sha256(shown.encode()).hexdigest() == listed["sha256"]
+    assert listed["totals"][0]["energy_microjoules"] == str(MWH)
+    assert "2023-04-01T00:00" in run("statement", "list")[1]
+    for name in ("bundle", "bundle.zip"):
+        assert run("statement", "bundle", "--out", str(tmp_path / name))[0] == 0
+        status, out, _ = run("verify", str(tmp_path / name), store=False)
+        assert (status, out.splitlines()[-1]) == (0, "verified: every figure follows from the leaves")
+    (tmp_path / "bundle" / "gaps.json").write_text("[ ]")
+    status, out, _ = run("verify", str(tmp_path / "bundle"), store=False)
+    assert (status, out.splitlines()[-1]) == (1, "NOT verified")
+    assert "FAILED: gaps.json was changed, or manifest.json was" in out
+
+
+def test_a_witness_signs_and_a_bundle_carries_its_signature(run: Run, tmp_path: Path) -> None:
+    """Checkpoint, witness, cosigned, a second statement with a proof; the auditor asks for the witness."""
+    close(run)
+    log_key = run("statement", "checkpoint", "--keys")[1].strip()
+    note, stamp = tmp_path / "note", tmp_path / "request.tsq"
+    note.write_text(run("statement", "checkpoint", "--time-stamp-request", str(stamp))[1])
+    assert len(stamp.read_bytes()) == 59
+    state = ("--name", "auditor.example/witness", "--state", str(tmp_path / "witness"))
+    status, _, complaint = run("statement", "witness", str(note), *state, store=False)
+    assert (status, "--log-key" in complaint) == (1, True)
+    _, signed, complaint = run("statement", "witness", str(note), *state, "--log-key", log_key, store=False)
+    witness_key = complaint.removeprefix("witness key: ").strip()
+    note.write_text(signed)
+    assert run("statement", "cosigned", str(note))[1] == "1 new signature kept\n"
+    assert run("statement", "cosigned", str(note))[1] == "0 new signatures kept\n"
+    close(run, "2023-04-02", "2023-04-03")
+    request = tmp_path / "request"
+    request.write_text(run("statement", "checkpoint", "--since", str(parse_checkpoint(signed).checkpoint.size))[1])
+    assert run("statement", "witness", str(request), *state, store=False)[0] == 0
+    out = str(tmp_path / "bundle")
+    run("statement", "bundle", "1", "--out", out)
+    assert verify_alone([out, "--witness", witness_key, "--key", log_key, "--checkpoint", str(note)]) == 0
+    assert verify_alone([out, "--witness", log_key]) == 1
+
+
+def test_a_key_is_rotated_and_later_statements_verify_by_the_first(run: Run, tmp_path: Path) -> None:
+    """The old key is kept beside the new one, and an auditor who knows it needs no other."""
+    close(run)
+    first = run("statement", "checkpoint", "--keys")[1].strip()
+    second = run("statement", "rotate-key")[1].strip()
+    assert second != first
+    close(run, "2023-04-02", "2023-04-03")
+    out = str(tmp_path / "bundle")
+    run("statement", "bundle", "--out", out)
+    assert verify_alone([out, "--key", first]) == 0
+    assert (tmp_path / "statement.key.retired").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("show",), "no period is closed yet"),
+        (("show", "7"), "there is no statement 7"),
+        (("checkpoint",), "the log is empty"),
+        (("rotate-key",), "no statement was signed yet"),
+        (("cosigned", "/nowhere"), "cannot read /nowhere"),
+        (("close", "--from", "2023-04-01", "--to", "2999-01-01"), "outside the years"),
+        (("close", "--from", "2023-04-01", "--to", "2199-01-01"), "still to come"),
+    ],
+    ids=["none", "number", "empty log", "no key", "no file", "year", "future"],
+)
+def test_what_cannot_be_done_is_one_sentence(run: Run, words: tuple[str, ...], complaint: str) -> None:
+    """Each with its remedy, on standard error, and exit status 1."""
+    status, out, told = run("statement", *words)
+    assert (status, out) == (1, "")
+    assert complaint in told
+    assert told.count("\n") == 1
