@@ -266,6 +266,9 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.value is not None or arguments.document is not None:
         return _check_claim(arguments, factors)
     rows = [factor for factor in factors if arguments.zone in (None, factor.zone)]
+    if not rows:
+        of_zone = "" if arguments.zone is None else f" of zone {arguments.zone}"
+        raise FactorFileError(f"there is no factor{of_zone} to check: name a file, or a ledger that has recorded some")
     findings = check_factors(rows, arguments.year)
     if arguments.against is not None:
         findings += _compare(rows, arguments.against)

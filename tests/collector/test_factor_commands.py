@@ -179,6 +179,14 @@ def test_a_check_tells_counts_and_findings(ledger: str, tmp_path: Path, capsys: 
     assert run("factors", "check", table(tmp_path / "two.csv", *hours[:2])) == 0
 
 
+def test_a_check_of_nothing_is_no_pass(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty ledger, or a zone that is not there."""
+    assert run("factors", "check", "--store", ledger) == 1
+    assert "there is no factor to check: name a file" in capsys.readouterr().err
+    assert run("factors", "check", "--store", ledger, "--zone", "FR") == 1
+    assert "there is no factor of zone FR to check" in capsys.readouterr().err
+
+
 def test_a_claim_is_checked_against_its_document(capsys: pytest.CaptureFixture[str]) -> None:
     """0.5633 is not in the announcement, 0.5366 is; half a claim is none."""
     assert run("factors", "check", "--document", "2024-33", "--value", "0.5633") == 1
