@@ -43,6 +43,7 @@ _PODS = 'kind="kubernetes_pod"'
 _JOBS = 'kind="slurm_job"'
 _OTHERS = 'kind!~"kubernetes_pod|slurm_job"'
 _ROWS = 30
+_BOOKED = "wattledger_host_energy_joules_total"
 
 
 def workloads() -> Dashboard:
@@ -234,7 +235,7 @@ def _add_efficiency(board: Board) -> None:
                 "CPU time / energy of the CPUs, by kind of workload. It rises with load, and by new machines; it knows no "
                 "work done: a program that waits less or spins more has more of them.",
                 CPU_SECONDS_PER_KWH,
-                NO_WORKLOADS,
+                "No CPU of these hosts is metered by itself: a model has a whole server's power in one",
                 width=8,
                 decimals=0,
                 min_value=0,
@@ -264,8 +265,10 @@ def _add_trust(board: Board) -> None:
                 least_step=LEAST_STEP,
             ),
             Query(f"sum(rate({ENERGY}{{{_ALL}}}[$__rate_interval]))", "divided"),
+            # A model has a whole server's power in one, which is of no component.
             Query(
-                f'sum(rate(wattledger_host_energy_joules_total{{{_ALL}, component!="other"}}[$__rate_interval]))',
+                f'sum(rate({_BOOKED}{{{_ALL}, component!="other"}}[$__rate_interval]))'
+                f' or sum(rate({_BOOKED}{{{_ALL}, method="model"}}[$__rate_interval]))',
                 "booked",
             ),
         ),
