@@ -66,10 +66,12 @@ class Hour:
     modelled: list[tuple[int, int]]
 
 
-def live_through(name: str, folder: Path, *, psys: bool = False) -> Hour:
-    """Run a machine's hour."""
+def live_through(name: str, folder: Path, *, psys: bool = False, nvml_alone: bool = False) -> Hour:
+    """Run a machine's hour. psys: it meters the node. nvml_alone: the kernel shows no sensor of a superchip's modules."""
     plant = plant_of(name, FIXTURES / name, folder / "work")
     machine = plant.machine
+    if nvml_alone:
+        know_modules_by_nvml(plant)
     if psys:
         rapl = msgspec.structs.replace(machine.config.sources.rapl, psys_is_node_meter=True)
         sources = msgspec.structs.replace(machine.config.sources, rapl=rapl)
@@ -102,6 +104,26 @@ def live_through(name: str, folder: Path, *, psys: bool = False) -> Hour:
     replay.close()
     bounds = {(spec.key.device, spec.key.domain, spec.key.source): spec.power_bound_watts for spec in specs}
     return Hour(plant, watched, calm, end, begin, calm_nanoseconds, replay.now.boottime_nanoseconds, bounds, modelled)
+
+
+def know_modules_by_nvml(plant: Plant) -> None:
+    """Take the kernel's sensors away, so that a module is known by what its GPUs tell of it, each of them the same."""
+    sources = plant.machine.config.sources
+    sources = msgspec.structs.replace(sources, hwmon=msgspec.structs.replace(sources.hwmon, enabled=False))
+    plant.machine.config = msgspec.structs.replace(plant.machine.config, sources=sources)
+    boards = [sensor for sensor in plant.sensors if sensor.key is not None and sensor.key[2] == "nvidia"]
+    for board in boards:
+        # A lost GPU would be asked no more for its module, but the other one.
+        board.faults = ("999", "10")
+    for sensor in plant.sensors:
+        if sensor.key is None or sensor.key[2] != "hwmon":
+            continue
+        module = sensor.key[0] if sensor.key[1] == "module" else ""
+        sensor.key, sensor.booked, sensor.faults = None, False, ()
+        if module:
+            # The first of its GPUs is asked; while that one fails, so does the module's power.
+            first = next(board for board in boards if board.parts[0] in sensor.parts)
+            sensor.key, sensor.booked, sensor.leader = (module, "module", "nvidia"), True, first
 
 
 def step(replay: Replay, plant: Plant, seconds: float, watched: list[Watched], modelled: list[tuple[int, int]]) -> None:
@@ -292,6 +314,10 @@ def check(hour: Hour) -> None:
             check_channel(hour, each)
     check_sum(hour)
     check_bounds(hour)
+    devices = {each.sensor.key[0] for each in hour.watched if each.sensor.key is not None and each.sensor.booked}
+    if any(device.startswith(("cpu/", "node")) for device in devices):
+        # A model stands beside no measurement of the same watts.
+        assert all(one.role is Role.SHOWN for one in hour.end.accounts if one.method is Method.MODEL)
     # An hour in which nothing happened would prove nothing.
     assert sum(each.faults for each in hour.watched) >= sum(bool(each.sensor.faults) for each in hour.watched)
 
@@ -307,6 +333,13 @@ def test_what_is_booked_is_what_was_used(tmp_path: Path, name: str) -> None:
         pairs = list(pairwise(points))
         integral = sum((power + after) * (end - start) for (start, power), (end, after) in pairs) / (2 * SECOND)
         assert models[0].energy_microjoules == pytest.approx(integral, abs=2)
+
+
+def test_a_module_that_each_of_its_gpus_tells_of_counts_once(tmp_path: Path) -> None:
+    """Two GPUs with one board serial tell the same power of their module: it is metered once, and holds both of them."""
+    hour = live_through("gb200", tmp_path, nvml_alone=True)
+    assert "regulators0" in hour.plant.metered
+    check(hour)
 
 
 def test_psys_as_the_nodes_meter_counts_no_package_twice(tmp_path: Path) -> None:
