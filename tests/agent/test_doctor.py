@@ -43,6 +43,8 @@ def test_a_machine_in_order_has_no_fault(tmp_path: Path) -> None:
 
     assert faults(findings) == set()
     assert exit_status(findings) == 0
+    # What a source has to say is asked before it is closed.
+    assert [finding for finding in findings if finding.check == "cpu"] == [Finding("cpu", "ok", "utilization")]
     (rapl,) = [finding for finding in findings if finding.check == "rapl"]
     assert rapl == Finding("rapl", "ok", "4 channels")
     assert {finding.check for finding in findings if finding.verdict == "note"} >= {"nvidia", "amd_gpu", "ipmi"}

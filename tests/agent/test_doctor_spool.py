@@ -93,6 +93,13 @@ def test_a_spool_in_memory_is_a_warning(tmp_path: Path) -> None:
     )
 
 
+def test_of_two_mounts_at_one_place_the_later_one_counts(tmp_path: Path) -> None:
+    """It hides the one before."""
+    mounts = mount(tmp_path, "tmpfs") + mount(tmp_path, "ext4")
+
+    assert not faults(look(tmp_path, mounts=mounts))
+
+
 def test_a_disk_that_is_nearly_full_is_a_warning(tmp_path: Path) -> None:
     """With what it will cost, in order."""
     finding = fault(look(tmp_path, free_mebibytes=63), "disk-full")

@@ -294,4 +294,5 @@ def test_a_node_meter_that_has_answered_once_keeps_its_place() -> None:
     agent = Agent(ScriptedSource("ipmi", read, [SLOW_NODE]), estimate())
     agent.tick(300)
 
+    assert SLOW_NODE in agent.readers.specs
     assert set(booked(agent.book())) == {"ipmi"}
