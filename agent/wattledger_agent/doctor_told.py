@@ -51,7 +51,7 @@ SENTENCES = (
         "ipmi-without-dcmi",
     ),
     _told("ipmi", r"(?P<reason>the controller has not answered yet|.* has not ended within \d+ s)", "ipmi-silent"),
-    _told("ipmi", r"(?P<reason>.* ended with status \d+: .*?)(?:; |\.$|$)", "ipmi-silent"),
+    _told("ipmi", r"(?P<reason>.* ended with status \d+: `[^`]*`)", "ipmi-silent"),
     _told("redfish", _URL + r": its certificate is not trusted \((?P<reason>.*?)\)", "redfish-certificate"),
     _told("redfish", _URL + r": the name can't be resolved \((?P<reason>.*?)\)", "redfish-name"),
     _told("redfish", _URL + r" refuses user `(?P<user>.*?)` \(HTTP (?P<status>\d+)\)", "redfish-credentials"),

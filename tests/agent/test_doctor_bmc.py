@@ -100,7 +100,7 @@ def test_a_dead_controller_has_the_command_that_revives_it(tmp_path: Path) -> No
 
 def test_a_program_that_fails_is_told_with_its_words() -> None:
     """As where the driver is busy."""
-    told = recognise("ipmi", "`ipmi-dcmi` ended with status 1: `Device or resource busy`; run it by hand")
+    told = recognise("ipmi", "`ipmi-dcmi` ended with status 1: `Device or resource busy`. Run it by hand.")
 
     assert told is not None
     assert told.id == "ipmi-silent"
