@@ -109,11 +109,11 @@ def audit(world: World) -> Findings:
 
 
 def _fallen(world: World) -> list[tuple[str, bytes, int, int]]:
-    """Host, epoch, channel and refused amount of values that fell."""
+    """Host, epoch, channel and refused amount of values that fell; accounts of workloads have no channel."""
     with closing(sqlite3.connect(world.database)) as connection:
         return connection.execute(
             "SELECT host.host, c.epoch, e.channel, e.microjoules FROM evidence e JOIN epoch_cursor c ON c.id = e.cursor_id "
-            "JOIN host ON host.id = c.host_id WHERE e.reason LIKE '%fell from%'"
+            "JOIN host ON host.id = c.host_id WHERE e.channel > 0 AND e.reason LIKE '%fell from%'"
         ).fetchall()
 
 

@@ -115,7 +115,7 @@ SPOILS = [
             (f"{AGENT}/session.py", "if self._is_forked(", "if False and self._is_forked("),
         ],
     ),
-    Spoil("suspend: counters may have started anew", [(f"{AGENT}/counters.py", "> SUSPEND_NANOSECONDS:", "> 10**18:")]),
+    Spoil("suspend: counters may have started anew", [(f"{AGENT}/counters.py", "> SUSPEND_NANOSECONDS\n", "> 10**18\n")]),
     Spoil(
         "closed channels are settled with their end",
         [(f"{COLLECTOR}/ledger.py", "if info.end is not None]\n    if not closed", "if False]\n    if not closed")],
