@@ -5,7 +5,8 @@ Checks nothing.
 
 import shutil
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.collector.bookings import following, opening
 
 from wattledger_collector.bundle import write_bundle
+from wattledger_collector.certificates import Certificate
 from wattledger_collector.closing import Closed, Maker, close_period
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import Basis, Boundary, Factor, FactorKind, Gas, Signal, Tier, seconds_of_day
-from wattledger_collector.records import MICROJOULES_PER_KWH, AssignmentRow, Booking, EnergyRow, Quality, SiteRow
+from wattledger_collector.records import MICROJOULES_PER_KWH, AssignmentRow, Booking, EnergyRow, GapRow, Quality, SiteRow
 from wattledger_collector.report import make_period, parse_time_zone
 from wattledger_collector.store import SqliteStore, open_store
 
@@ -92,18 +94,26 @@ class Ledger:
         self.store.commit([booking])
         self._last[host] = booking
 
-    def close(self, catalog: FactorCatalog = CATALOG, begin: int = BEGIN, end: int = END, now: int = NOW) -> Closed:
+    def gaps(self, host: str, rows: Sequence[GapRow]) -> None:
+        """Gaps of a host that has booked something."""
+        booking = replace(following(self._last[host]), gaps=tuple(rows))
+        self.store.commit([booking])
+        self._last[host] = booking
+
+    def close(
+        self,
+        catalog: FactorCatalog = CATALOG,
+        begin: int = BEGIN,
+        end: int = END,
+        now: int = NOW,
+        instruments: tuple[Certificate, ...] = (),
+    ) -> Closed:
         """Close a period, in India's fiscal year if none is said."""
         period = make_period(begin, end, parse_time_zone("UTC"), INTERVAL)
-        return close_period(self.store, catalog, period, Maker(self.key, "wattledger test"), now_seconds=now)
+        return close_period(self.store, catalog, period, Maker(self.key, "wattledger test", instruments), now_seconds=now)
 
     def bundle(self, closed: Closed, name: str = "bundle") -> Path:
         """The statement's bundle."""
         out = self.folder / name
         write_bundle(self.store, closed.statement, out)
         return out
-
-
-def day_of(start: int) -> str:
-    """An instant's date."""
-    return datetime.fromtimestamp(start, UTC).date().isoformat()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import date
 from fractions import Fraction
 from hashlib import sha256
@@ -34,12 +35,14 @@ from tests.collector.closed_ledgers import (
 )
 
 from wattledger_collector.bundle import BundleError
+from wattledger_collector.certificate_table import parse_certificates
 from wattledger_collector.closing import Closed, ClosingError
 from wattledger_collector.factor_catalog import FactorCatalog
+from wattledger_collector.factors import Tier
 from wattledger_collector.leaves import exact_sums
 from wattledger_collector.log_border import split_hashes
 from wattledger_collector.merkle import leaf_hash
-from wattledger_collector.records import AssignmentRow, Quality
+from wattledger_collector.records import AssignmentRow, GapReason, GapRow, Quality
 from wattledger_collector.statement import rounded
 from wattledger_collector.statement_store import Draft, append, checkpoints, log_keys, sign_again
 from wattledger_collector.verify import Verdict, verify
@@ -459,3 +462,72 @@ def test_a_leaf_is_told_by_its_salt_alone_from_a_guess(ledger: Ledger) -> None:
     ((_, _, digest),) = json.loads((bundle / "leaves.json").read_bytes())
     assert leaf_hash(entry).hex() == digest
     assert leaf_hash(entry.replace(header["salt"].encode(), b"0" * 32)).hex() != digest
+
+
+# -- What is not known
+
+
+def test_gaps_and_coverage_are_reckoned_again(ledger: Ledger) -> None:
+    """A gap within, one that reaches out, one of a whole host, one without a bound, and an overlap: bounds and time."""
+    ledger.book("a", [row(MWH, channel=channel) for channel in (1, 2)], channels=2)
+    second = 10**9
+    begin, end = BEGIN * second, END * second
+    ledger.gaps(
+        "a",
+        [
+            GapRow(1, begin, begin + 60 * second, GapReason.REBOOT, -5, 50),
+            GapRow(1, begin + 30 * second, begin + 90 * second, GapReason.RESET, 0, 7),
+            GapRow(2, begin - 60 * second, begin + 10 * second, GapReason.NOT_MEASURED, 3, 40),
+            GapRow(0, end - 20 * second, end, GapReason.EPOCH, 0, 1_000),
+            GapRow(1, begin, end, GapReason.OVERLAP, -2, 2),
+        ],
+    )
+    closed = ledger.close()
+    (site,) = closed.statement.tree["sites"]
+    assert site["gaps"]["lower_microjoules"] == str(-5 - 2)
+    assert site["gaps"]["upper_microjoules"] == str(50 + 7 + 40 + 1_000 + 2)
+    # 90 s of one channel, 10 s of the other, 20 s of both.
+    assert site["gaps"]["missing_nanoseconds"] == str((90 + 10 + 2 * 20) * second)
+    assert verify(ledger.bundle(closed)).problems == []
+    ledger.gaps("a", [GapRow(2, begin, begin + 1, GapReason.SUSPEND, 0, None)])
+    unknown = ledger.close()
+    (site,) = unknown.statement.tree["sites"]
+    assert site["gaps"]["upper_microjoules"] is None
+    assert unknown.statement.tree["uncertainty"][0]["gaps_without_upper_bound"] == ["hall"]
+    assert verify(ledger.bundle(unknown, "unknown")).problems == []
+
+
+def test_hours_of_factors_with_a_hole_are_reckoned_again(ledger: Ledger) -> None:
+    """Hourly values, one carried for six hours, then none: three tiers, exact grams, and kWh that are uncovered."""
+    hour = 3600
+    series = [
+        replace(
+            factor(str(100 + number), date(2024, 1, 1)),
+            valid_from_seconds=BEGIN + number * hour,
+            valid_to_seconds=BEGIN + (number + 1) * hour,
+            tier=Tier.F0_MEASURED,
+        )
+        for number in (0, 1, 2, 20)
+    ]
+    ledger.book("a", [row(KWH, BEGIN + number * hour) for number in range(21)])
+    closed = ledger.close(FactorCatalog([series]), BEGIN, BEGIN + DAY)
+    by_tier = {each["name"]: each for each in closed.statement.tree["totals"]["by_tier"]}
+    assert tonnes(closed.statement) * TONNE == 100 + 101 + 102 + 6 * 102 + 120
+    assert {name: int(each["energy_microjoules"]) // KWH for name, each in by_tier.items()} == {"F0": 4, "F2": 6, "F9": 11}
+    assert verify(ledger.bundle(closed)).problems == []
+
+
+def test_certificates_are_named_with_all_their_fields(ledger: Ledger) -> None:
+    """What was retired for the period stands in the statement, and can't be taken out of it."""
+    ledger.book("a", [row(MWH)])
+    text = (
+        "certificate,kind,registry,market,from,to,volume_wh,grams_per_kwh,retired_for\n"
+        "wind-1,GO,AIB,IN,2023-04-01T00:00Z,2023-05-01T00:00Z,1000000,0,Example\n"
+    )
+    closed = ledger.close(instruments=tuple(parse_certificates(text, "certificates.csv")))
+    (named,) = closed.statement.tree["instruments"]["rows"]
+    assert (named["certificate"], named["volume_wh"], named["grams_per_kwh"]) == ("wind-1", 1_000_000, "0")
+    bundle = ledger.bundle(closed)
+    assert verify(bundle).problems == []
+    forge(bundle, "statement.json", lambda tree: tree["instruments"]["rows"].clear())
+    assert "the statement's instruments are not those of their digest" in verify(bundle).problems
