@@ -7,6 +7,7 @@ what becomes of it.
 import argparse
 import time
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -18,16 +19,26 @@ from zoneinfo import ZoneInfo
 from rich.markup import escape
 from rich.table import Table
 
-from wattledger_collector.command_setup import add_store_arguments, console, guarded, load_configured, open_named, print_json
-from wattledger_collector.configuration import assign_hosts, load_configuration
+from wattledger_collector.command_setup import (
+    CONFIGURATION_PATH_DEFAULT,
+    add_store_arguments,
+    console,
+    guarded,
+    load_configured,
+    open_named,
+    print_json,
+)
+from wattledger_collector.config import site_of_host
+from wattledger_collector.configuration import load_configuration
 from wattledger_collector.facility import Point
 from wattledger_collector.import_series import Form, Format, Label, SpanLength, parse_series, utc_text
 from wattledger_collector.import_store import import_series, imports
 from wattledger_collector.imports import EnergyImport, Meter, MeterImportError, Place, make_import
 from wattledger_collector.progress import working
-from wattledger_collector.records import MICROJOULES_PER_KWH, Component
+from wattledger_collector.records import MICROJOULES_PER_KWH, SITE_UNASSIGNED, Component
 from wattledger_collector.report import parse_instant, parse_time_zone
 from wattledger_collector.report_output import rounded
+from wattledger_collector.store import SqliteStore
 
 if TYPE_CHECKING:
     from wattledger_collector.command_setup import Subparsers
@@ -118,6 +129,8 @@ def _energy(arguments: argparse.Namespace) -> int:
     with closing(open_named(arguments, configured)) as store, working() as work:
         text = _decoded(content, arguments.file)
         series = work.do("reading the file", lambda: parse_series(text, arguments.file.name, form))
+        if meter.host and not meter.site:
+            meter = replace(meter, site=_site_by_rules(arguments, store, meter.host))
         made = make_import(
             series,
             form,
@@ -129,10 +142,6 @@ def _energy(arguments: argparse.Namespace) -> int:
             beside=arguments.beside,
             interval_seconds=store.interval_seconds,
         )
-        if meter.host and not meter.site and arguments.config is not None and not arguments.dry_run:
-            configuration, _ = load_configuration(arguments.config)
-            if not any(row.host == meter.host for row in store.assignments()):
-                assign_hosts(configuration, store, [(meter.host, {})], made.provenance.imported_at_seconds)
         is_new = work.do("booking", lambda: import_series(store, made, series, dry_run=arguments.dry_run))
     source = made.provenance
     if not is_new:
@@ -145,6 +154,15 @@ def _energy(arguments: argparse.Namespace) -> int:
         f"{done}{PLACE_WORDS[made.place].format(host=meter.host, site=meter.site)}"
     )
     return 0
+
+
+def _site_by_rules(arguments: argparse.Namespace, store: SqliteStore, host: str) -> str:
+    """Where the configuration's rules put a host that has no site yet; empty if nothing says so."""
+    path = arguments.config or (CONFIGURATION_PATH_DEFAULT if CONFIGURATION_PATH_DEFAULT.exists() else None)
+    if path is None or any(row.host == host for row in store.assignments()):
+        return ""
+    site = site_of_host(load_configuration(path)[0], host, {})
+    return "" if site == SITE_UNASSIGNED else site
 
 
 def _format(arguments: argparse.Namespace, zone: ZoneInfo) -> Format:

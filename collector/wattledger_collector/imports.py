@@ -141,7 +141,8 @@ def make_import(
     file_digest = sha256(content).hexdigest()
     # All that gives the file its meaning: said differently, it is another import, and overlaps the first.
     said = (
-        file_digest, meter.host, meter.site, meter.component.name, meter.meter, meter.point, form.form, form.label,
+        file_digest, meter.host, "" if meter.host else meter.site,
+        meter.component.name, meter.meter, meter.point, form.form, form.label,
         form.time_zone.key, form.time_column, form.value_column, place, str(form.rollover_kwh),
         *(f"{length.seconds}@{length.from_seconds}" for length in form.lengths),
     )  # fmt: skip

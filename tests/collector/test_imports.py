@@ -307,6 +307,22 @@ def test_options_that_contradict_are_refused(
     assert (list(store.hosts()), imports(store)) == ([], [])
 
 
+def test_a_new_host_stands_where_the_rules_put_it(ledger: Path, store: SqliteStore, tmp_path: Path) -> None:
+    """Without --site the configuration's rules say the site, from the beginning on; the file again changes nothing."""
+    config = tmp_path / "collector.toml"
+    config.write_text(
+        f'[store]\npath = "{ledger}"\n[[site]]\nname = "ithaca"\nzone = "US-NYUP"\n'
+        '[[host]]\nname = "gpu*"\nsite = "ithaca"\n'
+    )
+    file = write(tmp_path, days("2024-05-01", "2024-05-01"))
+    for _ in range(2):
+        assert run(ledger, file, *WATTS, *LOCAL, "--host", "gpu05", "--component", "gpu", "--config", str(config)) == 0
+
+    assert [(row.host, row.site) for row in store.assignments()] == [("gpu05", "ithaca")]
+    assert {row.site for row in store.rollups(0, 2**40)} == {"ithaca"}
+    assert len(imports(store)) == 1
+
+
 def test_a_slip_in_the_last_line_leaves_nothing_behind(
     ledger: Path, store: SqliteStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

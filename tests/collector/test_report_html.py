@@ -195,7 +195,7 @@ def facility(ledger: Path, watts: int, *, day: str = "2024-03-29", count: int = 
     """Import a site's meter."""
     begin = second(day)
     rows = [f"{datetime.fromtimestamp(begin + hour * 3600, UTC).isoformat()},{watts}" for hour in range(count)]
-    file = ledger.parent / f"site-{day}.csv"
+    file = ledger.parent / f"site-{day[:10]}.csv"
     file.write_text("\n".join(["time,watts", *rows, ""]))
     words = ["import", "energy", str(file), "--store", str(ledger), "--form", "average_watts", "--value-column", "watts"]
     parsed = _parser().parse_args(
@@ -224,6 +224,17 @@ def test_a_sites_own_meter_measures_its_pue(ledger: Path, store: SqliteStore, ca
     )
     assert parsed.run(parsed) == 0
     assert "PUE of hall measured 1.31 (interim)" in capsys.readouterr().out
+
+
+def test_intervals_that_the_sites_meter_covers_in_part_have_no_part_in_the_pue(ledger: Path, store: SqliteStore) -> None:
+    """A file that begins and ends within an interval: the PUE is of the whole intervals in between."""
+    assert facility(ledger, 3930, day="2024-03-29T00:10", count=23) == 0
+
+    measured = measured_pues(report(store), store)["hall"]
+
+    assert measured.pue is not None
+    assert measured.pue.ratio == Fraction("1.31")
+    assert measured.measured_seconds == 23 * 3600 - 900
 
 
 def test_a_meter_that_sees_less_than_the_it_tells_no_pue(ledger: Path, store: SqliteStore) -> None:
