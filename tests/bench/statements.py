@@ -6,6 +6,7 @@ told against the smallest ledger: a ratio of 1 is as much for each row as there.
 
 import argparse
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -18,10 +19,16 @@ from pathlib import Path
 from tests.bench.ledgers import BEGIN_SECONDS, DAY_SECONDS, build_ledger
 from tests.bench.output import report
 
+from wattledger_collector.verify import verify
+
 # A tenth, a third and the whole of a thousand servers, whose month has 28.8 million rows.
 SERVERS = (100, 333, 1000)
 DAYS = 30
 SMALL_SERVERS, SMALL_DAYS = (5, 10), 3
+
+# Of a small bundle, whose every file has its share of them.
+BITS, SMALL_BITS = 1000, 40
+FLIPPED_SERVERS, FLIPPED_DAYS = 3, 2
 
 
 def main() -> int:
@@ -35,7 +42,33 @@ def main() -> int:
     for servers in sizes:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             _measure(Path(folder), servers, days, smallest)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        _flip(Path(folder), SMALL_BITS if arguments.small else BITS)
     return 0
+
+
+def _flip(folder: Path, bits: int) -> None:
+    """Flip so many random bits of a bundle, one at a time; how many of them the check notices."""
+    ledger, bundle = folder / "ledger.sqlite", folder / "bundle"
+    build_ledger(ledger, FLIPPED_SERVERS, FLIPPED_DAYS)
+    begin, end = (_date(BEGIN_SECONDS + day * DAY_SECONDS) for day in (0, FLIPPED_DAYS))
+    _run(("statement", "close", "--store", str(ledger), "--from", begin, "--to", end))
+    _run(("statement", "bundle", "--store", str(ledger), "--out", str(bundle)))
+    chance = random.Random(bits)
+    files = sorted(bundle.iterdir())
+    noticed = 0
+    for number in range(bits):
+        path = files[number % len(files)]
+        data = path.read_bytes()
+        spoiled = bytearray(data)
+        bit = chance.randrange(8 * len(data))
+        spoiled[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(spoiled)
+        noticed += not verify(bundle).is_good
+        path.write_bytes(data)
+    if not verify(bundle).is_good:
+        raise RuntimeError("the bundle does not verify as it is")
+    report("statement_flipped_bits_noticed", noticed, "bits", bits, "all bits that were flipped")
 
 
 def _measure(folder: Path, servers: int, days: int, smallest: dict[str, float]) -> None:
