@@ -26,6 +26,7 @@ BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("tests.bench.ingest", "--soak"),
     ("tests.bench.estimation",),
     ("tests.bench.statements",),
+    ("tests.bench.year",),
 )
 
 # The longest, 10,000 agents for ten minutes, takes about fifteen with its start and its audit.
