@@ -4,6 +4,7 @@ Signs nothing. Source of truth: the file, PKCS#8 in PEM; who can read it can sig
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -43,14 +44,25 @@ def load_key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def replace_key(path: Path) -> tuple[Ed25519PrivateKey, Ed25519PrivateKey]:
-    """Put a new key in the file's place, and keep the old one beside it; returns old and new. Raises KeyFileError."""
+def replace_key(path: Path, vouch: Callable[[Ed25519PrivateKey, Ed25519PrivateKey], None]) -> None:
+    """Put a new key in the file's place, and keep the old one beside it. Raises KeyFileError, and what vouch raises.
+
+    vouch: is given the old and the new key, to sign with both. It is called before the new key takes effect, so that no key
+    is ever in use that nobody vouched for.
+    """
     old = load_key(path)
-    retired = path.with_name(path.name + ".retired")
+    retired, coming = (path.with_name(path.name + suffix) for suffix in (".retired", ".new"))
     if retired.exists():
         raise KeyFileError(f"there is a retired key at {retired}: move it to a safe place first, or delete it")
-    path.rename(retired)
-    return old, _make(path)
+    try:
+        # Of a rotation that was cut off.
+        coming.unlink(missing_ok=True)
+        new = _make(coming)
+        vouch(old, new)
+        path.rename(retired)
+        coming.rename(path)
+    except OSError as error:
+        raise KeyFileError(f"cannot replace the signing key {path} ({error.strerror}): give this user the folder") from error
 
 
 def _make(path: Path) -> Ed25519PrivateKey:

@@ -282,8 +282,11 @@ def _rotate(arguments: argparse.Namespace) -> int:
     with _opened(arguments) as store:
         if not log_keys(store):
             raise StatementError("no statement was signed yet: the first `statement close` makes the key")
-        old, new = replace_key(_key_path(arguments, store))
-        sign_again(store, [old, new])
+
+        def vouch(old: "Ed25519PrivateKey", new: "Ed25519PrivateKey") -> None:
+            sign_again(store, [old, new])
+
+        replace_key(_key_path(arguments, store), vouch)
         print(log_keys(store)[-1])
     return 0
 

@@ -53,10 +53,21 @@ TONNE = 10**6
 BITS = 60
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database."""
+    folder = tmp_path_factory.mktemp("template")
+    made = Ledger(folder, ())
+    made.store.close()
+    with closing(sqlite3.connect(folder / "ledger.sqlite")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return folder / "ledger.sqlite"
+
+
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def ledger(tmp_path: Path, template: Path) -> Iterator[Ledger]:
     """An empty ledger with one site in India, PUE 1."""
-    made = Ledger(tmp_path)
+    made = Ledger(tmp_path, template=template)
     yield made
     made.store.close()
 
@@ -399,17 +410,6 @@ def test_sums_are_exact_beyond_64_bits() -> None:
 def test_rounding_for_people_is_half_to_even() -> None:
     """Six digits, exact fractions beside them."""
     assert [rounded(Fraction(each), 1) for each in ("0.25", "0.35", "-0.25", "-1/99")] == ["0.2", "0.4", "-0.2", "0.0"]
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database."""
-    folder = tmp_path_factory.mktemp("template")
-    made = Ledger(folder, ())
-    made.store.close()
-    with closing(sqlite3.connect(folder / "ledger.sqlite")) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return folder / "ledger.sqlite"
 
 
 # Host, channel, part, and whether the period is closed after it.

@@ -16,6 +16,7 @@ from wattledger_collector.signed_note import (
     Checkpoint,
     NoteError,
     SignedCheckpoint,
+    VerifierKey,
     parse_checkpoint,
     parse_verifier_key,
     verifier_key,
@@ -157,9 +158,21 @@ def test_a_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
 def test_a_replaced_key_is_kept_beside_the_new_one(tmp_path: Path) -> None:
     """The old one vouches for the new; a second replacement does not overwrite the first one's key."""
     path = tmp_path / "statement.key"
-    first = load_or_make_key(path)
-    old, new = replace_key(path)
-    assert verifier_key(old, "x") == verifier_key(first, "x") != verifier_key(new, "x")
-    assert verifier_key(load_key(path), "x") == verifier_key(new, "x")
+    first = verifier_key(load_or_make_key(path), "x")
+    vouched: list[VerifierKey] = []
+
+    def vouch(old: Ed25519PrivateKey, new: Ed25519PrivateKey) -> None:
+        vouched.extend(verifier_key(key, "x") for key in (old, new))
+
+    def fail(old: Ed25519PrivateKey, new: Ed25519PrivateKey) -> None:
+        raise RuntimeError("the ledger can't be written")
+
+    with pytest.raises(RuntimeError):
+        replace_key(path, fail)
+    # Nobody vouched, and nothing has changed.
+    assert verifier_key(load_key(path), "x") == first
+    replace_key(path, vouch)
+    assert vouched[0] == first != vouched[1] == verifier_key(load_key(path), "x")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(KeyFileError, match="retired"):
-        replace_key(path)
+        replace_key(path, vouch)
