@@ -78,7 +78,8 @@ def audit(world: World) -> Findings:
             channel.upper += gap.upper_microjoules or 0
             channel.unbounded += gap.upper_microjoules is None
     gone = world.faults["store restored from an older copy"] + world.faults["disk full"]
-    if world.faults["spool rolled back to an older copy"] and gone:
+    is_forked = bool(world.faults["spool rolled back to an older copy"] and gone)
+    if is_forked:
         # Where a spool went back in time, went on by itself and has lost the record that would tell (to a full disk, or
         # because the store went back too), its account lies below the ledger's. What the ledger has was counted and stays;
         # what it refuses is signed evidence, and a gap.
@@ -101,7 +102,8 @@ def audit(world: World) -> Findings:
                 )
             continue
         _compare(store.load_channels(cursor.host, cursor.epoch), cursor, oracle, sums, findings)
-        _compare_workloads(store, cursor, oracle, sums, findings, is_lost=world.may_lack_accounts())
+        is_lost = world.may_lack_accounts()
+        _compare_workloads(store, cursor, oracle, sums, findings, is_lost=is_lost, is_forked=is_forked)
     _check_workload_rows(store, leaves, findings)
     _check_reach(world, findings, {(c.host, c.epoch): c for c in store.cursors()})
     store.close()
@@ -164,10 +166,12 @@ def _compare_workloads(
     findings: Findings,
     *,
     is_lost: bool,
+    is_forked: bool,
 ) -> None:
     """All that records told of workloads is booked, and it is what the leaves had counted.
 
-    is_lost: records may be gone from both sides.
+    is_lost: records may be gone from both sides. is_forked: a spool may have gone on unseen from an older copy, so that the
+    ledger also has what accounts were told before; it was counted then, and their sum stays below the leaves'.
     """
     told = sum(oracle.told.values())
     where = f"{cursor.host} epoch {cursor.epoch.hex()[:6]}"
@@ -181,7 +185,8 @@ def _compare_workloads(
         return
     # What another epoch has booked of the same time is not booked again, for channels and workloads alike.
     short = told - booked
-    if short < 0 or (short and not is_lost and not any(each.overlaps for each in of_epoch)):
+    is_excused = is_lost or any(each.overlaps for each in of_epoch)
+    if (short < 0 and not is_forked) or (short > 0 and not is_excused):
         findings.problems.append(f"{where}: workloads have booked {booked}, records told {told}")
 
 
