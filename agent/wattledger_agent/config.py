@@ -125,9 +125,9 @@ class IpmiConfig(Strict, frozen=True):
 class RedfishConfig(Strict, frozen=True):
     """The whole node's power by its management controller's Redfish service; read where `address` is set.
 
-    address: `https://host[:port]`. user: an account that may read; empty: none. password_file: a path, or the name of a systemd
-    credential; its first line is the password. ca_file: PEM file of the authority that signed the controller's certificate;
-    empty: those that the system trusts. insecure: believe any certificate, and allow plain HTTP.
+    address: `https://host[:port]`. user: an account that may read; empty: none. password_file: a path, or the name of a
+    systemd credential; its first line is the password. ca_file: PEM file of the authority that signed the controller's
+    certificate; empty: those that the system trusts. insecure: believe any certificate, and allow plain HTTP.
     excludes_gpus, cadence_seconds: as for IPMI. system: id of this server where the controller has several.
     """
 
@@ -385,7 +385,8 @@ def _check_redfish(redfish: RedfishConfig, origin: str) -> None:
     name = host.partition("]")[0].strip("[") if host.startswith("[") else host.partition(":")[0]
     if scheme == "http" and not redfish.insecure and not is_loopback(name):
         raise ConfigError(
-            f"{origin}: `sources.redfish.address` {redfish.address} would carry the password unencrypted. Write https://, or "
+            f"{origin}: `sources.redfish.address` {redfish.address} would carry the password unencrypted. Write "
+            "https://, or "
             "`insecure = true` beside it."
         )
     if bool(redfish.user) != bool(redfish.password_file):

@@ -78,7 +78,7 @@ def test_values_arrive() -> None:
         (curve("[[0.0, 90.0], [1.0, 330.0]]", "[0.1]"), "`sources.estimate.curve_band` is [0.1]; write how far"),
         (curve("[[0.0, 90.0], [1.0, 330.0]]", "[1.0, 0.1]"), "`sources.estimate.curve_band` is [1.0, 0.1]"),
         ("[sources.estimate]\ncurve_band = [0.1, 0.1]", "`sources.estimate.curve_band` is of no use without"),
-        ("[workloads]\nkubelet_url = 'http://10.0.0.7:10255'", "`workloads.kubelet_url` is `http://10.0.0.7:10255`; write https"),
+        ("[workloads]\nkubelet_url = 'http://10.0.0.7:1'", "`workloads.kubelet_url` is `http://10.0.0.7:1`; write https"),
         ("[workloads]\nidle_policy = 'fair'", "Invalid enum value 'fair' - at `$.workloads.idle_policy`"),
         ("[workloads]\nkinds = ['pod']", "Invalid enum value 'pod' - at `$.workloads.kinds[0]`"),
         ("[labels]\n" + "\n".join(f"l{i} = 'x'" for i in range(32)), "33 labels, `hostname` included, are too many"),
