@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from wattledger_collector.books import Account, Books, Growth
@@ -21,12 +22,12 @@ TONNE_DIGITS = 2
 def show_books(books: Books, accounts: Sequence[Account], out: TextIO) -> None:
     """Write one table a year."""
     console = Console(file=out, highlight=False, width=None if out.isatty() else 100)
-    console.print(f"{books.organisation}. {books.source}", soft_wrap=True)
+    console.print(f"{books.organisation}. {books.source}", soft_wrap=True, markup=False)
     for account in accounts:
         console.print()
         console.print(_table(account))
         for line in _sentences(books, account):
-            console.print(line, soft_wrap=True)
+            console.print(line, soft_wrap=True, markup=False)
 
 
 def write_books(books: Books, accounts: Sequence[Account], out: TextIO) -> None:
@@ -43,16 +44,16 @@ def _table(account: Account) -> Table:
     table.add_column("t CO2e", justify="right")
     table.add_row("inventory", "scopes 1 and 2, location based", _tonnes(account.gross_tonnes))
     for substitution in account.year.substitution:
-        table.add_row("substitution", substitution.name, f"-{_tonnes(Fraction(substitution.tonnes))}")
+        table.add_row("substitution", escape(substitution.name), f"-{_tonnes(Fraction(substitution.tonnes))}")
     table.add_row("inventory", "scopes 1 and 2, market based", _tonnes(account.remaining_tonnes))
     for offset in account.year.offset:
         name = " ".join(filter(None, (offset.registry, offset.project, "" if offset.retired else "(not retired)")))
-        table.add_row("compensation", name, _tonnes(Fraction(offset.tonnes)))
+        table.add_row("compensation", escape(name), _tonnes(Fraction(offset.tonnes)))
     table.add_row(
         "compensation", "left over" if account.net_tonnes >= 0 else "more than needed", _tonnes(account.net_tonnes)
     )
     for reduction in account.year.reduction:
-        table.add_row("reductions", f"{reduction.name} (scope {reduction.scope})", _tonnes(reduction.tonnes))
+        table.add_row("reductions", escape(f"{reduction.name} (scope {reduction.scope})"), _tonnes(reduction.tonnes))
     table.add_row("reductions", "all, beside the inventory", _tonnes(account.reduced_tonnes))
     return table
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from wattledger_collector.inventory import Scope
@@ -33,7 +34,7 @@ def show_inventory(report: InventoryReport, out: TextIO) -> None:
     console = Console(file=out, highlight=False, width=None if out.isatty() else 120)
     begin, end = (datetime.fromtimestamp(at, UTC).date() for at in (report.from_seconds, report.to_seconds))
     console.print(
-        f"[bold]Inventory[/bold]  {report.declared.organisation}, {begin} to {end} (UTC, the end not included), "
+        f"[bold]Inventory[/bold]  {escape(report.declared.organisation)}, {begin} to {end} (UTC, the end not included), "
         f"by {report.declared.approach.replace('_', ' ')}",
         soft_wrap=True,
     )
@@ -44,7 +45,7 @@ def show_inventory(report: InventoryReport, out: TextIO) -> None:
     if report.uncovered_microjoules:
         console.print(f"Without a factor, in no figure: {_kwh(report.uncovered_microjoules)} kWh.")
     for remark in report.remarks:
-        console.print(f"- {remark}", soft_wrap=True)
+        console.print(f"- {remark}", soft_wrap=True, markup=False)
 
 
 def write_inventory(report: InventoryReport, out: TextIO) -> None:
@@ -60,7 +61,7 @@ def _table(report: InventoryReport) -> Table:
     for name in ("location based, kg", "market based, kg"):
         table.add_column(name, justify="right")
     for entry in sorted(report.entries, key=lambda entry: (entry.scope, entry.asset, entry.stream)):
-        words = (SCOPE_WORDS[entry.scope], entry.asset, entry.stream.replace("_", " "))
+        words = (SCOPE_WORDS[entry.scope], escape(entry.asset), escape(entry.stream.replace("_", " ")))
         table.add_row(*words, _kilograms(entry.location_grams), _kilograms(entry.market_grams))
     table.add_section()
     for scope, grams in report.totals.by_scope.items():

@@ -155,6 +155,11 @@ def test_inventory_of_a_file(ledger: str, capsys: pytest.CaptureFixture[str]) ->
     out = capsys.readouterr().out
     assert "Covered by certificates: 50.0 % of scope 2 electricity" in out
     assert "no residual mix for DE" in out
+    path.write_text(path.read_text().replace('"hall"', '"[bold]"').replace("Example Ltd", "[b]Ltd"))
+    assert run(*common) == 0
+    out = capsys.readouterr().out
+    assert "site hall has no [[holding]]" in out
+    assert "[b]Ltd" in out
 
 
 def test_the_example_of_an_inventory_is_one(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
