@@ -40,6 +40,10 @@ def show_inventory(report: InventoryReport, out: TextIO) -> None:
     )
     console.print(_table(report))
     console.print(f"Covered by certificates: {_ratio(report.matching.covered_ratio)} of scope 2 electricity.")
+    for each in report.ratios:
+        water = "" if each.wue_litres_per_kwh is None else f", WUE {rounded(each.wue_litres_per_kwh, 3)} l/kWh"
+        figures = f"PUE {rounded(each.pue, 3)}, CUE {rounded(each.cue_grams_per_kwh / 1000, 3)} kg/kWh{water}"
+        console.print(f"Site {each.site}: {figures}, for each kWh of IT energy.", markup=False)
     if report.amortised_grams:
         console.print(f"Hardware over its service life, beside the total: {_kilograms(report.amortised_grams)} kg.")
     if report.uncovered_microjoules:
@@ -113,6 +117,16 @@ def _tree(report: InventoryReport) -> dict[str, Any]:
                 for certificate, over in report.matching.surplus
             ],
         },
+        "sites": [
+            {
+                "site": each.site,
+                "pue": str(each.pue),
+                "cue_grams_per_kwh": str(each.cue_grams_per_kwh),
+                "wue_litres_per_kwh": None if each.wue_litres_per_kwh is None else str(each.wue_litres_per_kwh),
+            }
+            for each in report.ratios
+        ],
+        "renewable_ratio": None if report.renewable_ratio is None else str(report.renewable_ratio),
         "uncovered_microjoules": str(report.uncovered_microjoules),
         "undeclared_microjoules": {site: str(energy) for site, energy in report.undeclared.items()},
         "hardware_amortised_grams": str(report.amortised_grams),

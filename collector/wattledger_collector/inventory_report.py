@@ -19,6 +19,7 @@ from wattledger_collector.certificates import (
     match,
 )
 from wattledger_collector.declared import Declared, Holding
+from wattledger_collector.facility import Facility
 from wattledger_collector.factors import FactorKind, Gas, Gwp
 from wattledger_collector.inventory import (
     ActivityFactor,
@@ -38,6 +39,15 @@ SECONDS_PER_DAY = 86_400
 
 _NO_GWP = Gwp.UNSTATED
 
+# Activities that burn a fuel on the site, by the names under which facility.py knows their energy.
+_FUELS = {
+    "diesel_mineral": "diesel_litres",
+    "diesel_average_blend": "diesel_litres",
+    "gas_oil": "diesel_litres",
+}
+
+WATER = "water_supply"
+
 
 @dataclass(slots=True)
 class _Electricity:
@@ -52,6 +62,19 @@ class _Electricity:
     # Facility energy by market and hour, of what stands in scope 2.
     load: dict[tuple[str, int], Fraction] = field(default_factory=dict)
     scope_two_grams: dict[str, Fraction] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRatios:
+    """What a site used for each kWh of its IT, over the period: PUE, CUE in grams and WUE in litres a kWh of IT energy.
+
+    pue: with the energy of fuels that were burnt. water: None where none was declared. Sites without IT energy have none.
+    """
+
+    site: str
+    pue: Fraction
+    cue_grams_per_kwh: Fraction
+    wue_litres_per_kwh: Fraction | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +98,12 @@ class InventoryReport:
     amortised_grams: Fraction
     kinds: tuple[FactorKind, ...]
     remarks: tuple[str, ...]
+    ratios: tuple[SiteRatios, ...]
+
+    @property
+    def renewable_ratio(self) -> Fraction | None:
+        """REF: certified electricity in all of scope 2; None without any."""
+        return self.matching.covered_ratio
 
 
 def draw_up(
@@ -123,6 +152,7 @@ def draw_up(
         amortised_grams=sum((asset.amortised(from_seconds, to_seconds) for asset in assets), Fraction(0)),
         kinds=tuple(sorted(kinds)),
         remarks=tuple(_remarks(declared, matching, market, kinds, undeclared)),
+        ratios=tuple(_ratios(declared, electricity, factors, from_seconds, to_seconds)),
     )
 
 
@@ -242,6 +272,40 @@ def _activity_entries(
             )
         if from_seconds <= activity.at_seconds < to_seconds:
             yield activity_entry(holding.asset, Fraction(activity.amount), factor, declared.approach)
+
+
+def _ratios(
+    declared: Declared,
+    electricity: Mapping[Holding, _Electricity],
+    factors: Mapping[str, ActivityFactor],
+    from_seconds: int,
+    to_seconds: int,
+) -> Iterable[SiteRatios]:
+    """The ratios of ISO/IEC 30134 of each site whose energy all has a factor."""
+    sites: dict[str, list[_Electricity]] = {}
+    for holding, part in electricity.items():
+        sites.setdefault(holding.site, []).append(part)
+    for site, parts in sorted(sites.items()):
+        it = sum((part.it_microjoules for part in parts), Fraction(0))
+        if it <= 0 or any(part.uncovered_microjoules for part in parts):
+            continue
+        used = [each for each in declared.activity if each.site == site and from_seconds <= each.at_seconds < to_seconds]
+        fuels: dict[str, Fraction] = {}
+        grams = sum((part.grams for part in parts), Fraction(0))
+        for each in used:
+            if each.activity in _FUELS:
+                fuel = _FUELS[each.activity]
+                fuels[fuel] = fuels.get(fuel, Fraction(0)) + Fraction(each.amount)
+                grams += Fraction(each.amount) * Fraction(factors[each.activity].grams_per_unit)
+        cubic_metres = [Fraction(each.amount) for each in used if each.activity == WATER]
+        facility = Facility(
+            electricity_microjoules=round(sum((part.facility_microjoules for part in parts), Fraction(0))),
+            it_microjoules=round(it),
+            fuels=fuels,
+            water_litres=sum(cubic_metres, Fraction(0)) * 1000,
+        )
+        water = facility.wue_litres_per_kwh if cubic_metres else None
+        yield SiteRatios(site, facility.pue, facility.cue_grams_per_kwh(grams), water)
 
 
 def _check_kinds(kinds: set[FactorKind], declared: Declared) -> None:

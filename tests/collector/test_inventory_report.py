@@ -160,6 +160,22 @@ def test_network_losses_fuel_and_hardware_stand_in_their_scopes() -> None:
     assert made.amortised_grams == Fraction(2_000_000 * 366, 4 * 365)
 
 
+def test_a_site_has_its_ratios() -> None:
+    """10 kWh of IT, 15 of the site and 9.9 of a litre of diesel: PUE 2.49; CUE of both; 18 l of water are a WUE of 1.8."""
+    litre = ACTIVITY.replace("amount = 10", "amount = 1")
+    water = ACTIVITY.replace("diesel_mineral", "water_supply").replace("amount = 10", "amount = 0.018")
+    (ratios,) = report(OWNED + litre + water, [used(10)]).ratios
+    assert ratios.pue == Fraction("2.49")
+    assert ratios.cue_grams_per_kwh == (6000 + Fraction("2705.53")) / 10
+    assert ratios.wue_litres_per_kwh == Fraction("1.8")
+    (dry,) = report(OWNED, [used(10)]).ratios
+    assert dry.wue_litres_per_kwh is None
+    assert dry.cue_grams_per_kwh == 600
+    # Of energy without a factor, or no energy, there is no ratio.
+    assert report(OWNED, [used(10)], sites=(SiteRow("hall", 0, None, "1.5", False, 0),)).ratios == ()
+    assert report(OWNED, []).ratios == ()
+
+
 def test_losses_that_the_factor_holds_are_refused() -> None:
     """A factor with network losses and declared ones would count them twice."""
     declared = OWNED + '[[network]]\nzone = "DE"\nratio = 0.04\nof = "generated"\nevidence = "s"\n'
