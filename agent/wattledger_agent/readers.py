@@ -20,6 +20,7 @@ from wattledger_agent.readings import (
     ChannelSpec,
     CounterReading,
     Gone,
+    Offer,
     PowerReading,
     Reading,
     Role,
@@ -79,6 +80,16 @@ class _Running:
         returned = bool(told & self.withheld)
         self.withheld -= told
         return returned
+
+    def note_parts(self, found: Iterable[Reading]) -> None:
+        """Take note of which parts are gone, and of those that came back or appeared."""
+        for reading in found:
+            if type(reading) is Gone:
+                self.gone.add(reading.key)
+            elif type(reading) is Offer:
+                # All that there is from now on: what came back is else left out when the source is offered anew.
+                self.specs = reading.specs
+                self.gone.clear()
 
     def hold_back(self, now: Instant) -> list[ChannelKey]:
         """Return the meters of the node that have just been waited for long enough."""
@@ -162,7 +173,7 @@ class Readers:
             if returned or (found and running.is_withdrawn):
                 running.is_withdrawn = False
                 meter.offer(running.present, now)
-        self._note_gone(readings)
+            running.note_parts(found)
         return readings, late
 
     def mind(self, meter: Meter, now: Instant) -> None:
@@ -196,11 +207,6 @@ class Readers:
         self._running.append(running)
         # Sources in threads come last, so that they read while the others do.
         self._running.sort(key=lambda running: running.reader.source.may_block)
-
-    def _note_gone(self, readings: Iterable[Reading]) -> None:
-        gone = {reading.key for reading in readings if isinstance(reading, Gone)}
-        for running in self._running if gone else ():
-            running.gone |= gone & {spec.key for spec in running.specs}
 
     def _withdraw(self, running: _Running, meter: Meter, now: Instant) -> None:
         if not running.is_withdrawn:

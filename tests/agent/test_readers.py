@@ -11,7 +11,7 @@ from tests.agent.test_worker import wait_for
 
 from wattledger_agent.meter import Meter
 from wattledger_agent.readers import Readers
-from wattledger_agent.readings import ChannelKey, Component, Gone, Method, PowerReading, Reading, Role, TryAgain
+from wattledger_agent.readings import ChannelKey, Component, Gone, Method, Offer, PowerReading, Reading, Role, TryAgain
 from wattledger_agent.sampler import OpenSource
 from wattledger_agent.worker import ThreadedReader
 from wattledger_protos.v1 import telemetry_pb2 as pb
@@ -296,3 +296,49 @@ def test_a_node_meter_that_has_answered_once_keeps_its_place() -> None:
 
     assert SLOW_NODE in agent.readers.specs
     assert set(booked(agent.book())) == {"ipmi"}
+
+
+def returning(now: int) -> Sequence[Reading]:
+    """Two GPUs of 500 W: one falls off the bus at 3 s and is back at 6 s; both are silent from 10 to 80 s."""
+    if at(10).boottime_nanoseconds <= now < at(80).boottime_nanoseconds:
+        raise OSError(19, "No such device")
+    other: list[Reading] = [counter(OTHER_GPU, 500 * now // 1000)]
+    if now == at(3).boottime_nanoseconds:
+        other = [Gone(OTHER_GPU.key, "off the bus")]
+    elif at(3).boottime_nanoseconds < now < at(6).boottime_nanoseconds:
+        other = []
+    elif now == at(6).boottime_nanoseconds:
+        other = [Offer((GPU, OTHER_GPU)), *other]
+    return [*counting(now), *other]
+
+
+def test_a_part_that_came_back_is_metered_again_after_its_source_was_silent() -> None:
+    """What a source has offered since it was opened is what it is withdrawn from, and comes back with."""
+    agent = Agent(ScriptedSource("nvidia", returning, [GPU, OTHER_GPU]))
+    agent.tick(101)
+    energies = {channel.spec.key: channel.state.energy_microjoules for channel in agent.meter.open_channels}
+    assert energies == {GPU.key: 100 * 500_000_000, OTHER_GPU.key: 94 * 500_000_000}
+
+
+def test_a_part_that_came_back_is_offered_to_a_new_account() -> None:
+    """A new epoch's meter gets all that is there now, not what there was when the source was opened."""
+    agent = Agent(ScriptedSource("nvidia", returning, [GPU, OTHER_GPU]))
+    agent.tick(4)
+    assert agent.readers.specs == [GPU]
+    agent.tick(4)
+    assert agent.readers.specs == [GPU, OTHER_GPU]
+
+
+def test_a_part_that_appears_later_is_no_reason_to_wait_when_its_source_is_silent() -> None:
+    """The node's residual goes on without it, as without those that were there at the start."""
+
+    def appearing(now: int) -> Sequence[Reading]:
+        if now >= at(10).boottime_nanoseconds:
+            raise OSError(19, "No such device")
+        offers: list[Reading] = [Offer((GPU, OTHER_GPU))] if now == at(5).boottime_nanoseconds else []
+        others = [counter(OTHER_GPU, 100 * now // 1000)] if now >= at(5).boottime_nanoseconds else []
+        return [*offers, *counting(now), *others]
+
+    agent = Agent(bmc(), gpus(appearing))
+    agent.tick(100)
+    assert max(agent.book().account("node", "residual").values) == at(99).boottime_nanoseconds
