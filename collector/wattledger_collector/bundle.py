@@ -118,13 +118,9 @@ def _log(store: SqliteStore, statement: Stored, signed: list[SignedCheckpoint]) 
                 for size in sizes
             ],
             # By them each key is vouched for by the one before it.
-            "rotations": [str(each) for each in signed if _signers(each) > 1],
+            "rotations": [str(each) for each in signed if each.checkpoint.next_key],
         }
     )
-
-
-def _signers(signed: SignedCheckpoint) -> int:
-    return sum(1 for each in signed.signatures if each.name == signed.checkpoint.origin)
 
 
 @contextmanager

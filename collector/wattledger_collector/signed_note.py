@@ -25,6 +25,7 @@ _SIGNATURE_BYTES: Final = 64
 _TIME_BYTES: Final = 8
 _ID_BYTES: Final = 4
 _DASH: Final = "\u2014 "
+_NEXT_KEY: Final = "next-key "
 
 # A log with two keys and a dozen witnesses; more is no checkpoint.
 SIGNATURES_MAX: Final = 64
@@ -73,16 +74,22 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A log's whole state: who it is, how many leaves it has, and the root of their tree."""
+    """A log's whole state: who it is, how many leaves it has, and the root of their tree.
+
+    next_key: the key that takes the place of the one that signs, in a line of its own; empty: none does. It stands in what
+    is signed, since anybody can put a signature of their own beside the log's.
+    """
 
     origin: str
     size: int
     root: bytes
+    next_key: str = ""
 
     @property
     def text(self) -> str:
         """The lines that are signed."""
-        return f"{self.origin}\n{self.size}\n{_encode(self.root)}\n"
+        extension = f"{_NEXT_KEY}{self.next_key}\n" if self.next_key else ""
+        return f"{self.origin}\n{self.size}\n{_encode(self.root)}\n{extension}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +164,9 @@ def parse_checkpoint(text: str) -> SignedCheckpoint:
     """A signed checkpoint from its text; whether signatures are true is asked by `signers`. Raises NoteError."""
     body, divider, lines = text.partition("\n\n")
     parts = body.split("\n")
-    if not divider or len(parts) != 3 or not lines.endswith("\n"):
-        raise NoteError("this is no checkpoint: it has three lines, an empty one, and signatures")
-    origin, size, root = parts
+    if not divider or len(parts) not in (3, 4) or not lines.endswith("\n"):
+        raise NoteError("this is no checkpoint: it has three lines, or a fourth with a key, an empty one, and signatures")
+    origin, size, root = parts[:3]
     _check_name(origin)
     if not size.isascii() or not size.isdigit() or (size != "0" and size.startswith("0")):
         raise NoteError(f"the checkpoint's size is {size[:40]!r}: it has to be a whole number")
@@ -169,7 +176,16 @@ def parse_checkpoint(text: str) -> SignedCheckpoint:
     signatures = [_parse_signature(line) for line in lines[:-1].split("\n")]
     if not 0 < len(signatures) <= SIGNATURES_MAX:
         raise NoteError(f"the checkpoint has {len(signatures)} signatures: 1 to {SIGNATURES_MAX} are allowed")
-    return SignedCheckpoint(Checkpoint(origin, int(size), digest), tuple(signatures))
+    next_key = _parse_next_key(origin, parts[3]) if len(parts) == 4 else ""
+    return SignedCheckpoint(Checkpoint(origin, int(size), digest, next_key), tuple(signatures))
+
+
+def _parse_next_key(origin: str, line: str) -> str:
+    text = line.removeprefix(_NEXT_KEY)
+    key = parse_verifier_key(text)
+    if not line.startswith(_NEXT_KEY) or str(key) != text or (key.name, key.kind) != (origin, KIND_LOG):
+        raise NoteError(f"{line[:80]!r} does not name the log's next key")
+    return text
 
 
 def _parse_signature(line: str) -> Signature:

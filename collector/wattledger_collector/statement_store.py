@@ -183,11 +183,12 @@ def append(store: SqliteStore, draft: Draft, key: Ed25519PrivateKey) -> Stored:
 
 
 def sign_again(store: SqliteStore, keys: Sequence[Ed25519PrivateKey]) -> SignedCheckpoint:
-    """A checkpoint of the log as it is, signed by all of these keys: by it a new key takes the old one's place."""
+    """A checkpoint of the log as it is, signed by all of these keys: by it the last one takes the others' place."""
     origin = origin_of(store)
     with store.writing() as connection:
         border = _border(connection)
-        signed = sign(Checkpoint(origin, border.size, border.root()), [(origin, key) for key in keys])
+        checkpoint = Checkpoint(origin, border.size, border.root(), str(verifier_key(keys[-1], origin)))
+        signed = sign(checkpoint, [(origin, key) for key in keys])
         _add_checkpoint(connection, border, signed)
         for key in keys:
             _know_key(connection, verifier_key(key, origin))

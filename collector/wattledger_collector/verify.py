@@ -18,6 +18,7 @@ import rfc8785
 
 from wattledger_collector.merkle import ProofError, check_consistency, leaf_hash, node_hash
 from wattledger_collector.signed_note import (
+    KIND_LOG,
     KIND_WITNESS,
     NoteError,
     SignedCheckpoint,
@@ -244,10 +245,11 @@ class _Check:
     def _check_keys(self, signed: SignedCheckpoint, rotations: Sequence[str], trusted: Sequence[str]) -> None:
         keys = [parse_verifier_key(line) for line in self._files.read("keys.txt").decode().splitlines()]
         known = [parse_verifier_key(text) for text in trusted] or keys[:1]
+        known = [key for key in known if key.kind == KIND_LOG]
         for note in map(parse_checkpoint, rotations):
-            signers = note.signers(keys)
-            if any(key in known for key in signers):
-                known += [key for key in signers if key not in known]
+            # What a known key signed names the next one; who else signed beside it says nothing.
+            if note.checkpoint.next_key and note.signers(known):
+                known.append(parse_verifier_key(note.checkpoint.next_key))
         signers = signed.signers(known)
         if not signers:
             self._problem(

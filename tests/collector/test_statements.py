@@ -43,6 +43,7 @@ from wattledger_collector.leaves import exact_sums
 from wattledger_collector.log_border import split_hashes
 from wattledger_collector.merkle import leaf_hash
 from wattledger_collector.records import AssignmentRow, GapReason, GapRow, Quality
+from wattledger_collector.signed_note import SignedCheckpoint, parse_checkpoint, sign
 from wattledger_collector.statement import rounded
 from wattledger_collector.statement_store import Draft, append, checkpoints, log_keys, sign_again
 from wattledger_collector.verify import Verdict, verify
@@ -381,6 +382,35 @@ def test_a_new_key_is_believed_because_the_old_one_vouches_for_it(ledger: Ledger
     ledger.book("a", [row(1)])
     stranger = ledger.bundle(ledger.close(), "stranger")
     assert any("by no key that is known" in problem for problem in verify(stranger, trusted=[str(first)]).problems)
+
+
+def test_a_signature_that_anybody_adds_makes_no_key_the_logs(tmp_path: Path) -> None:
+    """A stranger signs the log's own published checkpoint too, and shows it as if the log had vouched for the key."""
+    bundles = []
+    for name, energy in (("true", MWH), ("false", MWH - 1)):
+        folder = tmp_path / name
+        folder.mkdir()
+        ledger = Ledger(folder)
+        with ledger.store.writing() as connection:
+            connection.exec_driver_sql("UPDATE database_info SET database_id = 'same'")
+        ledger.store.database_id = "same"
+        ledger.book("a", [row(energy)])
+        bundles.append(ledger.bundle(ledger.close()))
+        ledger.store.close()
+    true, false = bundles
+    published = parse_checkpoint((true / "checkpoint.txt").read_text())
+    added = sign(published.checkpoint, [(published.checkpoint.origin, ledger.key)])
+    both = SignedCheckpoint(published.checkpoint, (*published.signatures, *added.signatures))
+    keys = (true / "keys.txt").read_text()
+    (false / "keys.txt").write_text(keys + (false / "keys.txt").read_text())
+    forge(false, "log.json", lambda tree: tree.update(rotations=[str(both)]))
+    manifest = json.loads((false / "manifest.json").read_bytes())
+    data = (false / "keys.txt").read_bytes()
+    manifest["files"]["keys.txt"] = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
+    (false / "manifest.json").write_bytes(rfc8785.dumps(manifest))
+    problems = verify(false, trusted=[keys.strip()]).problems
+    assert problems
+    assert all("by no key that is known" in problem for problem in problems)
 
 
 def test_verifying_needs_neither_database_nor_wire(ledger: Ledger) -> None:
