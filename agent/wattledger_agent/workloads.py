@@ -242,7 +242,7 @@ class WorkloadsSource:
         return tuple(time * scale for time in busy), tuple(time * scale for time in idle)
 
     def _find_packages(self, text: bytes) -> dict[int, int]:
-        """The package of each CPU that /proc/stat lists."""
+        """The package of each CPU that /proc/stat lists, as devices are numbered."""
         packages = {}
         for line in text.split(b"\n"):
             name = line.partition(b" ")[0]
@@ -250,12 +250,21 @@ class WorkloadsSource:
                 cpu = int(name[3:])
                 path = self._sysfs_root / f"devices/system/cpu/cpu{cpu}/topology/physical_package_id"
                 try:
-                    package = int(path.read_text())
+                    packages[cpu] = int(path.read_text())
                 except (OSError, ValueError):
-                    package = 0
-                # Kernels that don't know say -1.
-                packages[cpu] = package if 0 <= package < PACKAGES_MAX else 0
-        return packages
+                    packages[cpu] = -1
+        known = sorted({package for package in packages.values() if package >= 0})
+        if self._is_arm() or (known and known[-1] >= PACKAGES_MAX):
+            # There ids are offsets in a firmware table, and sensors count sockets; RAPL's zones have the ids of x86.
+            packages = {cpu: known.index(package) if package >= 0 else -1 for cpu, package in packages.items()}
+        # Kernels that don't know say -1.
+        return {cpu: package if 0 <= package < PACKAGES_MAX else 0 for cpu, package in packages.items()}
+
+    def _is_arm(self) -> bool:
+        try:
+            return b"CPU implementer" in (self._procfs_root / "cpuinfo").read_bytes()
+        except OSError:
+            return False
 
     def _packages_of(self, cpus: str) -> set[int]:
         try:

@@ -164,6 +164,45 @@ def test_a_pods_energy_is_its_part_of_the_package_that_it_is_bound_to(tmp_path: 
     assert joules == {GUARANTEED: 330, BURSTABLE: 82.5, "UNATTRIBUTED": 82.5, "IDLE": 165}
 
 
+def test_packages_of_arm_are_counted_as_its_sensors_count_them(tmp_path: Path) -> None:
+    """Their ids are offsets in a firmware table: 36 and 3180 are the first and the second."""
+    host = machine("kubernetes_cgroup_v2", tmp_path)
+    ids = sorted((host.sys / "devices/system/cpu").glob("cpu[0-9]*/topology/physical_package_id"))
+    plain = source_of(host)
+    expected = read(plain)
+    plain.close()
+    assert len(expected.busy_nanoseconds) == 2
+    for path in ids:
+        path.write_text({"0": "36\n", "1": "3180\n"}[path.read_text().strip()])
+    source = source_of(host)
+    reading = read(source)
+    assert (reading.busy_nanoseconds, reading.idle_nanoseconds) == (expected.busy_nanoseconds, expected.idle_nanoseconds)
+    assert [reading.workloads[number].id for number in reading.packages] == [GUARANTEED]
+    assert set(reading.packages.values()) == {1}
+    source.close()
+
+
+def test_the_one_package_of_an_arm_is_the_first_whatever_its_id(tmp_path: Path) -> None:
+    """Else there would be packages before it of which nothing is known, and their sensor's energy would be nobody's."""
+    host = machine("kubernetes_cgroup_v2", tmp_path)
+    (host.proc / "cpuinfo").write_text("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n")
+    for path in (host.sys / "devices/system/cpu").glob("cpu[0-9]*/topology/physical_package_id"):
+        path.write_text("36\n")
+    source = source_of(host)
+    assert len(read(source).busy_nanoseconds) == 1
+    source.close()
+
+
+def test_a_package_of_x86_keeps_its_number(tmp_path: Path) -> None:
+    """RAPL's zone is called package-3 there, though there is no second one."""
+    host = machine("kubernetes_cgroup_v2", tmp_path)
+    for path in (host.sys / "devices/system/cpu").glob("cpu[0-9]*/topology/physical_package_id"):
+        path.write_text({"0": "0\n", "1": "3\n"}[path.read_text().strip()])
+    source = source_of(host)
+    assert set(read(source).packages.values()) == {3}
+    source.close()
+
+
 def test_a_jobs_energy_is_its_part_of_its_package(tmp_path: Path) -> None:
     """One job on each package: the first has all of what is busy there, the second half of it."""
 
