@@ -2,6 +2,8 @@
 
 No clock, no database. Source of truth: the rows of `closure`; a closure freezes all energy of its intervals whose edition is
 at most its own, and what is booked later opens the next one. Editions only tell apart: totals are sums over all of them.
+A closure of one site raises the edition of all: a host may be said later to have stood elsewhere, and then its rows that
+were frozen with one site would be added to as those of another.
 """
 
 from collections.abc import Iterable
@@ -15,7 +17,8 @@ EDITION_OPEN = 0
 class Closure:
     """A period was closed: editions up to `edition` of the intervals that start in [from, to) are frozen.
 
-    site: of these alone; None: of all. statement: the one made of it; None while it is being made, or if that failed.
+    site: whose energy is stated; None: that of all. statement: the one made of it; None while it is being made, or if that
+    failed.
     """
 
     closure: int
@@ -41,23 +44,21 @@ class Editions:
     def __bool__(self) -> bool:
         return bool(self._closures)
 
-    def open_at(self, site: str, start_seconds: int) -> int:
+    def open_at(self, start_seconds: int) -> int:
         """The edition in which energy of the interval that starts then is booked now."""
         if start_seconds >= self._latest_end:
             # The present, in which nearly all energy is booked.
             return EDITION_OPEN
-        editions = (closure.edition for closure in self._closures if closure.holds(site, start_seconds))
+        editions = (each.edition for each in self._closures if each.from_seconds <= start_seconds < each.to_seconds)
         return max(editions, default=EDITION_OPEN - 1) + 1
 
 
-def next_edition(closures: Iterable[Closure], from_seconds: int, to_seconds: int, site: str | None) -> int:
+def next_edition(closures: Iterable[Closure], from_seconds: int, to_seconds: int) -> int:
     """The edition of a new closure: the highest that is open anywhere in the period, so that all of it is frozen."""
     editions = (
         closure.edition + 1
         for closure in closures
-        if closure.from_seconds < to_seconds
-        and from_seconds < closure.to_seconds
-        and (site is None or closure.site in (None, site))
+        if closure.from_seconds < to_seconds and from_seconds < closure.to_seconds
     )
     return max(editions, default=EDITION_OPEN)
 

@@ -12,7 +12,10 @@ from wattledger_collector.store import SqliteStore, raise_revision
 
 
 def freeze(store: SqliteStore, from_seconds: int, to_seconds: int, site: str | None, *, now_seconds: int) -> Closure:
-    """Freeze all energy of the intervals that start in [from, to), of a site or of all, as it is booked now. StoreError."""
+    """Freeze all energy of the intervals that start in [from, to) as it is booked now. StoreError.
+
+    site: whose statement is to be made of it; None: that of all.
+    """
     table = schema.closures
     columns = (
         table.c.id,
@@ -26,7 +29,7 @@ def freeze(store: SqliteStore, from_seconds: int, to_seconds: int, site: str | N
     # edition; one that comes after reads the raised revision first.
     with store.writing() as connection:
         before = [Closure(*row) for row in connection.execute(select(*columns))]
-        edition = next_edition(before, from_seconds, to_seconds, site)
+        edition = next_edition(before, from_seconds, to_seconds)
         inserted = connection.execute(
             table.insert().values(
                 from_seconds=from_seconds,

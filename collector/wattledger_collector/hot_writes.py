@@ -247,7 +247,7 @@ class HotWrites:
                     start = row.interval_start_seconds
                     site = self._sites.at(host, start)
                     if editions:
-                        edition = editions.open_at(site, start)
+                        edition = editions.open_at(start)
                 component, quality = components[row.channel], int(row.quality)
                 rows.append((start, base | row.channel, quality, edition, row.energy_microjoules, row.covered_nanoseconds))
                 key = (start, site, component, quality, recorded, edition)

@@ -62,8 +62,8 @@ def test_late_energy_opens_the_next_edition(traced: Opened) -> None:
     store.close()
 
 
-def test_intervals_and_sites_outside_of_a_closing_stay_open(traced: Opened) -> None:
-    """A day is closed for one site: the next day, and the same day elsewhere, are of the first edition still."""
+def test_intervals_outside_of_a_closing_stay_open(traced: Opened) -> None:
+    """A day is closed for one site: the next day is of the first edition still, the same day elsewhere is frozen too."""
     store, _ = traced
     store.add_assignments([AssignmentRow("a", 0, "hall", 0), AssignmentRow("b", 0, "cellar", 0)])
     starts = [opening("a"), opening("b")]
@@ -71,7 +71,7 @@ def test_intervals_and_sites_outside_of_a_closing_stay_open(traced: Opened) -> N
     freeze(store, DAY, DAY + 86_400, "hall", now_seconds=NOW)
     rows = [energy(1), energy(2, start=DAY + 86_400)]
     store.commit([following(start, rows) for start in starts])
-    assert editions_of(store.path) == [(0, 1 + 2 + 2), (1, 1)]
+    assert editions_of(store.path) == [(0, 2 + 2), (1, 1 + 1)]
     store.close()
 
 
@@ -112,12 +112,11 @@ def test_closed_periods_cost_a_commit_no_statement(traced: Opened) -> None:
 def test_a_new_closing_freezes_whatever_is_open_in_its_period() -> None:
     """A month that was closed twice and a year over it: the year's edition is above all of the month's."""
     month = [Closure(1, 100, 200, None, 0, 0), Closure(2, 100, 200, "hall", 1, 0)]
-    assert next_edition(month, 0, 1000, None) == 2
-    assert next_edition(month, 0, 1000, "cellar") == 1
-    assert next_edition(month, 200, 1000, None) == EDITION_OPEN
+    assert next_edition(month, 0, 1000) == 2
+    assert next_edition(month, 200, 1000) == EDITION_OPEN
     editions = Editions([*month, Closure(3, 0, 1000, None, 2, 0)])
-    assert [editions.open_at("hall", at) for at in (0, 150, 999, 1000)] == [3, 3, 3, 0]
-    assert [Editions(month).open_at(site, 150) for site in ("hall", "cellar")] == [2, 1]
+    assert [editions.open_at(at) for at in (0, 150, 999, 1000)] == [3, 3, 3, 0]
+    assert Editions(month).open_at(150) == 2
 
 
 def test_a_period_is_closed_where_statements_hold_all_of_it() -> None:

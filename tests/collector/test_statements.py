@@ -28,6 +28,7 @@ from tests.collector.closed_ledgers import (
     KWH,
     NOW,
     REVISED,
+    V20,
     Ledger,
     factor,
     hall,
@@ -36,13 +37,14 @@ from tests.collector.closed_ledgers import (
 
 from wattledger_collector.bundle import BundleError
 from wattledger_collector.certificate_table import parse_certificates
-from wattledger_collector.closing import Closed, ClosingError
+from wattledger_collector.closing import Closed, ClosingError, Maker, close_period
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import Tier
 from wattledger_collector.leaves import exact_sums
 from wattledger_collector.log_border import split_hashes
 from wattledger_collector.merkle import leaf_hash
 from wattledger_collector.records import AssignmentRow, GapReason, GapRow, Quality
+from wattledger_collector.report import make_period, parse_time_zone
 from wattledger_collector.signed_note import SignedCheckpoint, parse_checkpoint, sign
 from wattledger_collector.statement import rounded
 from wattledger_collector.statement_store import Draft, append, checkpoints, log_keys, sign_again
@@ -561,3 +563,16 @@ def test_certificates_are_named_with_all_their_fields(ledger: Ledger) -> None:
     assert verify(bundle).problems == []
     forge(bundle, "statement.json", lambda tree: tree["instruments"]["rows"].clear())
     assert "the statement's instruments are not those of their digest" in verify(bundle).problems
+
+
+def test_a_host_said_later_to_have_stood_elsewhere_changes_nothing_of_a_sites_statement(ledger: Ledger) -> None:
+    """Its late energy is booked for the other site, which is not closed, and yet beside the rows that were frozen."""
+    ledger.store.add_sites([hall(site="cellar")])
+    ledger.book("a", [row(MWH)])
+    period = make_period(BEGIN, END, parse_time_zone("UTC"), INTERVAL)
+    maker = Maker(ledger.key, "wattledger test")
+    closed = close_period(ledger.store, FactorCatalog([[V20]]), period, maker, now_seconds=NOW, site="hall")
+    ledger.store.add_assignments([AssignmentRow("a", BEGIN, "cellar", NOW)])
+    ledger.book("a", [row(7)])
+    assert verify(ledger.bundle(closed)).problems == []
+    assert sum(each.energy_microjoules for each in ledger.store.rollups(BEGIN, END)) == MWH + 7
