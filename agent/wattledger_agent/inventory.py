@@ -110,7 +110,7 @@ def find_sources(
     """Open every enabled source. Never raises: what can't be opened is missing.
 
     processes: let GPUs tell which processes used them, for the energy of workloads. seconds_max: open all sources side by
-    side, and leave out those that take longer, for a command that somebody waits for; None: wait for each in its turn.
+    side, and leave out those that take longer; None: wait for each in its turn.
     """
     inventory = Inventory([], [])
     if config.fake is not None:

@@ -21,7 +21,7 @@ from wattledger_agent.clock import HostClock, dmi_uuid, machine_id
 from wattledger_agent.config import AgentConfig, ReplayConfig
 from wattledger_agent.counters import Instant
 from wattledger_agent.delivery_text import delivery_text
-from wattledger_agent.inventory import Inventory, Roots, find_sources, replay_source, sensor_named
+from wattledger_agent.inventory import OPEN_SECONDS_MAX, Inventory, Roots, find_sources, replay_source, sensor_named
 from wattledger_agent.late import LateSources
 from wattledger_agent.meter import Meter
 from wattledger_agent.own_cost import ProcessCost
@@ -115,7 +115,8 @@ def run(config: AgentConfig, roots: Roots, stopping: threading.Event) -> None:
     try:
         shipper = Shipper(spool, identity, config.collector, clock.instant)
         try:
-            inventory = find_sources(config.sources, roots, processes=config.workloads.enabled)
+            # Side by side: drivers that hang one after the other would keep the others from being metered for minutes.
+            inventory = find_sources(config.sources, roots, processes=config.workloads.enabled, seconds_max=OPEN_SECONDS_MAX)
             workloads = open_workloads(config, roots, inventory)
             _tell(inventory)
             _check_period(config.period_seconds, inventory)

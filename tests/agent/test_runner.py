@@ -7,12 +7,15 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tests.agent.fake_nvml import FakeNvml
 from tests.agent.metering import at
 
 from wattledger_agent.clock import ClockError, dmi_uuid, machine_id
+from wattledger_agent.commands import Answer
 from wattledger_agent.config import (
     AgentConfig,
     CollectorConfig,
@@ -132,6 +135,31 @@ def test_a_host_with_nothing_to_read_says_so(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no sensor can be read.*wattledger-agent doctor"):
         run_for(config_of(tmp_path, sources=NOTHING), 0.0)
     open_spool(tmp_path).close()
+
+
+def test_a_driver_that_is_slow_to_open_keeps_no_other_sensor_waiting(tmp_path: Path) -> None:
+    """The controller is asked while the driver still starts, though it stands after it in the list of sources."""
+    asked = threading.Event()
+    in_time: list[bool] = []
+
+    def start(number: int) -> int:
+        in_time.append(asked.wait(5.0))
+        return 0
+
+    def answer(argv: Sequence[str], seconds_max: float) -> Answer:
+        asked.set()
+        return Answer(0, "Instantaneous power reading: 300 Watts\nPower reading state is: activated\n", "")
+
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/ipmi0").touch()
+    nvml = FakeNvml([], fail={"nvmlInit": start})
+    roots = Roots(sysfs=tmp_path / "sys", devices=tmp_path / "dev", commands=answer, nvml=nvml)
+    stopping = threading.Event()
+    stopping.set()
+
+    run(config_of(tmp_path / "state", sources=SourcesConfig()), roots, stopping)
+
+    assert in_time[:1] == [True]
 
 
 def test_a_host_without_a_boot_says_so(tmp_path: Path) -> None:
