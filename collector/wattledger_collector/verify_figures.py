@@ -21,6 +21,8 @@ CAUSES: Final = ("activity", "factor", "boundary", "method")
 # Intervals are floating point, printed with six digits.
 TOLERANCE_GRAMS: Final = 2e-6
 TOLERANCE_RATIO: Final = 1e-9
+# No decimal of a factor or PUE comes near; a larger power of ten would be reckoned for hours.
+EXPONENT_MAX: Final = 400
 
 _Halves = list[NDArray[np.int64]]
 
@@ -30,7 +32,7 @@ class LeafSums:
 
     def __init__(self, statement: Tree) -> None:
         self._interval_seconds = int(statement["interval_seconds"])
-        self._span = (statement["period"]["from_seconds"], statement["period"]["to_seconds"])
+        self._span = (_integer(statement["period"]["from_seconds"]), _integer(statement["period"]["to_seconds"]))
         self._edition = statement["edition"]
         # (site, component, quality, recorded, beginning of the interval): microjoules and nanoseconds.
         self.cells: dict[tuple[Any, ...], tuple[int, int]] = {}
@@ -84,6 +86,21 @@ def _zeros(arrays: int, length: int) -> _Halves:
 
 def _whole(high: NDArray[np.int64], low: NDArray[np.int64]) -> list[int]:
     return [(above << 32) + below for above, below in zip(high.tolist(), low.tolist(), strict=True)]
+
+
+def _integer(value: object) -> int:
+    """A whole number as it is; a text would be repeated where it is multiplied. Raises ValueError."""
+    if type(value) is not int:
+        raise ValueError(f"{value!r:.80} stands where a whole number belongs")
+    return value
+
+
+def _exact(text: str) -> Fraction:
+    """A decimal or a fraction, exactly. Raises ValueError."""
+    exponent = text.lower().partition("e")[2]
+    if exponent and abs(int(exponent)) > EXPONENT_MAX:
+        raise ValueError(f"{text[:80]!r} has a power of ten beyond {EXPONENT_MAX}")
+    return Fraction(text)
 
 
 def figure_problems(statement: Tree, gaps: Sequence[Tree], sums: LeafSums) -> Iterator[str]:
@@ -182,7 +199,7 @@ def _lines(statement: Tree, sums: LeafSums) -> list[Tree]:
 
 
 def _grams(shares: Mapping[tuple[str, str], int], seconds: int) -> Fraction:
-    return sum((amount * Fraction(pue) * Fraction(value) for (pue, value), amount in shares.items()), Fraction(0)) / (
+    return sum((amount * _exact(pue) * _exact(value) for (pue, value), amount in shares.items()), Fraction(0)) / (
         MICROJOULES_PER_KWH * seconds
     )
 
@@ -250,7 +267,7 @@ def _gap_sums(site: str, gaps: Iterable[Tree], period: Tree) -> Tree:
             upper += above if is_within else max(above, 0)
         if gap["reason"] != "overlap":
             key = (gap["host"], gap["epoch"], gap["channel"])
-            spans.setdefault(key, (gap["channels"], []))[1].append((max(first, begin), min(last, end)))
+            spans.setdefault(key, (_integer(gap["channels"]), []))[1].append((max(first, begin), min(last, end)))
     missing = 0
     for channels, of_channel in spans.values():
         reached = begin
@@ -294,7 +311,8 @@ def _uncertainty_problems(statement: Tree, lines: Sequence[Tree], gaps: Mapping[
         if each["grams"] != _grams_tree(total):
             yield f"the total under {kind} beside its uncertainty is another one"
         for name, value in (("lower_grams", lower), ("upper_grams", upper)):
-            if abs(float(each[name]) - value) > TOLERANCE_GRAMS + TOLERANCE_RATIO * value:
+            # What is no number is near to nothing.
+            if not abs(float(each[name]) - value) <= TOLERANCE_GRAMS + TOLERANCE_RATIO * value:
                 yield f"{name} under {kind} is {value:.6f}, and not {each[name]}"
 
 
@@ -355,15 +373,15 @@ def _replaced_problems(statement: Tree) -> Iterator[str]:
     if replaced is None:
         return
     now = {
-        (emission["kind"], total["recorded"]): Fraction(emission["grams"]["exact"])
+        (emission["kind"], total["recorded"]): _exact(emission["grams"]["exact"])
         for total in statement["totals"]["all"]
         for emission in total["emissions"]
     }
     for each in replaced["differences"]:
         kind = each["kind"]
-        before, after = Fraction(each["before"]["exact"]), Fraction(each["after"]["exact"])
-        whole = sum((Fraction(each["causes"][cause]["exact"]) for cause in CAUSES), Fraction(0))
-        if not whole == after - before == Fraction(each["difference"]["exact"]):
+        before, after = _exact(each["before"]["exact"]), _exact(each["after"]["exact"])
+        whole = sum((_exact(each["causes"][cause]["exact"]) for cause in CAUSES), Fraction(0))
+        if not whole == after - before == _exact(each["difference"]["exact"]):
             yield f"the causes of the difference under {kind} do not add up to it"
         if after != now.get((kind, each["recorded"]), Fraction(0)):
             yield f"the difference under {kind} does not lead to the statement's total"

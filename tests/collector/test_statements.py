@@ -415,6 +415,22 @@ def test_a_signature_that_anybody_adds_makes_no_key_the_logs(tmp_path: Path) -> 
     assert all("by no key that is known" in problem for problem in problems)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tree: tree["sites"][0]["bases"][0].update(pue="1e99999999"), "power of ten"),
+        (lambda tree: tree["period"].update(to_seconds="9" * 20), "whole number"),
+        (lambda tree: tree["uncertainty"][0].update(upper_grams="nan"), "upper_grams"),
+    ],
+    ids=["exponent", "text", "no number"],
+)
+def test_nonsense_in_a_statement_is_told_at_once(ledger: Ledger, change: Callable[[Any], None], words: str) -> None:
+    """Neither an hour's arithmetic, nor all memory, nor a figure that is equal to any."""
+    bundle = world(ledger)
+    forge(bundle, "statement.json", change)
+    assert any(words in problem for problem in verify(bundle).problems)
+
+
 def test_verifying_needs_neither_database_nor_wire(ledger: Ledger) -> None:
     """The verifier runs where only numpy, rfc8785 and cryptography are."""
     bundle = world(ledger)
