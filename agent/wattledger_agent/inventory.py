@@ -4,6 +4,7 @@ Reads no sensor's value. The estimate of the whole server is booked only where n
 and measured energy never stand for the same watts; where a sensor meters the node, it is read beside that to be compared.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -261,40 +262,53 @@ def open_source(source: Source, inventory: Inventory, seconds_max: float = OPEN_
     if source.may_block:
         open_together([source], inventory, seconds_max)
     else:
-        _settle(source, [try_open(source)], inventory, seconds_max)
+        _settle(source, try_open(source), inventory)
 
 
 def open_together(sources: Sequence[Source], inventory: Inventory, seconds_max: float) -> None:
     """Open sources side by side, and leave out those that have not opened by a deadline that they have in common."""
     outcomes: list[list[Sequence[ChannelSpec] | Missing]] = []
     threads: list[threading.Thread] = []
+    deciding = threading.Lock()
     for source in sources:
         outcome: list[Sequence[ChannelSpec] | Missing] = []
-        opener = threading.Thread(target=_open_into, args=(source, outcome), name=f"open-{source.name}", daemon=True)
+        opener = threading.Thread(
+            target=_open_into, args=(source, outcome, deciding), name=f"open-{source.name}", daemon=True
+        )
         opener.start()
         threads.append(opener)
         outcomes.append(outcome)
     deadline = time.monotonic() + seconds_max
     for source, opener, outcome in zip(sources, threads, outcomes, strict=True):
         opener.join(max(0.0, deadline - time.monotonic()))
-        _settle(source, outcome, inventory, seconds_max)
+        with deciding:
+            if not outcome:
+                outcome.append(_overdue(source, seconds_max))
+        _settle(source, outcome[0], inventory)
 
 
-def _open_into(source: Source, outcome: list[Sequence[ChannelSpec] | Missing]) -> None:
-    outcome.append(try_open(source))
+def _open_into(source: Source, outcome: list[Sequence[ChannelSpec] | Missing], deciding: threading.Lock) -> None:
+    found = try_open(source)
+    with deciding:
+        is_left_out = bool(outcome)
+        if not is_left_out:
+            outcome.append(found)
+    if is_left_out and not isinstance(found, Missing):
+        # Nobody reads it, and another one is made: two would hold the driver, and poll the controller twice.
+        with contextlib.suppress(Exception):
+            source.close()
 
 
-def _settle(
-    source: Source, outcome: list[Sequence[ChannelSpec] | Missing], inventory: Inventory, seconds_max: float
-) -> None:
-    if not outcome:
-        reason = f"{source.name}: it has not opened within {seconds_max:.0f} s; the other sources go on."
-        remedy = "Look for a hung driver (dmesg); a running agent tries again."
-        inventory.missing.append(Missing(source.name, reason, remedy))
-    elif isinstance(outcome[0], Missing):
-        inventory.missing.append(outcome[0])
+def _overdue(source: Source, seconds_max: float) -> Missing:
+    reason = f"{source.name}: it has not opened within {seconds_max:.0f} s; the other sources go on."
+    return Missing(source.name, reason, "Look for a hung driver (dmesg); a running agent tries again.")
+
+
+def _settle(source: Source, outcome: Sequence[ChannelSpec] | Missing, inventory: Inventory) -> None:
+    if isinstance(outcome, Missing):
+        inventory.missing.append(outcome)
     else:
-        inventory.opened.append(OpenSource(source, outcome[0]))
+        inventory.opened.append(OpenSource(source, outcome))
 
 
 def sensor_named(name: str, config: SourcesConfig, roots: Roots, *, processes: bool = False) -> Source | None:

@@ -183,15 +183,20 @@ def test_a_sources_name_is_said_once() -> None:
 
 
 class BrokenSource(ScriptedSource):
-    """A source whose opening raises what no source should, or hangs."""
+    """A source whose opening raises what no source should, or hangs. closing: what else its end does."""
 
-    def __init__(self, opening: Callable[[], object]) -> None:
+    def __init__(self, opening: Callable[[], object], closing: Callable[[], object] = lambda: None) -> None:
         super().__init__("broken", lambda now: (), may_block=True)
         self._opening = opening
+        self._closing = closing
 
     def open(self) -> Sequence[ChannelSpec]:
         self._opening()
         return ()
+
+    def close(self) -> None:
+        super().close()
+        self._closing()
 
 
 def test_a_source_that_fails_to_open_in_any_way_is_missing() -> None:
@@ -215,6 +220,16 @@ def test_a_source_that_hangs_while_opening_is_missing() -> None:
     release.set()
     (missing,) = inventory.missing
     assert "has not opened within" in missing.reason
+
+
+def test_a_source_that_opens_after_it_was_left_out_is_closed() -> None:
+    """The agent makes another one: two would hold the driver, so that it is never let go of, or poll a controller twice."""
+    release, closed = threading.Event(), threading.Event()
+    source = BrokenSource(release.wait, closed.set)
+    open_source(source, Inventory([], []), seconds_max=0.01)
+    assert not closed.is_set()
+    release.set()
+    assert closed.wait(10.0)
 
 
 def test_a_recorded_nvml_stands_for_the_driver(tmp_path: Path) -> None:
