@@ -60,14 +60,16 @@ UPDATE_CURSORS = Statement(
     3,
     ") AS v WHERE epoch_cursor.id = v.column1 AND epoch_cursor.packed = v.column2",
 )
+# A channel's band stands in the leaves of statements, which have to be made again with the same bytes.
+_UNLESS_STATED: Final = "CASE WHEN EXISTS (SELECT 1 FROM closure) THEN channel.{0} ELSE excluded.{0} END"
 UPSERT_CHANNELS = Statement(
     "INSERT INTO channel (id, cursor_id, channel, device, component, domain, source, method, role, parent_channel, "
     "opening_boot_id, opening_boottime_nanoseconds, opening_realtime_nanoseconds, opening_synchronised, closed, "
     "power_bound_milliwatts, uncertainty_lower_ratio, uncertainty_upper_ratio, model) VALUES ",
     19,
     " ON CONFLICT (id) DO UPDATE SET closed = excluded.closed, power_bound_milliwatts = excluded.power_bound_milliwatts, "
-    "uncertainty_lower_ratio = excluded.uncertainty_lower_ratio, "
-    "uncertainty_upper_ratio = excluded.uncertainty_upper_ratio, "
+    f"uncertainty_lower_ratio = {_UNLESS_STATED.format('uncertainty_lower_ratio')}, "
+    f"uncertainty_upper_ratio = {_UNLESS_STATED.format('uncertainty_upper_ratio')}, "
     "parent_channel = excluded.parent_channel, role = excluded.role, method = excluded.method, model = excluded.model",
 )
 ADD_ENERGY = Statement(

@@ -20,6 +20,7 @@ import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from tests.collector.bookings import following, opening
 from tests.collector.closed_ledgers import (
     BEGIN,
     DAY,
@@ -592,3 +593,18 @@ def test_a_host_said_later_to_have_stood_elsewhere_changes_nothing_of_a_sites_st
     ledger.book("a", [row(7)])
     assert verify(ledger.bundle(closed)).problems == []
     assert sum(each.energy_microjoules for each in ledger.store.rollups(BEGIN, END)) == MWH + 7
+
+
+def test_a_sensors_band_that_its_agent_tells_anew_changes_nothing_of_a_statement(ledger: Ledger) -> None:
+    """Bands stand in the leaves: once a period is closed, a channel keeps the one that it has."""
+    before = opening("a", channels=1)
+    ledger.store.add_assignments([AssignmentRow("a", 0, "hall", 0)])
+    ledger.store.commit([before])
+    booked = following(before, [row(MWH)])
+    ledger.store.commit([booked])
+    closed = ledger.close()
+    told = replace(before.channels[0], uncertainty_upper_ratio=0.5, closed=True)
+    ledger.store.commit([replace(following(booked), channels=(told,))])
+    assert verify(ledger.bundle(closed)).problems == []
+    host, epoch = before.host_after.host, before.cursor_after.epoch
+    assert ledger.store.load_channels(host, epoch)[1].closed
