@@ -238,4 +238,9 @@ class FactorRefresh:
             source.failures += 1
             log.warning("factors of %s were not renewed: %s", source.provider.name, error)
             return error
+        except Exception as error:
+            # A fault of ours must cost one answer, and not all that the source has to say from now on.
+            source.failures += 1
+            log.exception("factors of %s were not renewed: fault in the collector", source.provider.name)
+            return error
         return None

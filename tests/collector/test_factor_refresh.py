@@ -282,6 +282,32 @@ def test_a_failure_is_counted_and_tried_again(store: SqliteStore) -> None:
     assert refresh.health()[0].failures == 1
 
 
+def test_a_fault_in_one_answer_does_not_end_the_source(store: SqliteStore) -> None:
+    """What nobody thought of is counted like any failure, and the thread lives to ask again."""
+    tried = threading.Event()
+
+    def fetch(_: Request) -> str:
+        tried.set()
+        raise KeyError("nobody thought of it")
+
+    settings = (FactorSource(provider="rte-eco2mix", zones=("FR",)),)
+    refresh = FactorRefresh(settings, store, names={}, fetch=fetch)
+    refresh.start()
+    assert tried.wait(5)
+    refresh.stop()
+
+    assert refresh.health()[0].failures == 1
+
+
+def test_a_number_of_thousands_of_digits_is_an_answer_that_is_refused(store: SqliteStore) -> None:
+    """The reader of JSON raises another error for it than for what is no JSON."""
+    settings = FactorSource(provider="uk-carbon-intensity", zones=("GB",))
+    source = SourceRefresh(settings, store, fetch=lambda _: "9" * 5_000, started_seconds=MAY_1)
+
+    with pytest.raises(AnswerError, match="thousands of digits"):
+        source.refresh(MAY_1)
+
+
 def test_what_others_record_is_seen_by_who_holds_the_finder(store: SqliteStore) -> None:
     """An import by another program changes the basis, also where nothing held before."""
     live = LiveFactors(store, load_catalog(ladders={"FR": ("rte-eco2mix",)}))

@@ -101,6 +101,11 @@ def read_json(text: str, who: str) -> Any:
         ) from None
     except RecursionError:
         raise AnswerError(f"the answer of {who} is nested too deeply to be one") from None
+    except AnswerError:
+        raise
+    except ValueError:
+        # A whole number of more digits than Python turns into one.
+        raise AnswerError(f"the answer of {who} has a number of thousands of digits") from None
 
 
 def _no_number(text: str) -> Decimal:
