@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 from wattledger_agent import wire
 from wattledger_agent.channels import Channel, can_go_on, is_same_account, problem_of, rule_of
+from wattledger_agent.containment import NODE
 from wattledger_agent.counters import ChannelState, Instant, continue_anew, open_state
 from wattledger_agent.cross_checks import Pair, find_pairs
-from wattledger_agent.readings import ChannelKey, ChannelSpec, Role
+from wattledger_agent.readings import ChannelKey, ChannelSpec, Component, Method, Role
 from wattledger_agent.topology import parts_of, residual_spec, resolve_all
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
@@ -184,12 +185,28 @@ class Roster:
             return
         self._close(channel)
         if now is not None and not can_go_on(channel.spec, spec):
-            self._add(spec, now, open_state(now), is_fresh=True)
+            if spec.role is Role.LEAF and self._stood_back_for_nothing(channel, now):
+                # Its first reading then has a gap from there on: what it showed is in no sum.
+                self._add(spec, channel.opening, open_state(channel.opening), is_fresh=False)
+            else:
+                self._add(spec, now, open_state(now), is_fresh=True)
             return
         successor = self._add(spec, _point(channel.state), continue_anew(channel.state), is_fresh=False)
         if successor is not None:
             # A residual goes on from its last joint reading.
             successor.bases = channel.bases
+
+    def _stood_back_for_nothing(self, channel: Channel, now: Instant) -> bool:
+        """Say whether a model of the node was only shown while nothing that it stands in for has told anything."""
+        spec, opening = channel.spec, channel.opening
+        if spec.key.device != NODE or spec.method is not Method.MODEL or channel.is_fresh or opening.boot_id != now.boot_id:
+            return False
+        return not any(
+            _has_told_since(other.state, opening)
+            for other in self.channels
+            if other.spec.method is not Method.MODEL
+            and (other.spec.key.device == NODE or other.spec.component is Component.CPU)
+        )
 
     def _add(self, spec: ChannelSpec, opening: Instant, state: ChannelState, *, is_fresh: bool) -> Channel | None:
         if len(self.channels) >= wire.CHANNELS_MAX:
@@ -235,6 +252,11 @@ class Roster:
                 present = [part for part in parts if part.is_offered]
                 self.joints.append(Joint(channel, self.open[meter], parts, present))
         self.pairs = find_pairs(self.open.values(), self._offered)
+
+
+def _has_told_since(state: ChannelState, moment: Instant) -> bool:
+    is_later = state.boot_id == moment.boot_id and state.boottime_nanoseconds > moment.boottime_nanoseconds
+    return state.value is not None and is_later
 
 
 def _point(state: ChannelState) -> Instant:

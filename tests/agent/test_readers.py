@@ -269,6 +269,28 @@ def test_a_node_meter_that_never_answers_does_not_keep_the_estimate_out_for_ever
     assert booked(book) == {"estimate": pytest.approx(100 * 200, rel=0.02)}
 
 
+def test_the_wait_for_a_node_meter_that_never_answers_is_a_gap() -> None:
+    """At each start: the model that was booked up to it stands back for a minute and a half, and nothing else is booked."""
+    agent = Agent(controller(10**6), estimate())
+    agent.tick(201)
+    cut = agent.meter.cut(at(agent.second))
+    assert cut is not None
+    again = Agent(controller(10**6), estimate())
+    again.meter = Meter(state=cut.state, integral_gap_seconds_max=10.0)
+    again.meter.offer(again.readers.specs, at(201))
+    again.second = 201
+    again.tick(200)
+
+    book = Book()
+    book.add(cut)
+    book.add(again.meter.cut(at(again.second)))
+    models = [channel for channel in book.catalog.channels if (channel.source, channel.role) == ("estimate", pb.ROLE_LEAF)]
+    energy = sum(book.accounts[channel.channel].energy for channel in models) / 1e6
+    upper = sum(book.accounts[channel.channel].gap_upper for channel in models) / 1e6
+    assert energy < 400 * 200 <= energy + upper
+    assert upper == pytest.approx((91 + 92) * 900, rel=0.02)
+
+
 def test_a_node_meter_that_answers_late_takes_its_place() -> None:
     """From then on what it says is booked, and the model is shown beside it."""
     agent = Agent(controller(200), estimate())
