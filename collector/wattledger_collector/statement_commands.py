@@ -300,8 +300,17 @@ def _key_path(arguments: argparse.Namespace, store: SqliteStore) -> Path:
 
 def _key(arguments: argparse.Namespace, store: SqliteStore) -> "Ed25519PrivateKey":
     from wattledger_collector.signing_keys import load_or_make_key
+    from wattledger_collector.statement_store import log_keys
 
-    return load_or_make_key(_key_path(arguments, store))
+    path = _key_path(arguments, store)
+    if not path.exists() and log_keys(store):
+        # One made in silence would be a stranger's to all who know the log.
+        raise StatementError(
+            f"the log was signed with a key that is not at {path}: put it back, or name it with --key; a rotation that was "
+            f"cut off left it at {path.name}.new; for a lost one make another with `openssl genpkey -algorithm ed25519` "
+            f"and publish it"
+        )
+    return load_or_make_key(path)
 
 
 @contextmanager

@@ -95,6 +95,18 @@ def test_a_key_is_rotated_and_later_statements_verify_by_the_first(run: Run, tmp
     assert (tmp_path / "statement.key.retired").exists()
 
 
+def test_a_lost_key_is_not_replaced_in_silence(run: Run, tmp_path: Path) -> None:
+    """As after a restore without it, or a rotation that was cut off: nobody would have vouched for a new one."""
+    close(run)
+    (tmp_path / "statement.key").rename(tmp_path / "kept")
+    status, _, complaints = close(run, "2023-04-02", "2023-04-03")
+    assert status == 1
+    assert "the log was signed with a key that is not at" in complaints
+    assert not (tmp_path / "statement.key").exists()
+    (tmp_path / "kept").rename(tmp_path / "statement.key")
+    assert close(run, "2023-04-02", "2023-04-03")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
