@@ -58,6 +58,8 @@ class ZipReader:
     """Reads a file that ZipWriter wrote. Raises ZipError for any other."""
 
     def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_file():
+            raise ZipError(f"{path} is no file and no folder")
         self._path = path
         self._entries = {}
         with path.open("rb") as file:
@@ -65,7 +67,9 @@ class ZipReader:
             entries = list(_entries(file, size))
             at = entries[-1][3] + len(_local(entries[-1])) + entries[-1][2] if entries else 0
             file.seek(at)
-            if file.read() != _directory(entries, at):
+            directory = _directory(entries, at)
+            # No more than that: the rest of a file that is no bundle may be larger than memory.
+            if file.read(len(directory) + 1) != directory:
                 raise ZipError(f"the directory of {path} is not what its contents say: it was changed")
         for entry in entries:
             self._entries[entry[0].decode()] = entry

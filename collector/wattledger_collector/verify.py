@@ -77,8 +77,11 @@ class Folder:
         return [each.name if each.is_file() and not each.is_symlink() else f"{each.name}/" for each in self._path.iterdir()]
 
     def read(self, name: str) -> bytes:
-        """One file's contents."""
-        return (self._path / name).read_bytes()
+        """One file's contents. Raises OSError and ValueError; a link could lead to what never ends."""
+        path = self._path / name
+        if path.parent != self._path or path.is_symlink() or (path.exists() and not path.is_file()):
+            raise ValueError(f"{name[:80]} is no plain file of the bundle")
+        return path.read_bytes()
 
 
 def verify(

@@ -1,6 +1,7 @@
 """Statements: figures by hand, restatements by cause, and bundles in which no bit can change unseen."""
 
 import json
+import os
 import random
 import sqlite3
 import subprocess
@@ -430,6 +431,26 @@ def test_nonsense_in_a_statement_is_told_at_once(ledger: Ledger, change: Callabl
     bundle = world(ledger)
     forge(bundle, "statement.json", change)
     assert any(words in problem for problem in verify(bundle).problems)
+
+
+def test_a_file_larger_than_memory_is_refused_unread(tmp_path: Path) -> None:
+    """A disk image, say, in the place of a bundle."""
+    path = tmp_path / "image.zip"
+    with path.open("wb") as file:
+        file.truncate(2**42)
+    (problem,) = verify(path).problems
+    assert "the directory of" in problem
+
+
+def test_a_link_in_a_bundle_is_not_followed(ledger: Ledger) -> None:
+    """It could lead to a file that never ends, or out of the bundle."""
+    bundle = world(ledger)
+    (bundle / "statement.json").rename(bundle.parent / "statement.json")
+    (bundle / "statement.json").symlink_to(bundle.parent / "statement.json")
+    assert "statement.json is no plain file of the bundle" in verify(bundle).problems[-1]
+    fifo = bundle.parent / "bundle.zip"
+    os.mkfifo(fifo)
+    assert verify(fifo).problems == [f"{fifo} is no file and no folder"]
 
 
 def test_verifying_needs_neither_database_nor_wire(ledger: Ledger) -> None:
