@@ -2,6 +2,7 @@
 
 Decides nothing about energy (meter) and opens nothing (late). A source that is silent for a minute is withdrawn from the
 meter: its channels stay and go on where they were, and the residual above them no longer waits for their readings. So is a
+leaf that is silent for so long while others of its source answer, such as a GPU that sleeps, and a
 meter of the node that was offered and never answers, since while it is offered nothing else is booked for the node.
 """
 
@@ -62,6 +63,13 @@ class _Running:
         self.unanswered = {spec.key: spec for spec in opened.specs if _is_node_meter(spec)}
         self.since_nanoseconds: int | None = None
         self.withheld: set[ChannelKey] = set()
+        # When each leaf has told something last.
+        self.told_nanoseconds: dict[ChannelKey, int] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all its parts are gone."""
+        return bool(self.gone) and all(spec.key in self.gone for spec in self.specs)
 
     @property
     def present(self) -> list[ChannelSpec]:
@@ -69,12 +77,11 @@ class _Running:
         return [spec for spec in self.specs if spec.key not in self.gone and spec.key not in self.withheld]
 
     def note_answers(self, found: Iterable[Reading], now: Instant) -> bool:
-        """Take note of what was told for the first time; say whether that was held back until now."""
-        if not self.unanswered:
-            return False
+        """Take note of what was told; say whether any of it was held back until now."""
         if self.since_nanoseconds is None:
             self.since_nanoseconds = now.boottime_nanoseconds
         told = {reading.key for reading in found if isinstance(reading, CounterReading | PowerReading)}
+        self.told_nanoseconds |= dict.fromkeys(told, now.boottime_nanoseconds)
         for key in told & self.unanswered.keys():
             del self.unanswered[key]
         returned = bool(told & self.withheld)
@@ -103,6 +110,20 @@ class _Running:
         ]
         self.withheld |= set(late)
         return late
+
+    def hold_back_silent(self, now: Instant) -> list[ChannelKey]:
+        """Return the leaves that have just been silent for long enough while others of the source may answer."""
+        if self.since_nanoseconds is None:
+            return []
+        silent = []
+        for spec in self.specs:
+            if spec.role is Role.LEAF and spec.key not in self.withheld and spec.key not in self.gone:
+                told = self.told_nanoseconds.get(spec.key, self.since_nanoseconds)
+                waited = (now.boottime_nanoseconds - told) / NANOSECONDS_PER_SECOND
+                if waited >= SILENT_SECONDS_MAX + UNANSWERED_CADENCES_MAX * spec.cadence_seconds:
+                    silent.append(spec.key)
+        self.withheld |= set(silent)
+        return silent
 
 
 class Readers:
@@ -188,8 +209,11 @@ class Readers:
                 meter.withdraw(held_back, now)
                 silent = "the node's meter has not answered since it was opened; the account goes on without it"
                 log.warning("%s: %s until it does.", reader.source.name, silent)
-            is_empty = bool(running.gone) and not running.present
-            if self._late is not None and (failing or is_empty):
+            # One GPU that sleeps, or one counter that fails, holds up no residual; it goes on when it answers.
+            asleep = running.hold_back_silent(now)
+            if asleep:
+                meter.withdraw(asleep, now)
+            if self._late is not None and (failing or running.is_empty):
                 self._close(running, self._late, now)
 
     def close(self) -> None:

@@ -364,3 +364,21 @@ def test_a_part_that_appears_later_is_no_reason_to_wait_when_its_source_is_silen
     agent = Agent(bmc(), gpus(appearing))
     agent.tick(100)
     assert max(agent.book().account("node", "residual").values) == at(99).boottime_nanoseconds
+
+
+def test_a_part_that_sleeps_for_long_holds_up_no_residual() -> None:
+    """A minute is waited for it, while others of its source answer; its counter then tells what it used meanwhile."""
+
+    def sleeping(now: int) -> Sequence[Reading]:
+        sleeps = at(10).boottime_nanoseconds <= now < at(200).boottime_nanoseconds
+        other = TryAgain(OTHER_GPU.key, "sleeps") if sleeps else counter(OTHER_GPU, 100 * now // 1000)
+        return [*counting(now), other]
+
+    agent = Agent(bmc(), ScriptedSource("nvidia", sleeping, [GPU, OTHER_GPU]))
+    agent.tick(150)
+    book = agent.book()
+    assert max(book.account("node", "residual").values) == at(149).boottime_nanoseconds
+    agent.tick(100)
+    book.add(agent.meter.cut(at(agent.second)))
+    assert book.account("gpu/GPU-2").energy == 249 * 100_000_000
+    assert book.account("node", "residual").energy == 249 * 300_000_000
