@@ -2,8 +2,8 @@
 
 Decides nothing about energy (meter) and opens nothing (late). A source that is silent for a minute is withdrawn from the
 meter: its channels stay and go on where they were, and the residual above them no longer waits for their readings. So is a
-leaf that is silent for so long while others of its source answer, such as a GPU that sleeps, and a meter of the node that was
-offered and never answers, since while it is offered nothing else is booked for the node.
+leaf that is silent for so long while others of its source answer, such as a GPU that sleeps, and a meter of the node that
+was offered and never answers, since while it is offered nothing else is booked for the node.
 """
 
 import contextlib
