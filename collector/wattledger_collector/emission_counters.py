@@ -69,6 +69,12 @@ class EmissionCounters:
         new, self._new = self._new, []
         return new
 
+    def keep(self, basis: EmissionBasis) -> None:
+        """Count an interval that was not used here yet as others have counted it, since one basis is kept of it."""
+        if self._known(basis.site, basis.interval_start_seconds) is None:
+            multiplier = _Multiplier(basis.factor, basis.factor_grams_per_kwh, basis.pue)
+            self._remember(basis.site, basis.interval_start_seconds, multiplier)
+
     def grams(self) -> Mapping[tuple[str, FactorKind], Fraction]:
         """Exact grams so far by site and type of factor."""
         totals: dict[tuple[str, FactorKind], Fraction] = {}

@@ -505,6 +505,9 @@ class FleetView:
     def _keep_bases(self) -> None:
         """Store which factors were used first, before a reader can see figures made with them."""
         new = [basis for counters in self._emissions.values() for basis in counters.take_new_bases()]
+        for counters in self._emissions.values():
+            for basis in new:
+                counters.keep(basis)
         if new and self._store is not None:
             self._store.add_emission_bases(new)
 

@@ -20,6 +20,9 @@ from tests.collector.fleets import (
     site_rows,
 )
 
+from wattledger_collector.accounting import BasisFinder
+from wattledger_collector.factor_files import load_catalog
+from wattledger_collector.factor_live import LiveFinder
 from wattledger_collector.fleet import FleetView
 from wattledger_collector.fleet_live import HISTORY_SECONDS, HISTORY_STEP_SECONDS, PowerHistory, PowerSum, read_live
 from wattledger_collector.fleet_sites import RECENT_SECONDS
@@ -271,6 +274,20 @@ def test_emissions_are_energy_times_pue_times_the_factor_first_used() -> None:
         False: Fraction(1_385_000_000 * 200, MICROJOULES_PER_KWH),
         True: Fraction(2_100_000_000 * 200, MICROJOULES_PER_KWH),
     }
+
+
+def test_measured_and_modelled_energy_of_an_interval_have_one_basis() -> None:
+    """Modelled energy comes after the basis was replaced: it counts as the measured one did, as after a restart."""
+    measured, modelled = SimulatedHost("a", MEASURED, T), SimulatedHost("b", MODELLED, T)
+    store = FakeStore()
+    fleet = fleet_of(measured, modelled, store=store)
+    finder = LiveFinder(BasisFinder(store.sites(), load_catalog()))
+    fleet.view.load(store, finder, T)
+    fleet.commit([measured.batch(T + 10)], T + 10)
+    finder.replace(BasisFinder(site_rows(pue="2"), load_catalog()))
+    fleet.commit([modelled.batch(T + 10)], T + 10)
+    totals = {total.is_modelled: total.grams for total in fleet.view.emission_counters()}
+    assert totals[True] / 2_100_000_000 == totals[False] / 1_385_000_000
 
 
 def test_the_estimated_part_is_told_by_energy() -> None:
