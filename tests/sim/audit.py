@@ -78,7 +78,7 @@ def audit(world: World) -> Findings:
             channel.upper += gap.upper_microjoules or 0
             channel.unbounded += gap.upper_microjoules is None
     is_forked = bool(world.faults["spool rolled back to an older copy"])
-    gone = ("store restored from an older copy", "disk full", "host cut off from the network")
+    gone = ("store restored from an older copy", "disk full", "records given up unsent")
     if is_forked and any(world.faults[fault] for fault in gone):
         # Where a spool went back in time, went on by itself and has lost the record that would tell (to a full disk, to its
         # quota while it was cut off, or because the store went back too), its account lies below the ledger's. What the

@@ -190,6 +190,8 @@ class World:
         if self.now >= host.next_flush:
             host.next_flush = self.now + FLUSH_SECONDS * SECOND
             agent.flush(now)
+            if agent.spool.dropped_records:
+                self.faults["records given up unsent"] = 1
         agent.step(now)
         if agent.session.wants_connection(now) and self.collectors and host.isolated_until <= self.now:
             collector = self.rng.choice(self.collectors)
