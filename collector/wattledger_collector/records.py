@@ -378,7 +378,11 @@ class HostGapRow:
 
 @dataclass(frozen=True, slots=True)
 class SiteRow:
-    """A site's zone and PUE from an instant on. zone None: emissions are not reckoned. pue: a decimal as text, >= 1."""
+    """A site's zone and PUE from an instant on. zone None: emissions are not reckoned. pue: a decimal as text, >= 1.
+
+    pue_from, pue_to: the days, in ISO form, between which it was determined, the last not included; pue_category: where IT
+    energy was measured, 1 to 3 of ISO/IEC 30134-2; pue_evidence: the document. Each is empty where it was not stated.
+    """
 
     site: str
     valid_from_seconds: int
@@ -386,6 +390,10 @@ class SiteRow:
     pue: str
     assumed: bool
     recorded_at_seconds: int
+    pue_from: str = ""
+    pue_to: str = ""
+    pue_category: str = ""
+    pue_evidence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,7 +410,8 @@ class AssignmentRow:
 class EmissionBasis:
     """The factor and PUE with which an interval of a site first entered the emission counters; never changed after.
 
-    factor_grams_per_kwh and pue: decimals as text. factor: id of the factor row.
+    factor_grams_per_kwh and pue: decimals as text. factor: id of the factor row. market_grams_per_kwh, market_factor: the
+    same, market based; empty: as location based.
     """
 
     site: str
@@ -410,6 +419,8 @@ class EmissionBasis:
     factor_grams_per_kwh: str
     factor: str
     pue: str
+    market_grams_per_kwh: str = ""
+    market_factor: str = ""
 
 
 class Store(Protocol):

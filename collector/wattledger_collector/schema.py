@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 # The newest migration: what this program reads and writes.
-REVISION: Final = "0006"
+REVISION: Final = "0007"
 
 # An SQLite addition that passes 2^63 turns into a floating point number without a word; this check makes it an error.
 _FITS_INT64 = "{} BETWEEN -9223372036854775807 AND 9223372036854775807"
@@ -180,6 +180,11 @@ sites = Table(
     Column("pue", String, nullable=False),
     Column("assumed", Boolean, nullable=False),
     Column("recorded_at_seconds", BigInteger, nullable=False),
+    # What a declared PUE rests on; empty: not stated.
+    Column("pue_from", String, nullable=False, server_default=""),
+    Column("pue_to", String, nullable=False, server_default=""),
+    Column("pue_category", String, nullable=False, server_default=""),
+    Column("pue_evidence", String, nullable=False, server_default=""),
 )
 
 assignments = Table(
@@ -200,6 +205,9 @@ emission_bases = Table(
     Column("factor_grams_per_kwh", String, nullable=False),
     Column("factor", String, nullable=False),
     Column("pue", String, nullable=False),
+    # Empty: as location based.
+    Column("market_grams_per_kwh", String, nullable=False, server_default=""),
+    Column("market_factor", String, nullable=False, server_default=""),
     sqlite_with_rowid=False,
 )
 

@@ -287,6 +287,10 @@ class SqliteStore:
                 "pue": row.pue,
                 "assumed": row.assumed,
                 "recorded_at_seconds": row.recorded_at_seconds,
+                "pue_from": row.pue_from,
+                "pue_to": row.pue_to,
+                "pue_category": row.pue_category,
+                "pue_evidence": row.pue_evidence,
             }
             for row in rows
         ]
@@ -298,7 +302,16 @@ class SqliteStore:
         """All site rows, by site and time; of two for one time the later recorded is the last."""
         table = schema.sites.c
         query = select(
-            table.site, table.valid_from_seconds, table.zone, table.pue, table.assumed, table.recorded_at_seconds
+            table.site,
+            table.valid_from_seconds,
+            table.zone,
+            table.pue,
+            table.assumed,
+            table.recorded_at_seconds,
+            table.pue_from,
+            table.pue_to,
+            table.pue_category,
+            table.pue_evidence,
         ).order_by(table.site, table.valid_from_seconds, table.recorded_at_seconds, table.id)
         return [SiteRow(*row) for row in self.rows(query)]
 
@@ -342,6 +355,8 @@ class SqliteStore:
                 "factor_grams_per_kwh": row.factor_grams_per_kwh,
                 "factor": row.factor,
                 "pue": row.pue,
+                "market_grams_per_kwh": row.market_grams_per_kwh,
+                "market_factor": row.market_factor,
             }
             for row in rows
         ]
@@ -353,7 +368,13 @@ class SqliteStore:
         """All bases, by site and interval."""
         table = schema.emission_bases.c
         query = select(
-            table.site, table.interval_start_seconds, table.factor_grams_per_kwh, table.factor, table.pue
+            table.site,
+            table.interval_start_seconds,
+            table.factor_grams_per_kwh,
+            table.factor,
+            table.pue,
+            table.market_grams_per_kwh,
+            table.market_factor,
         ).order_by(table.site, table.interval_start_seconds)
         for row in self.rows(query):
             yield EmissionBasis(*row)

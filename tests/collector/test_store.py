@@ -383,14 +383,14 @@ def test_gaps_that_overlap_a_time(store: Store) -> None:
 
 def test_sites_and_bases_are_kept(store: Store) -> None:
     """Site rows are listed by site and time; an emission basis, once kept, stays."""
-    late = SiteRow("hall", 20, "DE", "1.2", False, 30)
+    late = SiteRow("hall", 20, "DE", "1.2", False, 30, "2023-01-01", "2024-01-01", "2", "audit 7")
     early = SiteRow("hall", 10, None, "1.5", True, 30)
     store.add_sites([late])
     store.add_sites([early])
     assert store.sites() == [early, late]
     first = EmissionBasis("hall", INTERVAL, "380.1", "factor-1", "1.2")
     store.add_emission_bases([first])
-    later = EmissionBasis("hall", INTERVAL + 900, "1", "factor-2", "1.2")
+    later = EmissionBasis("hall", INTERVAL + 900, "1", "factor-2", "1.2", "0.5", "factor-3")
     store.add_emission_bases([EmissionBasis("hall", INTERVAL, "9", "factor-2", "1.2"), later])
     assert list(store.emission_bases()) == [first, later]
     store.add_sites([])
