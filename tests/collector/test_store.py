@@ -817,6 +817,14 @@ LATER_TABLES = {
     "0003": ["factor", "factor_document", "factor_revision"],
     "0004": ["statement", "closure", "log_checkpoint", "log_key", "leaf_secret"],
     "0005": ["meter_energy", "energy_import"],
+    "0006": [],
+}
+
+
+# What revision 0007 added to tables that were there.
+LATER_COLUMNS = {
+    "site": ("pue_from", "pue_to", "pue_category", "pue_evidence"),
+    "emission_basis": ("market_grams_per_kwh", "market_factor"),
 }
 
 
@@ -835,6 +843,9 @@ def test_a_database_of_an_older_schema_is_upgraded_in_place(tmp_path: Path, revi
         for older, tables in LATER_TABLES.items():
             for table in tables if older >= revision else ():
                 connection.execute(f"DROP TABLE {table}")
+        for table, columns in LATER_COLUMNS.items():
+            for column in columns:
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
     store = open_store(path, create=False)
     assert (store.database_id, store.load_cursor("a", EPOCH), sum_of(store)) == (identity, booked.cursor_after, 5)
