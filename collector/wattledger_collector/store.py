@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -279,21 +280,7 @@ class SqliteStore:
 
     def add_sites(self, rows: Iterable[SiteRow]) -> None:
         """Add dated site rows; rows are never changed."""
-        values = [
-            {
-                "site": row.site,
-                "valid_from_seconds": row.valid_from_seconds,
-                "zone": row.zone,
-                "pue": row.pue,
-                "assumed": row.assumed,
-                "recorded_at_seconds": row.recorded_at_seconds,
-                "pue_from": row.pue_from,
-                "pue_to": row.pue_to,
-                "pue_category": row.pue_category,
-                "pue_evidence": row.pue_evidence,
-            }
-            for row in rows
-        ]
+        values = [asdict(row) for row in rows]
         with self.writing() as connection:
             if values:
                 connection.execute(schema.sites.insert(), values)
@@ -301,18 +288,9 @@ class SqliteStore:
     def sites(self) -> Sequence[SiteRow]:
         """All site rows, by site and time; of two for one time the later recorded is the last."""
         table = schema.sites.c
-        query = select(
-            table.site,
-            table.valid_from_seconds,
-            table.zone,
-            table.pue,
-            table.assumed,
-            table.recorded_at_seconds,
-            table.pue_from,
-            table.pue_to,
-            table.pue_category,
-            table.pue_evidence,
-        ).order_by(table.site, table.valid_from_seconds, table.recorded_at_seconds, table.id)
+        query = select(*(table[each.name] for each in fields(SiteRow))).order_by(
+            table.site, table.valid_from_seconds, table.recorded_at_seconds, table.id
+        )
         return [SiteRow(*row) for row in self.rows(query)]
 
     def add_assignments(self, rows: Iterable[AssignmentRow]) -> None:
@@ -348,18 +326,7 @@ class SqliteStore:
 
     def add_emission_bases(self, rows: Iterable[EmissionBasis]) -> None:
         """Keep the basis of intervals that have none yet; an existing one stays."""
-        values = [
-            {
-                "site": row.site,
-                "interval_start_seconds": row.interval_start_seconds,
-                "factor_grams_per_kwh": row.factor_grams_per_kwh,
-                "factor": row.factor,
-                "pue": row.pue,
-                "market_grams_per_kwh": row.market_grams_per_kwh,
-                "market_factor": row.market_factor,
-            }
-            for row in rows
-        ]
+        values = [asdict(row) for row in rows]
         with self.writing() as connection:
             if values:
                 connection.execute(sqlite_dialect.insert(schema.emission_bases).on_conflict_do_nothing(), values)
@@ -367,15 +334,9 @@ class SqliteStore:
     def emission_bases(self) -> Iterator[EmissionBasis]:
         """All bases, by site and interval."""
         table = schema.emission_bases.c
-        query = select(
-            table.site,
-            table.interval_start_seconds,
-            table.factor_grams_per_kwh,
-            table.factor,
-            table.pue,
-            table.market_grams_per_kwh,
-            table.market_factor,
-        ).order_by(table.site, table.interval_start_seconds)
+        query = select(*(table[each.name] for each in fields(EmissionBasis))).order_by(
+            table.site, table.interval_start_seconds
+        )
         for row in self.rows(query):
             yield EmissionBasis(*row)
 
