@@ -27,6 +27,9 @@ INTERVAL_SECONDS_DEFAULT = 900
 # Absolute values at or above this are refused, so that sums of two always fit a signed 64-bit integer.
 ENERGY_MICROJOULES_LIMIT = 2**62
 
+# An import that covers all of a host, and not one component of it.
+IMPORTED_COMPONENT_ALL = 0
+
 # A site for hosts that no rule of the configuration assigns. It has no zone, so its kWh are listed as uncovered.
 SITE_UNASSIGNED = "unassigned"
 
@@ -157,6 +160,17 @@ class BootedSpan(msgspec.Struct, array_like=True, frozen=True):
     to_boottime_nanoseconds: int
 
 
+class ImportedSpan(msgspec.Struct, array_like=True, frozen=True):
+    """Time of a host that an import has booked: a half-open span of UTC, in seconds.
+
+    component: whose energy, as in Component; IMPORTED_COMPONENT_ALL: that of the whole host.
+    """
+
+    component: int
+    from_seconds: int
+    to_seconds: int
+
+
 class Host(msgspec.Struct, array_like=True, frozen=True):
     """One metered machine. Each booking of any of its epochs replaces the packed row where it still equals the one read.
 
@@ -165,6 +179,7 @@ class Host(msgspec.Struct, array_like=True, frozen=True):
     withheld_until: after a restore, the sequence (by epoch) that the agent must reach before the host's counters are
     exposed again; empty if nothing is withheld. withheld: set by `restore` until the first Hello fills withheld_until.
     name: what the operator calls the host; empty: its id. A Hello's labels never change it.
+    imported: what imports of other meters have booked, by component and time, none overlapping; see imported_time.py.
     """
 
     host: str
@@ -179,6 +194,7 @@ class Host(msgspec.Struct, array_like=True, frozen=True):
     withheld_until: dict[bytes, int]
     conflict: str
     name: str = ""
+    imported: tuple[ImportedSpan, ...] = ()
 
     @property
     def shown_name(self) -> str:
@@ -410,8 +426,9 @@ class AssignmentRow:
 class EmissionBasis:
     """The factor and PUE with which an interval of a site first entered the emission counters; never changed after.
 
-    factor_grams_per_kwh and pue: decimals as text. factor: id of the factor row. market_grams_per_kwh, market_factor: the
-    same, market based; empty: as location based.
+    factor_grams_per_kwh and pue: decimals as text, or fractions such as `65/3`. factor: id of the factor row.
+    market_grams_per_kwh, market_factor: the same, market based; empty: as location based. scope, overhead_scope: where the
+    electricity of IT and that of the rest of the site stand; empty: 2. factor_tier: how good the factor was, or empty.
     """
 
     site: str
@@ -421,6 +438,9 @@ class EmissionBasis:
     pue: str
     market_grams_per_kwh: str = ""
     market_factor: str = ""
+    scope: str = ""
+    overhead_scope: str = ""
+    factor_tier: str = ""
 
 
 class Store(Protocol):
@@ -502,8 +522,8 @@ class Store(Protocol):
     def closures(self) -> "Sequence[Closure]":
         """All closures, in the order in which they were made."""
 
-    def add_emission_bases(self, rows: Iterable[EmissionBasis]) -> None:
-        """Keep the basis of intervals that have none yet; an existing one stays."""
+    def add_emission_bases(self, rows: Iterable[EmissionBasis]) -> "Sequence[EmissionBasis]":
+        """Keep the basis of intervals that have none yet; an existing one stays. Returns what now stands for each."""
 
     def emission_bases(self) -> Iterator[EmissionBasis]:
         """All bases."""

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 # The newest migration: what this program reads and writes.
-REVISION: Final = "0007"
+REVISION: Final = "0008"
 
 # An SQLite addition that passes 2^63 turns into a floating point number without a word; this check makes it an error.
 _FITS_INT64 = "{} BETWEEN -9223372036854775807 AND 9223372036854775807"
@@ -208,6 +208,11 @@ emission_bases = Table(
     # Empty: as location based.
     Column("market_grams_per_kwh", String, nullable=False, server_default=""),
     Column("market_factor", String, nullable=False, server_default=""),
+    # Of IT electricity and of overhead; empty: 2.
+    Column("scope", String, nullable=False, server_default=""),
+    Column("overhead_scope", String, nullable=False, server_default=""),
+    # Empty: not kept.
+    Column("factor_tier", String, nullable=False, server_default=""),
     sqlite_with_rowid=False,
 )
 

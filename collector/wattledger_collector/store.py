@@ -63,6 +63,10 @@ from wattledger_collector.workload_records import HostWorkloadRow, HostWorkloads
 # Rows read from the database at a time.
 _ROWS_AT_ONCE: Final = 2_000
 
+_EMISSION_BASES: Final = select(*(schema.emission_bases.c[each.name] for each in fields(EmissionBasis))).order_by(
+    schema.emission_bases.c.site, schema.emission_bases.c.interval_start_seconds
+)
+
 _log = logging.getLogger(__name__)
 
 _decode_host = msgspec.msgpack.Decoder(Host).decode
@@ -324,20 +328,25 @@ class SqliteStore:
         )
         return [Closure(*row) for row in self.rows(query)]
 
-    def add_emission_bases(self, rows: Iterable[EmissionBasis]) -> None:
-        """Keep the basis of intervals that have none yet; an existing one stays."""
+    def add_emission_bases(self, rows: Iterable[EmissionBasis]) -> Sequence[EmissionBasis]:
+        """Keep the basis of intervals that have none yet; an existing one stays. Returns what now stands for each."""
         values = [asdict(row) for row in rows]
+        if not values:
+            return []
+        wanted = {(row["site"], row["interval_start_seconds"]) for row in values}
+        starts = [start for _, start in wanted]
+        table = schema.emission_bases.c
+        query = _EMISSION_BASES.where(
+            table.site.in_({site for site, _ in wanted}), table.interval_start_seconds.between(min(starts), max(starts))
+        )
         with self.writing() as connection:
-            if values:
-                connection.execute(sqlite_dialect.insert(schema.emission_bases).on_conflict_do_nothing(), values)
+            connection.execute(sqlite_dialect.insert(schema.emission_bases).on_conflict_do_nothing(), values)
+            stands = [EmissionBasis(*row) for row in connection.execute(query)]
+        return [row for row in stands if (row.site, row.interval_start_seconds) in wanted]
 
     def emission_bases(self) -> Iterator[EmissionBasis]:
         """All bases, by site and interval."""
-        table = schema.emission_bases.c
-        query = select(*(table[each.name] for each in fields(EmissionBasis))).order_by(
-            table.site, table.interval_start_seconds
-        )
-        for row in self.rows(query):
+        for row in self.rows(_EMISSION_BASES):
             yield EmissionBasis(*row)
 
     def close(self) -> None:

@@ -178,10 +178,12 @@ class FakeStore:
         """All closures."""
         return self.closure_rows
 
-    def add_emission_bases(self, rows: Iterable[EmissionBasis]) -> None:
+    def add_emission_bases(self, rows: Iterable[EmissionBasis]) -> Sequence[EmissionBasis]:
         """Keep what is new."""
-        known = {(row.site, row.interval_start_seconds) for row in self.basis_rows}
-        self.basis_rows.extend(row for row in rows if (row.site, row.interval_start_seconds) not in known)
+        added = {(row.site, row.interval_start_seconds): row for row in rows}
+        known = {(row.site, row.interval_start_seconds): row for row in self.basis_rows}
+        self.basis_rows.extend(row for key, row in added.items() if key not in known)
+        return [known.get(key, row) for key, row in added.items()]
 
     def emission_bases(self) -> Iterator[EmissionBasis]:
         """All bases."""

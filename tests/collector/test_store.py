@@ -390,9 +390,12 @@ def test_sites_and_bases_are_kept(store: Store) -> None:
     assert store.sites() == [early, late]
     first = EmissionBasis("hall", INTERVAL, "380.1", "factor-1", "1.2")
     store.add_emission_bases([first])
-    later = EmissionBasis("hall", INTERVAL + 900, "1", "factor-2", "1.2", "0.5", "factor-3")
-    store.add_emission_bases([EmissionBasis("hall", INTERVAL, "9", "factor-2", "1.2"), later])
-    assert list(store.emission_bases()) == [first, later]
+    later = EmissionBasis("hall", INTERVAL + 900, "1", "factor-2", "1.2", "0.5", "factor-3", "2", "3.8", "F4")
+    other = EmissionBasis("annex", INTERVAL, "7", "factor-2", "1")
+    store.add_emission_bases([other])
+    stands = store.add_emission_bases([EmissionBasis("hall", INTERVAL, "9", "factor-2", "1.2"), later])
+    assert stands == [first, later]
+    assert list(store.emission_bases()) == [other, first, later]
     store.add_sites([])
     store.add_assignments([])
     store.add_emission_bases([])
@@ -818,13 +821,17 @@ LATER_TABLES = {
     "0004": ["statement", "closure", "log_checkpoint", "log_key", "leaf_secret"],
     "0005": ["meter_energy", "energy_import"],
     "0006": [],
+    "0007": [],
 }
 
 
-# What revision 0007 added to tables that were there.
-LATER_COLUMNS = {
-    "site": ("pue_from", "pue_to", "pue_category", "pue_evidence"),
-    "emission_basis": ("market_grams_per_kwh", "market_factor"),
+# What the step after each revision added to tables that were there.
+LATER_COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
+    "0006": {
+        "site": ("pue_from", "pue_to", "pue_category", "pue_evidence"),
+        "emission_basis": ("market_grams_per_kwh", "market_factor"),
+    },
+    "0007": {"emission_basis": ("scope", "overhead_scope", "factor_tier")},
 }
 
 
@@ -843,9 +850,10 @@ def test_a_database_of_an_older_schema_is_upgraded_in_place(tmp_path: Path, revi
         for older, tables in LATER_TABLES.items():
             for table in tables if older >= revision else ():
                 connection.execute(f"DROP TABLE {table}")
-        for table, columns in LATER_COLUMNS.items():
-            for column in columns:
-                connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        for older, additions in LATER_COLUMNS.items():
+            for table, columns in additions.items() if older >= revision else ():
+                for column in columns:
+                    connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
     store = open_store(path, create=False)
     assert (store.database_id, store.load_cursor("a", EPOCH), sum_of(store)) == (identity, booked.cursor_after, 5)
