@@ -21,7 +21,7 @@ PURE_NAMES = {
         accounting books certificate_table certificates channel_ends clocks closures columns config csv_table declared
         embodied emission_counters facility factor_catalog factor_units factors gaps hello import_series imports intervals
         inventory inventory_report leaves ledger log_border merkle pieces plausible records restating sci session
-        signed_note statement tally uncertainty verify_figures wire witness workload_ledger workload_records
+        signed_note statement tally uncertainty verdict verify_figures wire witness workload_ledger workload_records
     """,
 }
 PURE = [folder / f"{name}.py" for folder, names in PURE_NAMES.items() for name in names.split()]

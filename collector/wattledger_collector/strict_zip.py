@@ -8,6 +8,7 @@ compares them, so that nothing can hide there.
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Final
 
@@ -64,7 +65,9 @@ class ZipReader:
         self._entries = {}
         with path.open("rb") as file:
             size = path.stat().st_size
-            entries = list(_entries(file, size))
+            entries = list(islice(_entries(file, size), ENTRIES_MAX + 1))
+            if len(entries) > ENTRIES_MAX:
+                raise ZipError(f"{path} has more than {ENTRIES_MAX} files, which no bundle has")
             at = entries[-1][3] + len(_local(entries[-1])) + entries[-1][2] if entries else 0
             file.seek(at)
             directory = _directory(entries, at)

@@ -9,79 +9,28 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import rfc8785
 
-from wattledger_collector.merkle import ProofError, check_consistency, leaf_hash, node_hash
-from wattledger_collector.signed_note import (
-    KIND_LOG,
-    KIND_WITNESS,
-    NoteError,
-    SignedCheckpoint,
-    VerifierKey,
-    parse_checkpoint,
-    parse_verifier_key,
-)
-from wattledger_collector.strict_zip import ZipError, ZipReader
+from wattledger_collector.bundle_files import JSON_BYTES_MAX, Files, open_files
+from wattledger_collector.merkle import ProofError, leaf_hash, node_hash
+from wattledger_collector.signed_note import NoteError
+from wattledger_collector.strict_zip import ZipError
+from wattledger_collector.verdict import PROBLEMS_MAX, Verdict, shown
 from wattledger_collector.verify_arguments import add_arguments
 from wattledger_collector.verify_figures import LeafSums, figure_problems
+from wattledger_collector.verify_log import LogCheck, Trust
 
 BUNDLE_FORMAT: Final = "wattledger bundle 1"
 STATEMENT_FORMAT: Final = "wattledger statement 1"
 FILES: Final = ("checkpoint.txt", "gaps.json", "keys.txt", "latest.txt", "leaves.json", "log.json", "statement.json")
 MANIFEST: Final = "manifest.json"
 
-# Of more problems than these, the first tell enough.
-PROBLEMS_MAX: Final = 50
-
 Tree = dict[str, Any]
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What a check found. problems: empty if all is as it was signed. facts: what was checked, in sentences."""
-
-    problems: list[str] = field(default_factory=list)
-    facts: list[str] = field(default_factory=list)
-
-    @property
-    def is_good(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems
-
-
-class Files(Protocol):
-    """A bundle's files, from a folder or a zip file."""
-
-    @property
-    def names(self) -> list[str]:
-        """All that is there."""
-
-    def read(self, name: str) -> bytes:
-        """One file's contents."""
-
-
-class Folder:
-    """A bundle in a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    @property
-    def names(self) -> list[str]:
-        """All that is there; what is no plain file has a slash, so that it is in no manifest."""
-        return [each.name if each.is_file() and not each.is_symlink() else f"{each.name}/" for each in self._path.iterdir()]
-
-    def read(self, name: str) -> bytes:
-        """One file's contents. Raises OSError and ValueError; a link could lead to what never ends."""
-        path = self._path / name
-        if path.parent != self._path or path.is_symlink() or (path.exists() and not path.is_file()):
-            raise ValueError(f"{name[:80]} is no plain file of the bundle")
-        return path.read_bytes()
 
 
 def verify(
@@ -100,11 +49,12 @@ def verify(
     """
     verdict = Verdict()
     try:
-        files: Files = Folder(path) if path.is_dir() else ZipReader(path)
-        _Check(files, verdict, progress).run(earlier, trusted, witnesses)
+        files = open_files(path)
+        _Check(files, verdict, progress).run(Trust(earlier, trusted, witnesses))
     except (OSError, ZipError, NoteError, ProofError) as error:
         verdict.problems.append(str(error))
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError,
+            MemoryError) as error:  # fmt: skip
         verdict.problems.append(f"the bundle can't be read on: {type(error).__name__}: {error}")
     del verdict.problems[PROBLEMS_MAX:]
     return verdict
@@ -118,7 +68,7 @@ class _Check:
         self._verdict = verdict
         self._progress = progress
 
-    def run(self, earlier: str | None, trusted: Sequence[str], witnesses: Sequence[str]) -> None:
+    def run(self, trust: Trust) -> None:
         self._check_manifest()
         statement = self._canonical("statement.json")
         if statement["format"] != STATEMENT_FORMAT:
@@ -132,15 +82,17 @@ class _Check:
         self._check_digests(statement, gaps)
         sums = LeafSums(statement)
         hashes = self._check_leaves(statement, sums)
-        self._verdict.problems.extend(figure_problems(statement, gaps, sums))
-        self._check_log(statement, [*hashes, leaf_hash(text)], earlier, trusted, witnesses)
+        for problem in islice(figure_problems(statement, gaps, sums), PROBLEMS_MAX):
+            self._problem(problem)
+        self._check_log(statement, [*hashes, leaf_hash(text)], trust)
 
     def _problem(self, text: str) -> None:
-        if len(self._verdict.problems) < PROBLEMS_MAX:
-            self._verdict.problems.append(text)
+        self._verdict.complain(text)
 
     def _canonical(self, name: str) -> Any:
         data = self._files.read(name)
+        if len(data) > JSON_BYTES_MAX:
+            raise ValueError(f"{name} has more than {JSON_BYTES_MAX} bytes, which no text of a bundle has")
         tree = json.loads(data)
         if rfc8785.dumps(tree) != data:
             self._problem(f"{name} is not in its canonical form: it was changed")
@@ -160,9 +112,9 @@ class _Check:
             data = self._files.read(name)
             if files[name] != {"bytes": len(data), "sha256": sha256(data).hexdigest()}:
                 self._problem(f"{name} was changed, or {MANIFEST} was")
-            if isinstance(self._files, ZipReader) and self._files.is_damaged(name):
+            if self._files.is_damaged(name):
                 self._problem(f"{name} does not have the check sum beside it in the zip file")
-        if isinstance(self._files, ZipReader) and self._files.is_damaged(MANIFEST):
+        if self._files.is_damaged(MANIFEST):
             self._problem(f"{MANIFEST} does not have the check sum beside it in the zip file")
 
     def _check_digests(self, statement: Tree, gaps: list[Tree]) -> None:
@@ -215,88 +167,17 @@ class _Check:
         if told != (day, host):
             self._problem(f"the leaf of host {host} on {day} says that it is of {told[1]} on {told[0]}")
 
-    def _check_log(
-        self,
-        statement: Tree,
-        hashes: Sequence[bytes],
-        earlier: str | None,
-        trusted: Sequence[str],
-        witnesses: Sequence[str],
-    ) -> None:
+    def _check_log(self, statement: Tree, hashes: Sequence[bytes], trust: Trust) -> None:
         log = self._canonical("log.json")
-        own = parse_checkpoint(self._files.read("checkpoint.txt").decode())
-        latest = parse_checkpoint(self._files.read("latest.txt").decode())
-        first, origin = statement["log"]["first"], statement["log"]["origin"]
-        if own.checkpoint.size != first + len(hashes):
-            self._problem(f"the checkpoint is of {own.checkpoint.size} leaves, the statement ends at {first + len(hashes)}")
+        check = LogCheck(self._files, self._verdict, trust, log)
+        own = check.own.checkpoint
+        first = statement["log"]["first"]
+        if own.size != first + len(hashes):
+            self._problem(f"the checkpoint is of {own.size} leaves, the statement ends at {first + len(hashes)}")
         border = [bytes.fromhex(each) for each in log["border"]]
-        if _grown_root(first, border, hashes) != own.checkpoint.root:
+        if _grown_root(first, border, hashes) != own.root:
             self._problem("the leaves and the statement do not give the root of the signed checkpoint")
-        if not own.checkpoint.origin == latest.checkpoint.origin == origin:
-            self._problem(f"the checkpoints are not of the log {origin}")
-        for signed in (own, latest):
-            self._check_keys(signed, log["rotations"], trusted)
-        self._check_witnesses(own, latest, witnesses)
-        self._check_grown(own, latest, log["proofs"])
-        if earlier is not None:
-            before = parse_checkpoint(earlier)
-            if before.checkpoint.origin != origin:
-                self._problem(f"the earlier checkpoint is of the log {before.checkpoint.origin}, and not of {origin}")
-            self._check_keys(before, log["rotations"], trusted)
-            self._check_grown(before, latest, log["proofs"])
-
-    def _check_keys(self, signed: SignedCheckpoint, rotations: Sequence[str], trusted: Sequence[str]) -> None:
-        keys = [parse_verifier_key(line) for line in self._files.read("keys.txt").decode().splitlines()]
-        known = [parse_verifier_key(text) for text in trusted] or keys[:1]
-        known = [key for key in known if key.kind == KIND_LOG]
-        for note in map(parse_checkpoint, rotations):
-            # What a known key signed names the next one; who else signed beside it says nothing.
-            if note.checkpoint.next_key and note.signers(known):
-                known.append(parse_verifier_key(note.checkpoint.next_key))
-        signers = signed.signers(known)
-        if not signers:
-            self._problem(
-                f"the checkpoint of {signed.checkpoint.size} leaves is signed by no key that is known to be the log's"
-            )
-            return
-        how = (
-            "which is named as the log's, or vouched for by it"
-            if trusted
-            else "the bundle's own: compare it with the one that was published"
-        )
-        fact = f"checkpoint of {signed.checkpoint.size} leaves signed with {signers[-1]}, {how}"
-        if fact not in self._verdict.facts:
-            self._verdict.facts.append(fact)
-
-    def _check_witnesses(self, own: SignedCheckpoint, latest: SignedCheckpoint, witnesses: Sequence[str]) -> None:
-        for text in witnesses:
-            key: VerifierKey = parse_verifier_key(text)
-            if key.kind != KIND_WITNESS:
-                self._problem(f"{key.name} is a key of a log, and not of a witness")
-            seen = [signed.checkpoint.size for signed in (own, latest) if signed.signers([key])]
-            if not seen:
-                self._problem(f"the witness {key.name} did not sign the checkpoint")
-            else:
-                self._verdict.facts.append(f"the witness {key.name} saw the log with {min(seen)} leaves")
-
-    def _check_grown(self, before: SignedCheckpoint, after: SignedCheckpoint, proofs: Sequence[Tree]) -> None:
-        sizes = (before.checkpoint.size, after.checkpoint.size)
-        found = [proof for proof in proofs if (proof["from"], proof["to"]) == sizes]
-        if not found:
-            self._problem(
-                f"the bundle does not show that the log of {sizes[0]} leaves is the beginning of the one of {sizes[1]}: "
-                f"history was rewritten, or the bundle is older than the checkpoint; ask for a new bundle"
-            )
-            return
-        steps = [bytes.fromhex(each) for each in found[0]["hashes"]]
-        try:
-            check_consistency(sizes[0], before.checkpoint.root, sizes[1], after.checkpoint.root, steps)
-        except ProofError as error:
-            self._problem(f"from {sizes[0]} to {sizes[1]} leaves: {error}")
-            return
-        fact = f"the log of {sizes[1]} leaves has grown out of the one of {sizes[0]}"
-        if sizes[0] != sizes[1] and fact not in self._verdict.facts:
-            self._verdict.facts.append(fact)
+        check.run(statement["log"]["origin"])
 
 
 def _entries(data: bytes) -> Iterator[bytes]:
@@ -355,9 +236,9 @@ def run(arguments: argparse.Namespace) -> int:
             return 1
     verdict = verify(arguments.bundle, earlier=earlier, trusted=arguments.key, witnesses=arguments.witness)
     for fact in verdict.facts:
-        print(fact)
+        print(shown(fact))
     for problem in verdict.problems:
-        print(f"FAILED: {problem}")
+        print(f"FAILED: {shown(problem)}")
     print("verified: every figure follows from the leaves" if verdict.is_good else "NOT verified")
     return 0 if verdict.is_good else 1
 

@@ -50,7 +50,8 @@ from wattledger_collector.report import make_period, parse_time_zone
 from wattledger_collector.signed_note import SignedCheckpoint, parse_checkpoint, sign
 from wattledger_collector.statement import rounded
 from wattledger_collector.statement_store import Draft, append, checkpoints, log_keys, sign_again
-from wattledger_collector.verify import Verdict, verify
+from wattledger_collector.verdict import Verdict
+from wattledger_collector.verify import verify
 
 MWH = 1000 * KWH
 TONNE = 10**6
