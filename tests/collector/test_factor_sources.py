@@ -91,6 +91,20 @@ def test_electricity_maps_is_asked_with_its_key_in_a_header() -> None:
     assert request.headers == {"auth-token": "secret"}
 
 
+def test_made_up_values_of_a_sandbox_are_refused() -> None:
+    """A key that is for trying out is answered with figures of nowhere: one such row, and nothing is taken."""
+    with pytest.raises(AnswerError, match=r"made-up values \(SANDBOX_MODE_DATA\): the key is one of its sandbox"):
+        parse("electricitymaps", "electricity_maps/sandbox.json", DE)
+
+
+def test_electricity_maps_recent_history_has_another_name_and_no_granularity() -> None:
+    """The list is called `history` there, and its rows are hours."""
+    text = (FIXTURES / "electricity_maps/de.json").read_text()
+    history = text.replace('"temporalGranularity": "hourly", "data"', '"history"')
+    assert history != text
+    assert PROVIDERS["electricitymaps"].parse(history, DE) == PROVIDERS["electricitymaps"].parse(text, DE)
+
+
 def test_watttime_is_marginal_and_exact() -> None:
     """Pounds become grams to the last digit; model and version stay with the value; the type is marginal."""
     parsed = parse("watttime", "watttime/moer.json", CALIFORNIA)
@@ -105,6 +119,15 @@ def test_watttime_is_marginal_and_exact() -> None:
     assert factor.kind.signal is Signal.MARGINAL
     assert not factor.kind.is_location_based
     assert factor.document.endswith("CAISO_NORTH, co2_moer, model 2023-03-01, version 3.2")
+
+
+def test_watttime_says_which_inputs_were_imputed() -> None:
+    """Points of v3 may have no version; what the provider says of its inputs stays with the value."""
+    text = (FIXTURES / "watttime/moer.json").read_text()
+    changed = text.replace('"version": "3.2"', '"imputed_data_used": true', 1).replace("3.2", "3.3")
+    first, second, _ = PROVIDERS["watttime"].parse(changed, CALIFORNIA).factors
+    assert first.document.endswith("model 2023-03-01, inputs imputed")
+    assert second.document.endswith("model 2023-03-01, version 3.3")
 
 
 def test_watttime_average_is_not_taken_from_a_marginal_answer() -> None:
@@ -294,6 +317,15 @@ def test_an_hour_without_one_of_its_fuels_has_no_factor() -> None:
     assert "the mix of EIA-930 for PJM at 2022-03-13T05:00Z lacks NG" in parsed.missing
 
 
+def test_eia_storage_is_no_generation_and_kinds_of_the_sun_are_added() -> None:
+    """4,000 MWh out of batteries are left out; fields with batteries beside those without, which take power at night."""
+    (factor,) = parse("eia930", "eia930/storage.json", question("US-TEX-ERCO", "ERCO")).factors
+
+    # (1000 x 820 + 2000 x 490 + 1000 x 38 + 1000 x 48) / 5000
+    assert factor.value == Decimal("377.2")
+    assert factor.uncertainty_ratio is None
+
+
 def real_june(first_day: int, last_day: int, *, moved_days: int, source: str) -> list[Factor]:
     """Real hours of California in June 2022, with labels taken for beginnings, moved by some days.
 
@@ -362,10 +394,11 @@ def test_entsoe_curve_types_tell_what_a_left_out_point_means() -> None:
 
 
 def test_entsoe_without_data_is_no_error_and_a_refusal_is() -> None:
-    """Reason 999 means that there is nothing yet."""
+    """Both have the code 999: the words tell that there is nothing yet from a question that was not answered."""
     parsed = parse("entsoe", "entsoe/no_data.xml", GERMANY)
-    assert (parsed.factors, len(parsed.missing)) == ((), 1)
-    with pytest.raises(AnswerError, match=r"refused the question: Unauthorized\. .* \(401\)"):
+    assert parsed.factors == ()
+    assert parsed.missing == ("ENTSO-E has no data for 10Y1001A1001A82H from 2024-05-01T00:00Z",)
+    with pytest.raises(AnswerError, match=r"refused the question: The number of instances \(149\) exceeds .* \(999\)"):
         parse("entsoe", "entsoe/refused.xml", GERMANY)
 
 

@@ -29,8 +29,23 @@ from wattledger_collector.factors import Basis, Boundary, FactorKind, Gas, Signa
 ADDRESS = "https://api.eia.gov"
 NAME = "eia930"
 
-# `OTH` (waste, geothermal and others together) and storage have no factor of their own.
-FUELS = {"COL": "coal", "NG": "gas", "NUC": "nuclear", "OIL": "oil", "SUN": "solar", "WAT": "hydro", "WND": "wind"}
+# Solar and wind with batteries of their own (SNB, WNB) are told apart since 2025, and so is geothermal; `OTH` (waste and
+# others together) and `UNK` have no factor.
+FUELS = {
+    "COL": "coal",
+    "GEO": "geothermal",
+    "NG": "gas",
+    "NUC": "nuclear",
+    "OIL": "oil",
+    "SNB": "solar",
+    "SUN": "solar",
+    "WAT": "hydro",
+    "WNB": "wind",
+    "WND": "wind",
+}
+
+# Batteries, pumped and other storage give back what they took, which was generated before.
+STORAGE = ("BAT", "OES", "PS", "UES")
 
 _WHO = "EIA-930"
 _HOUR = 3_600
@@ -79,6 +94,8 @@ def parse(text: str, question: Question) -> Parsed:
         row.get("respondent").one_of([question.area])
         row.get("value-units").one_of(["megawatthours"])
         period, fuel = _label(row.get("period")), row.get("fueltype").text()
+        if fuel in STORAGE:
+            continue
         if fuel in labels[period]:
             raise row.get("fueltype").error(f"given twice for {row.get('period').value}")
         labels[period][fuel] = None if row.get("value").is_null else row.get("value").number()
@@ -90,7 +107,10 @@ def parse(text: str, question: Question) -> Parsed:
         newest[hour_of(question.area, label)] = label
     factors, missing = [], []
     for (begin, end), label in newest.items():
-        mix = {FUELS.get(fuel, fuel): amount for fuel, amount in labels[label].items() if amount is not None}
+        mix: dict[str, Decimal] = defaultdict(Decimal)
+        for fuel, amount in labels[label].items():
+            # What takes power does not generate, and takes nothing from another plant of its kind.
+            mix[FUELS.get(fuel, fuel)] += max(amount or Decimal(0), Decimal(0))
         lacking = sorted(fuels - {fuel for fuel, amount in labels[label].items() if amount is not None})
         intensity = None if lacking else mix_intensity(mix, IPCC_LIFECYCLE)
         if intensity is None:

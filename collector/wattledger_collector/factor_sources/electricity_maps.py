@@ -1,12 +1,14 @@
 """Electricity Maps: carbon intensity by flow tracing, with the provider's own word on what is estimated.
 
 Pure parse. Source of truth: https://portal.electricitymaps.com/docs/api (v3, carbon-intensity/past-range). A row's
-`datetime` is the beginning of its span, whose length `temporalGranularity` tells.
+`datetime` is the beginning of its span, whose length `temporalGranularity` tells. Keys of its sandbox are answered with
+made-up values, which say so in each row: they are refused.
 """
 
 from functools import partial
 
 from wattledger_collector.factor_sources.provider import (
+    AnswerError,
     Node,
     Parsed,
     Provider,
@@ -23,6 +25,7 @@ ADDRESS = "https://api.electricitymaps.com"
 
 _WHO = "Electricity Maps"
 _LENGTHS = {"5_minutes": 300, "15_minutes": 900, "hourly": 3_600, "daily": 86_400}
+_SANDBOX = "SANDBOX_MODE_DATA"
 _BOUNDARIES = {"lifecycle": Boundary.LIFECYCLE, "direct": Boundary.DIRECT}
 
 
@@ -47,6 +50,10 @@ def parse(text: str, question: Question, *, factor_type: str, source: str) -> Pa
     factors, missing = [], []
     for row in rows.items():
         begin = row.get("datetime").instant()
+        if row.get("estimationMethod").value == _SANDBOX:
+            raise AnswerError(
+                f"the answer of {_WHO} has made-up values ({_SANDBOX}): the key is one of its sandbox, use one of a contract"
+            )
         if row.get("carbonIntensity").is_null:
             missing.append(f"{_WHO} has no value for {question.area} at {text_of_time(begin)}")
             continue

@@ -68,7 +68,8 @@ AREAS = {
 
 _WHO = "ENTSO-E"
 _LENGTHS = {"PT15M": 900, "PT30M": 1_800, "PT60M": 3_600}
-_NO_DATA = "999"
+# Of one code are all acknowledgements: that there is nothing, that too much was asked for, that a parameter is wrong.
+_NO_DATA = "No matching data found"
 # The platform gives a year at most.
 _PERIOD_SECONDS_MAX = 366 * 86_400
 _KIND = FactorKind(Signal.AVERAGE, Boundary.LIFECYCLE, Gas.CO2E, Basis.PRODUCTION)
@@ -131,7 +132,7 @@ def _root(text: str) -> Element:
 
 def _acknowledged(root: Element, question: Question) -> Parsed:
     code, words = _text(root, "Reason/code", "Reason"), _text(root, "Reason/text", "Reason")
-    if code != _NO_DATA:
+    if not words.startswith(_NO_DATA):
         raise AnswerError(f"{_WHO} refused the question: {words} ({code})")
     return Parsed((), (f"{_WHO} has no data for {question.area} from {text_of_time(question.from_seconds)}",))
 

@@ -2,7 +2,7 @@
 
 Pure parse. Source of truth: https://docs.watttime.org (v3, historical). Values are pounds of CO2 a megawatt-hour, converted
 exactly; `point_time` is the beginning of a span of `meta.data_point_period_seconds`. The model's date and the points'
-version stay with each value, since a new model restates the past.
+version stay with each value, since a new model restates the past, and so does its word that inputs were imputed.
 """
 
 from functools import partial
@@ -69,6 +69,7 @@ def parse(text: str, question: Question, *, signal_type: str, source: str) -> Pa
             continue
         version = row.get("version")
         told = "" if version.is_null else f", version {version.text()}"
+        told += ", inputs imputed" if row.get("imputed_data_used").value is True else ""
         document = f"{ADDRESS}/v3/historical, {question.area}, {signal_type}, model {model}{told}"
         grams = grams_per_kwh(value.number(), "lb/MWh", "CO2")
         # All its values are modelled, by itself.
