@@ -39,17 +39,20 @@ from wattledger_collector.statement import (
 )
 from wattledger_collector.statement_store import (
     Draft,
+    OvertakenError,
     Stored,
     append,
     last_assignment_id,
     leaf_secret,
-    load_statement,
-    statement_headers,
+    newest_of,
 )
 from wattledger_collector.store import SqliteStore
 
 # What two statements of one period have in common if nothing has changed.
 _COMPARED = ("lines", "sites", "sensors", "factors", "instruments", "gaps", "reallocated")
+
+# Each time, somebody else has closed the same period meanwhile; more often than that, nobody waits for a figure.
+CLOSINGS_MAX = 3
 
 Progress = Callable[[int], None]
 
@@ -97,15 +100,34 @@ def close_period(
 ) -> Closed:
     """Close a period, or restate it if it was closed before and something has changed.
 
-    site: that one alone. progress: is told up to which instant rows were read. Raises ClosingError, ReportError, StoreError.
+    site: that one alone. progress: is told up to which instant rows were read. Where another command states the same
+    period meanwhile, it begins anew. Raises ClosingError, ReportError, StoreError.
     """
     if period.to_seconds > now_seconds:
         raise ClosingError(
             f"the period ends on {period.show(period.to_seconds)}, which is still to come: close it after that"
         )
+    for _ in range(CLOSINGS_MAX - 1):
+        try:
+            return _close(store, catalog, period, maker, now_seconds, site, progress)
+        except OvertakenError:
+            # What the other one froze and stated is what this one has to differ from now.
+            continue
+    return _close(store, catalog, period, maker, now_seconds, site, progress)
+
+
+def _close(
+    store: SqliteStore,
+    catalog: FactorCatalog,
+    period: Period,
+    maker: Maker,
+    now_seconds: int,
+    site: str | None,
+    progress: Progress,
+) -> Closed:
     sites = store.sites()
     check_site(sites, site)
-    before = _statement_of(store, period, site)
+    before = newest_of(store, period.from_seconds, period.to_seconds, site)
     closure = freeze(store, period.from_seconds, period.to_seconds, site, now_seconds=now_seconds)
     last_id = last_assignment_id(store)
     reading = _Reading(store, Span(period.from_seconds, period.to_seconds, closure.edition, site), progress)
@@ -182,16 +204,6 @@ def _assignments_until(store: SqliteStore, last_id: int) -> list[AssignmentRow]:
         .order_by(table.host, table.valid_from_seconds, table.recorded_at_seconds, table.id)
     )
     return [AssignmentRow(*row) for row in store.rows(query)]
-
-
-def _statement_of(store: SqliteStore, period: Period, site: str | None) -> Stored | None:
-    """The newest statement of this very period and site."""
-    for stored in reversed(statement_headers(store)):
-        own = stored.tree
-        span = (own["period"]["from_seconds"], own["period"]["to_seconds"])
-        if span == (period.from_seconds, period.to_seconds) and own["boundary"]["site"] == site:
-            return load_statement(store, stored.number)
-    return None
 
 
 def _tree(

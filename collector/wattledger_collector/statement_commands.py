@@ -276,8 +276,9 @@ def _cosigned(arguments: argparse.Namespace) -> int:
 
 
 def _rotate(arguments: argparse.Namespace) -> int:
+    from wattledger_collector.signed_note import verifier_key
     from wattledger_collector.signing_keys import replace_key
-    from wattledger_collector.statement_store import log_keys, sign_again
+    from wattledger_collector.statement_store import log_keys, origin_of, sign_again
 
     with _opened(arguments) as store:
         if not log_keys(store):
@@ -286,7 +287,10 @@ def _rotate(arguments: argparse.Namespace) -> int:
         def vouch(old: "Ed25519PrivateKey", new: "Ed25519PrivateKey") -> None:
             sign_again(store, [old, new])
 
-        replace_key(_key_path(arguments, store), vouch)
+        def is_vouched(key: "Ed25519PrivateKey") -> bool:
+            return verifier_key(key, origin_of(store)) == log_keys(store)[-1]
+
+        replace_key(_key_path(arguments, store), vouch, is_vouched)
         print(log_keys(store)[-1])
     return 0
 
@@ -307,8 +311,8 @@ def _key(arguments: argparse.Namespace, store: SqliteStore) -> "Ed25519PrivateKe
         # One made in silence would be a stranger's to all who know the log.
         raise StatementError(
             f"the log was signed with a key that is not at {path}: put it back, or name it with --key; a rotation that was "
-            f"cut off left it at {path.name}.new; for a lost one make another with `openssl genpkey -algorithm ed25519` "
-            f"and publish it"
+            f"cut off is finished by `statement rotate-key`; for a lost one make another with "
+            f"`openssl genpkey -algorithm ed25519` and publish it"
         )
     return load_or_make_key(path)
 

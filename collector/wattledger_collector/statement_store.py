@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Select, select, update
 
 from wattledger_collector import schema
 from wattledger_collector.leaves import SECRET_BYTES
@@ -31,6 +31,10 @@ from wattledger_collector.signed_note import (
 )
 from wattledger_collector.statement import Tree, canonical, digest
 from wattledger_collector.store import SqliteStore
+
+
+class OvertakenError(StoreError):
+    """Another statement of the same period came into the log since this one was begun; begin anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,13 @@ def load_statement(store: SqliteStore, number: int | None) -> Stored:
     )
 
 
+def newest_of(store: SqliteStore, from_seconds: int, to_seconds: int, site: str | None) -> Stored | None:
+    """The newest statement of this very period and site; None: there is none."""
+    for (number,) in store.rows(_numbers_of(from_seconds, to_seconds, site)):
+        return load_statement(store, number)
+    return None
+
+
 def statement_headers(store: SqliteStore) -> list[Stored]:
     """All statements in order, without their hashes and gaps."""
     columns = schema.statements.c
@@ -143,9 +154,15 @@ def last_assignment_id(store: SqliteStore) -> int:
 
 
 def append(store: SqliteStore, draft: Draft, key: Ed25519PrivateKey) -> Stored:
-    """Number the statement, put it in the log with its leaves, and sign the log's new checkpoint, all in one transaction."""
+    """Number the statement, put it in the log with its leaves, and sign the log's new checkpoint, all in one transaction.
+
+    Raises OvertakenError where the newest statement of its period and site is another than the one that it replaces, and
+    StoreError where the key is one that another has taken the place of.
+    """
     origin = origin_of(store)
     with store.writing() as connection:
+        _check_replaces(connection, draft.tree)
+        _check_key(connection, verifier_key(key, origin))
         previous = connection.execute(
             select(schema.statements.c.id, schema.statements.c.sha256).order_by(schema.statements.c.id.desc()).limit(1)
         ).first()
@@ -186,6 +203,7 @@ def sign_again(store: SqliteStore, keys: Sequence[Ed25519PrivateKey]) -> SignedC
     """A checkpoint of the log as it is, signed by all of these keys: by it the last one takes the others' place."""
     origin = origin_of(store)
     with store.writing() as connection:
+        _check_key(connection, verifier_key(keys[0], origin))
         border = _border(connection)
         checkpoint = Checkpoint(origin, border.size, border.root(), str(verifier_key(keys[-1], origin)))
         signed = sign(checkpoint, [(origin, key) for key in keys])
@@ -241,6 +259,41 @@ def border_at(store: SqliteStore, size: int) -> Border:
     for (packed,) in store.rows(select(columns.border).where(columns.size == size).limit(1)):
         return unpack(size, packed)
     raise StoreError(f"the log has no checkpoint of {size} leaves: restore the latest backup")
+
+
+def _numbers_of(from_seconds: int, to_seconds: int, site: str | None) -> Select[tuple[int]]:
+    """The numbers of the statements of this very period and site, the newest first."""
+    statement, closure = schema.statements.c, schema.closures.c
+    return (
+        select(statement.id)
+        .join(schema.closures, closure.id == statement.closure_id)
+        # For SQL, nothing equals NULL.
+        .where(
+            closure.from_seconds == from_seconds, closure.to_seconds == to_seconds, closure.site.is_not_distinct_from(site)
+        )
+        .order_by(statement.id.desc())
+    )
+
+
+def _check_replaces(connection: Connection, tree: Tree) -> None:
+    """Raises OvertakenError if the statement would stand beside another of its period, and not in its place."""
+    period = tree["period"]
+    query = _numbers_of(period["from_seconds"], period["to_seconds"], tree["boundary"]["site"])
+    newest = connection.execute(query.limit(1)).scalar()
+    replaced = tree["replaces"]["number"] if tree["replaces"] else None
+    if newest != replaced:
+        raise OvertakenError(f"statement {newest} of this period was made meanwhile by another command: close it again")
+
+
+def _check_key(connection: Connection, key: VerifierKey) -> None:
+    """Raises StoreError for a key that was retired: who knows the log by its new one would not believe it."""
+    columns = schema.log_keys.c
+    known = list(connection.execute(select(columns.verifier_key).order_by(columns.id)).scalars())
+    if str(key) in known[:-1]:
+        raise StoreError(
+            f"the log's signing key was replaced by {known[-1]}: name the file that holds that one with --key; "
+            "after a rotation that was cut off, `statement rotate-key` puts it in place"
+        )
 
 
 def _border(connection: Connection) -> Border:
