@@ -1,11 +1,10 @@
 """What is looked for in series of factors: hours that are missing, values given twice, labels that are shifted, and slips of
-the unit; and whether a document has a value that somebody claims of it.
+the unit. Whether a document has a value that somebody claims of it is asked in `factor_claims.py`.
 
 No files, no database; each finding is a sentence. Source of truth: a year has 8,760 hours, a leap year 8,784, in UTC.
 """
 
 import calendar
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from itertools import pairwise
 from statistics import correlation
 
 from wattledger_collector.factor_units import TRACE_GASES
-from wattledger_collector.factors import Factor, FactorFileError, FactorKind, text_of_instant
+from wattledger_collector.factors import Factor, FactorKind, text_of_instant
 
 _HOUR = 3_600
 
@@ -163,36 +162,6 @@ def compare_labels(one: Sequence[Factor], other: Sequence[Factor]) -> str | None
         f"{one[0].zone} {one[0].source} is {abs(best)} h {side} against {other[0].source} (correlation {fits[best]:.3f} "
         f"there, {fits[0]:.3f} as labelled): is the label the end of the interval, or local time?"
     )
-
-
-def find_claim(factors: Iterable[Factor], document: str, grams: Decimal, zone: str | None = None) -> list[Factor]:
-    """The rows of a document that have a value. Raises FactorFileError if the document is unknown or has no such row.
-
-    document: a part of its title or address, or its numbers, such as `2024-33` for announcement 2024 no. 33.
-    """
-    rows = [factor for factor in factors if zone in (None, factor.zone)]
-    of_document = [factor for factor in rows if _is_document(document, factor.document)]
-    if not of_document:
-        raise FactorFileError(
-            f"no factor is from a document {document!r}: `wattledger-collector factors show ZONE` names them"
-        )
-    found = [factor for factor in of_document if factor.value == grams]
-    if not found:
-        near = min(of_document, key=lambda factor: abs(factor.value - grams))
-        raise FactorFileError(
-            f"{document!r} has no row with {grams:f} g/kWh among its {len(of_document)}: the nearest is "
-            f"{near.value.normalize():f} of {near.zone}, {near.vintage}; ask for the page that the value is from"
-        )
-    return found
-
-
-def _is_document(asked: str, document: str) -> bool:
-    if asked.casefold() in document.casefold():
-        return True
-    numbers, of_document = re.findall(r"\d+", asked), re.findall(r"\d+", document)
-    if len(numbers) < 2:
-        return False
-    return any(of_document[at : at + len(numbers)] == numbers for at in range(len(of_document)))
 
 
 def _series(factors: Iterable[Factor]) -> Mapping[SeriesKey, list[Factor]]:

@@ -19,7 +19,8 @@ from rich.table import Table
 
 from wattledger_collector.command_setup import add_store_arguments, console, guarded, load_configured, open_named, print_json
 from wattledger_collector.factor_catalog import FactorCatalog, UnknownZoneError
-from wattledger_collector.factor_checks import check_factors, check_units, compare_labels, count_hours, find_claim
+from wattledger_collector.factor_checks import check_factors, check_units, compare_labels, count_hours
+from wattledger_collector.factor_claims import Claim, check_claim, claim_lines
 from wattledger_collector.factor_files import bundled_tables, read_factor_text
 from wattledger_collector.factor_live import newest_factors
 from wattledger_collector.factor_store import load_factors, record_factors
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 # Of a series of hours `show` prints a day to people.
 _SHOWN_HOURS = 24
+
+# More MWh than the world has used, and more digits than any meter has.
+_NUMBER_END = Decimal(10) ** 15
+_FRACTION_DIGITS_MAX = 30
 
 _AS_OF_HELP = "as known at an ISO date or datetime (UTC), without what was recorded later"
 
@@ -81,6 +86,8 @@ def _add_check(actions: "Subparsers") -> None:
     action.add_argument("--document", metavar="TEXT", help="with --value: a part of the document's title, or its numbers")
     action.add_argument("--value", metavar="NUMBER", help="refuse unless the document has a row with this value")
     action.add_argument("--unit", default="kg/kWh", help="of --value (default: kg/kWh)")
+    action.add_argument("--energy-mwh", metavar="NUMBER", help="with --value: what this energy emits by it, and by the rows")
+    action.add_argument("--other-tonnes", metavar="NUMBER", help="with --energy-mwh: other emissions in the same sum")
     _finish(action, _check)
 
 
@@ -296,14 +303,28 @@ def _check_claim(arguments: argparse.Namespace, factors: Sequence[Factor]) -> in
     if arguments.value is None or arguments.document is None:
         raise FactorFileError("a claim has a --document and a --value: give both")
     try:
-        grams = grams_per_kwh(Decimal(arguments.value), arguments.unit, "CO2")
-    except InvalidOperation:
-        raise FactorFileError(f"--value {arguments.value!r} is no number: write one with a point, such as 0.5366") from None
+        grams = grams_per_kwh(_number(arguments.value, "--value"), arguments.unit, "CO2")
     except UnitError as error:
         raise FactorFileError(f"--value {error}") from None
-    for factor in find_claim(factors, arguments.document, grams, arguments.zone):
-        print(f"{factor.zone} {factor.vintage}: {factor.value:f} g/kWh, {factor.kind}; {factor.document}")
-    return 0
+    energy = None if arguments.energy_mwh is None else _number(arguments.energy_mwh, "--energy-mwh")
+    others = Decimal(0) if arguments.other_tonnes is None else _number(arguments.other_tonnes, "--other-tonnes")
+    finding = check_claim(factors, Claim(arguments.document, grams, arguments.zone, energy, others))
+    for line in claim_lines(finding):
+        print(line)
+    if finding.refusal is None:
+        return 0
+    print(f"wattledger-collector: {finding.refusal}", file=sys.stderr)
+    return 1
+
+
+def _number(text: str, option: str) -> Decimal:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise FactorFileError(f"{option} {text!r} is no number: write one with a point, such as 0.5366") from None
+    if not value.is_finite() or not 0 <= value < _NUMBER_END or -value.adjusted() > _FRACTION_DIGITS_MAX:
+        raise FactorFileError(f"{option} {text}: write a number of at least 0, of a size that a meter has")
+    return value
 
 
 def _compare(rows: Sequence[Factor], against: str) -> list[str]:

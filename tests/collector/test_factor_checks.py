@@ -1,4 +1,4 @@
-"""What is looked for in series of factors: missing hours, labels, units and claims."""
+"""What is looked for in series of factors: missing hours, labels and units."""
 
 import math
 from dataclasses import replace
@@ -7,10 +7,9 @@ from decimal import Decimal
 
 import pytest
 
-from wattledger_collector.factor_checks import check_factors, compare_labels, count_hours, find_claim
-from wattledger_collector.factor_files import bundled_tables
+from wattledger_collector.factor_checks import check_factors, compare_labels, count_hours
 from wattledger_collector.factor_units import UnitError, grams_per_kwh
-from wattledger_collector.factors import Basis, Boundary, Factor, FactorFileError, FactorKind, Gas, Signal, Tier
+from wattledger_collector.factors import Basis, Boundary, Factor, FactorKind, Gas, Signal, Tier
 
 HOUR = 3600
 KIND = FactorKind(Signal.AVERAGE, Boundary.DIRECT, Gas.CO2, Basis.PRODUCTION)
@@ -192,36 +191,3 @@ def test_units_that_may_mean_something_else_are_refused(value: str, unit: str, g
     with pytest.raises(UnitError) as caught:
         grams_per_kwh(Decimal(value), unit, gas)
     assert sentence in str(caught.value)
-
-
-BUNDLED = [row for table in bundled_tables() for row in table]
-
-
-def test_a_value_that_a_document_does_not_have_is_refused() -> None:
-    """0.5633 was signed off as from announcement 2024 no. 33, which has no such row; its national figure is 0.5366."""
-    with pytest.raises(FactorFileError, match=r"'2024-33' has no row with 563\.3 g/kWh among its 39: the nearest is 562\.6"):
-        find_claim(BUNDLED, "2024-33", Decimal("563.3"))
-
-    (row,) = find_claim(BUNDLED, "2024-33", Decimal("536.6"), "CN")
-    assert (row.vintage, row.document[:34]) == ("2022", "MEE and NBS announcement 2024 no. ")
-
-
-def test_values_of_two_years_are_not_taken_for_each_other() -> None:
-    """0.5568 is of 2021 and another announcement; a document that no row is from is told apart."""
-    with pytest.raises(FactorFileError, match="has no row with"):
-        find_claim(BUNDLED, "公告2024年第33号", Decimal("556.8"), "CN")
-    with pytest.raises(FactorFileError, match="no factor is from a document '2024-34'"):
-        find_claim(BUNDLED, "2024-34", Decimal("536.6"))
-
-
-def test_published_reports_are_reckoned_as_their_verifiers_corrected_them() -> None:
-    """Activity in MWh by a factor in t/MWh, to hundredths of a tonne."""
-
-    def tonnes(megawatt_hours: str, factor_t: str) -> Decimal:
-        grams = grams_per_kwh(Decimal(factor_t), "t/MWh", "CO2")
-        return (Decimal(megawatt_hours) * grams / 1000).quantize(Decimal("0.01"))
-
-    assert (tonnes("8157", "0.7921"), tonnes("8157", "0.7035")) == (Decimal("6461.16"), Decimal("5738.45"))
-    assert tonnes("2129.4", "0.7035") + Decimal("10.16") == Decimal("1508.19")
-    assert tonnes("2129.4", "0.64") + Decimal("10.16") == Decimal("1372.98")
-    assert (tonnes("173.502", "0.5366"), tonnes("173.502", "0.5633")) == (Decimal("93.10"), Decimal("97.73"))

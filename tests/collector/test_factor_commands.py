@@ -190,10 +190,25 @@ def test_a_check_of_nothing_is_no_pass(ledger: str, capsys: pytest.CaptureFixtur
 def test_a_claim_is_checked_against_its_document(capsys: pytest.CaptureFixture[str]) -> None:
     """0.5633 is not in the announcement, 0.5366 is; half a claim is none."""
     assert run("factors", "check", "--document", "2024-33", "--value", "0.5633") == 1
-    assert "has no row with 563.3000 g/kWh" in capsys.readouterr().err
+    assert "has no row with 563.3 g/kWh" in capsys.readouterr().err
     assert run("factors", "check", "--document", "2024-33", "--value", "0.5366") == 0
     assert capsys.readouterr().out.startswith("CN 2022: 536.6000 g/kWh, average direct CO2, consumption")
     assert run("factors", "check", "--document", "2024-33") == 1
     assert "give both" in capsys.readouterr().err
     assert run("factors", "check", "--document", "2024-33", "--value", "much") == 1
     assert "--value 'much' is no number" in capsys.readouterr().err
+
+
+def test_a_claim_may_name_the_energy_that_it_was_made_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """8,157 MWh are worked out by the claim and by the rows of the auditor's own file; the exit status refuses."""
+    shanghai = table(tmp_path / "regions.csv", V20.replace("IN,", "CN-EAST,").replace("0.727", "0.7035"))
+    asked = ("factors", "check", shanghai, "--document", "v20.0", "--value", "0.7921")
+
+    assert run(*asked, "--energy-mwh", "8157", "--other-tonnes", "10") == 1
+    shown = capsys.readouterr()
+    assert "as claimed: 8157 MWh x 0.7921 t/MWh + 10 t = 6471.16 t" in shown.out
+    assert "8157 MWh x 0.7035 t/MWh + 10 t = 5748.45 t, 722.71 t less" in shown.out
+    assert shown.err.count("\n") == 1
+    for number in ("NaN", "1e99", "1e-99", "-1", "many"):
+        assert run(*asked, "--energy-mwh", number) == 1
+        assert f"--energy-mwh {number}" in capsys.readouterr().err.replace("'", "")
