@@ -6,9 +6,10 @@ the fields; EnergyTag for volumes in whole Wh.
 
 from wattledger_collector.certificates import Certificate, Kind, whole_wh
 from wattledger_collector.csv_table import Row, TableError, read_table
+from wattledger_collector.factors import Boundary, Gas
 
 COLUMNS = ("certificate", "kind", "registry", "market", "from", "to", "volume_wh", "grams_per_kwh", "retired_for")
-OPTIONAL_COLUMNS = ("serial_prefix", "serial_first", "serial_last", "retired_on", "offset", "evidence")
+OPTIONAL_COLUMNS = ("serial_prefix", "serial_first", "serial_last", "retired_on", "offset", "evidence", "gas", "boundary")
 
 # A year of granular certificates, one an hour, of a hundred plants.
 ROWS_MAX = 1_000_000
@@ -22,6 +23,7 @@ def parse_certificates(text: str, where: str) -> list[Certificate]:
 
     from and to are times with their offset, half-open; volume_wh may have a fraction, which is dropped; grams_per_kwh may be
     empty where a certificate conveys no rate, and is 0 for wind; serial_first and serial_last are empty for contracts.
+    gas and boundary say what the rate counts; empty: the same as the grid factor of the load.
     """
     rows: list[Certificate] = []
     names: set[str] = set()
@@ -61,4 +63,6 @@ def _parse_row(row: Row) -> Certificate:
         retired_on=row.day("retired_on").isoformat() if row.cells["retired_on"] else "",
         offset=row.cells["offset"],
         evidence=row.cells["evidence"],
+        gas=row.choice("gas", Gas) if row.cells["gas"] else "",
+        boundary=row.choice("boundary", Boundary) if row.cells["boundary"] else "",
     )

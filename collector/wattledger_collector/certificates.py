@@ -6,8 +6,8 @@ and intervals of an hour or less; China's notice of 2024-08-26 (a certificate or
 I-REC(E) for Chinese generation after 2024.
 
 A certificate covers load of its own market alone. Matched by year, volume counts; matched by hour, only the load of the
-hours in which it was generated, and what is left over is never carried to another hour. What no certificate covers has the
-residual mix, and where none is published the grid average, which is then said.
+hours in which it was generated, and what is left over is never carried to another hour. A volume that was claimed for
+another period is gone, and the rest of its certificate remains. What the figure is with certificates is said in `market.py`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -52,6 +52,8 @@ class Refusal(StrEnum):
     IREC_CHINA_AFTER_2024 = "irec_china_after_2024"
     NO_EMISSION_RATE = "no_emission_rate"
     VOLUME_ABOVE_SERIALS = "volume_above_serials"
+    # Claims for other periods took all of its volume.
+    USED_UP = "used_up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Certificate:
     included; contracts without serials have first = last = 0. from_seconds, to_seconds: generation, half-open, UTC.
     volume_wh: whole Wh. grams_per_kwh: the rate that it conveys; None if it conveys none. market: the grid market it is of.
     retired_for: the beneficiary; empty: not retired. offset: registry and project of a credit issued for the same MWh.
+    gas, boundary: what its rate counts, in the words of factors; empty: the same as the grid factor of the load.
     """
 
     certificate: str
@@ -79,6 +82,13 @@ class Certificate:
     retired_on: str
     offset: str = ""
     evidence: str = ""
+    gas: str = ""
+    boundary: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str, str, int, int]:
+        """What makes it the same certificate in another claim: registry, name and serials."""
+        return self.registry, self.certificate, self.serial_prefix, self.serial_first, self.serial_last
 
     @property
     def has_serials(self) -> bool:
@@ -132,129 +142,103 @@ class Allocated:
 
     certificate: Certificate
     hour_seconds: int | None
-    microjoules: int
+    microjoules: Fraction
 
 
 @dataclass(frozen=True, slots=True)
 class Matching:
     """What the certificates of a claim cover.
 
-    load: microjoules by (market, hour). surplus: what accepted certificates had beyond the load; it is never carried on.
+    load: microjoules by (market, hour). surplus: what accepted certificates had beyond the load; matched by hour it is lost,
+    by year it may cover another period. used: what claims for other periods had taken of certificates.
     """
 
-    load: Mapping[tuple[str, int], int]
+    load: Mapping[tuple[str, int], Fraction]
     allocated: tuple[Allocated, ...]
     refused: tuple[Refused, ...]
-    surplus: tuple[tuple[Certificate, int], ...]
+    surplus: tuple[tuple[Certificate, Fraction], ...]
+    used: Mapping[Certificate, Fraction] = field(default_factory=dict)
 
     @property
-    def load_microjoules(self) -> int:
+    def load_microjoules(self) -> Fraction:
         """All load."""
-        return sum(self.load.values())
+        return sum(self.load.values(), Fraction(0))
 
     @property
-    def covered_microjoules(self) -> int:
+    def covered_microjoules(self) -> Fraction:
         """Load that certificates cover."""
-        return sum(each.microjoules for each in self.allocated)
+        return sum((each.microjoules for each in self.allocated), Fraction(0))
 
     @property
     def covered_ratio(self) -> Fraction | None:
         """Covered load in all load; None without load."""
-        return Fraction(self.covered_microjoules, self.load_microjoules) if self.load_microjoules else None
-
-
-@dataclass(frozen=True, slots=True)
-class MarketBased:
-    """The market-based figure: exact grams. stand_ins: markets without a residual mix, where the grid average stood in."""
-
-    grams: Fraction
-    covered_microjoules: int
-    uncovered_microjoules: int
-    stand_ins: tuple[str, ...]
+        return self.covered_microjoules / self.load_microjoules if self.load_microjoules else None
 
 
 @dataclass(slots=True)
 class _Ranges:
-    """Serials that were used, by registry and prefix."""
+    """Serials that were used, by registry and prefix; each range with the certificate that has it."""
 
-    used: dict[tuple[str, str], list[tuple[int, int, str]]] = field(default_factory=dict)
+    used: dict[tuple[str, str], list[Certificate]] = field(default_factory=dict)
+    earlier: set[tuple[str, str, str, int, int]] = field(default_factory=set)
+
+    def note(self, certificate: Certificate) -> None:
+        """An earlier claim used some of it: it may be used again, another one with its serials may not."""
+        self.earlier.add(certificate.identity)
+        self.used.setdefault((certificate.registry, certificate.serial_prefix), []).append(certificate)
 
     def take(self, certificate: Certificate) -> str:
         """Note the serials; return the name of an earlier certificate that has one of them, else an empty text."""
         ranges = self.used.setdefault((certificate.registry, certificate.serial_prefix), [])
-        for first, last, name in ranges:
-            if certificate.serial_first <= last and first <= certificate.serial_last:
-                return name
-        ranges.append((certificate.serial_first, certificate.serial_last, certificate.certificate))
+        for other in ranges:
+            if certificate.serial_first <= other.serial_last and other.serial_first <= certificate.serial_last:
+                if other.identity == certificate.identity and certificate.identity in self.earlier:
+                    continue
+                return other.certificate
+        ranges.append(certificate)
+        # A second row of the same name is another certificate, whatever it says.
+        self.earlier.discard(certificate.identity)
         return ""
 
 
 def match(
     certificates: Iterable[Certificate],
     claim: Claim,
-    load: Mapping[tuple[str, int], int],
-    used: Iterable[Certificate] = (),
+    load: Mapping[tuple[str, int], Fraction],
+    used: Mapping[Certificate, Fraction] | None = None,
 ) -> Matching:
     """Allocate certificates to load, each at most once, in the order of generation and name.
 
-    load: microjoules >= 0 by (market, start of the UTC hour in seconds). used: what earlier claims have used already.
+    load: microjoules by (market, start of the UTC hour in seconds); an hour below 0 is covered by nothing. used: microjoules
+    that claims for other periods have taken of certificates.
     """
-    left: dict[tuple[str, int | None], int] = {}
+    left: dict[tuple[str, int | None], Fraction] = {}
     for (market, hour), microjoules in load.items():
         key = (market, hour if claim.is_hourly else None)
-        left[key] = left.get(key, 0) + microjoules
+        left[key] = left.get(key, Fraction(0)) + microjoules
     ranges = _Ranges()
-    for certificate in used:
-        ranges.take(certificate)
+    before: dict[tuple[str, str, str, int, int], Fraction] = {}
+    for certificate, taken in (used or {}).items():
+        if certificate.identity not in before and certificate.has_serials:
+            ranges.note(certificate)
+        before[certificate.identity] = before.get(certificate.identity, Fraction(0)) + taken
     allocated: list[Allocated] = []
     refused: list[Refused] = []
-    surplus: list[tuple[Certificate, int]] = []
+    surplus: list[tuple[Certificate, Fraction]] = []
     for certificate in sorted(certificates, key=lambda each: (each.from_seconds, each.certificate)):
-        reason = _refusal(certificate, claim, ranges)
+        available = certificate.microjoules - before.get(certificate.identity, Fraction(0))
+        reason = _refusal(certificate, claim, ranges, available)
         if reason is not None:
             refused.append(Refused(certificate, *reason))
             continue
         begin = certificate.from_seconds - certificate.from_seconds % SECONDS_PER_HOUR if claim.is_hourly else None
-        taken = min(left.get((certificate.market, begin), 0), certificate.microjoules)
+        taken = min(max(left.get((certificate.market, begin), Fraction(0)), Fraction(0)), available)
         if taken:
             left[certificate.market, begin] -= taken
             allocated.append(Allocated(certificate, begin, taken))
-        if taken < certificate.microjoules:
-            surplus.append((certificate, certificate.microjoules - taken))
-    return Matching(dict(load), tuple(allocated), tuple(refused), tuple(surplus))
-
-
-def market_based(
-    matching: Matching,
-    residual: Mapping[str, Decimal],
-    average_grams: Mapping[str, Fraction],
-) -> MarketBased:
-    """Scope 2, market based: certificates at their own rates, the rest at the residual mix.
-
-    residual: by market, g/kWh. average_grams: by market, the location-based grams of all of its load; where a market has no
-    residual mix, the part that is not covered has its share of them, and the market is named among the stand-ins.
-    Raises KeyError for a market that has neither.
-    """
-    grams = Fraction(0)
-    covered: dict[str, int] = {}
-    for each in matching.allocated:
-        market = each.certificate.market
-        covered[market] = covered.get(market, 0) + each.microjoules
-        grams += each.microjoules * Fraction(each.certificate.grams_per_kwh or 0) / MICROJOULES_PER_KWH
-    load: dict[str, int] = {}
-    for (market, _), microjoules in matching.load.items():
-        load[market] = load.get(market, 0) + microjoules
-    stand_ins = []
-    for market, microjoules in sorted(load.items()):
-        rest = microjoules - covered.get(market, 0)
-        if market in residual:
-            grams += rest * Fraction(residual[market]) / MICROJOULES_PER_KWH
-        elif rest:
-            stand_ins.append(market)
-            grams += average_grams[market] * Fraction(rest, microjoules)
-    whole = sum(load.values())
-    part = sum(covered.values())
-    return MarketBased(grams, part, whole - part, tuple(stand_ins))
+        if taken < available:
+            surplus.append((certificate, available - taken))
+    return Matching(dict(load), tuple(allocated), tuple(refused), tuple(surplus), dict(used or {}))
 
 
 def carbon_free_share(matching: Matching, grid_share: Mapping[tuple[str, int], Fraction]) -> Fraction | None:
@@ -264,15 +248,15 @@ def carbon_free_share(matching: Matching, grid_share: Mapping[tuple[str, int], F
     weigh by their energy, and surplus of one hour is worth nothing in another. None without load. The matching has to be by
     hour. Formula: Google, "24/7 by 2030", 2021.
     """
-    taken: dict[tuple[str, int], int] = {}
+    taken: dict[tuple[str, int], Fraction] = {}
     for each in matching.allocated:
         if each.hour_seconds is None:
             raise ValueError("a score needs certificates that were matched by hour")
         key = (each.certificate.market, each.hour_seconds)
-        taken[key] = taken.get(key, 0) + each.microjoules
+        taken[key] = taken.get(key, Fraction(0)) + each.microjoules
     free = Fraction(0)
     for key, microjoules in matching.load.items():
-        contracted = min(taken.get(key, 0), microjoules)
+        contracted = min(taken.get(key, Fraction(0)), microjoules)
         free += contracted + (microjoules - contracted) * grid_share.get(key, Fraction(0))
     return free / matching.load_microjoules if matching.load_microjoules else None
 
@@ -282,12 +266,14 @@ def whole_wh(watt_hours: Decimal) -> int:
     return int(watt_hours // 1)
 
 
-def _refusal(certificate: Certificate, claim: Claim, ranges: _Ranges) -> tuple[Refusal, str] | None:
+def _refusal(certificate: Certificate, claim: Claim, ranges: _Ranges, available: Fraction) -> tuple[Refusal, str] | None:
     """Why a certificate may not be claimed; None if it may, and its serials are used then."""
     for check in (_of_retirement, _of_market, _of_time, _of_claims):
         reason = check(certificate, claim)
         if reason is not None:
             return reason
+    if available <= 0:
+        return Refusal.USED_UP, f"all of its {certificate.volume_wh} Wh were claimed for other periods"
     # Last, so that a certificate that is refused for another reason does not use up its serials.
     if certificate.has_serials and (before := ranges.take(certificate)):
         span = f"{certificate.serial_prefix}{certificate.serial_first} to {certificate.serial_last}"

@@ -5,16 +5,24 @@ Corporate, Scope 2 and Scope 3 standards. Every entry names its evidence, since 
 """
 
 import tomllib
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import msgspec
 
+from wattledger_collector.certificates import Certificate
 from wattledger_collector.embodied import SECONDS_PER_SERVICE_YEAR
 from wattledger_collector.embodied import Asset as EmbodiedAsset
+from wattledger_collector.factors import Boundary, Gas
 from wattledger_collector.inventory import Approach, Asset, InventoryError, Losses, Situation, check_assets
+from wattledger_collector.market import Instruments
+from wattledger_collector.residual_mixes import ALWAYS_FROM_SECONDS, ALWAYS_TO_SECONDS, Counted, DeclaredMix
+
+SECONDS_PER_DAY = 86_400
 
 # A site for each day of thirty years; more is a list of something else.
 ENTRIES_MAX = 10_000
@@ -89,11 +97,26 @@ class Hardware(_Strict, frozen=True):
 
 
 class Residual(_Strict, frozen=True):
-    """The residual mix of a market; g/kWh."""
+    """The residual mix of a market; g/kWh; from one day (UTC) to another, the last not included; open ends where left out.
+
+    gas, boundary: what it counts; left out: the same as the grid factor of the load.
+    """
 
     market: str
     grams_per_kwh: Decimal
     evidence: str
+    since: date | None = msgspec.field(name="from", default=None)
+    until: date | None = msgspec.field(name="to", default=None)
+    gas: Gas | None = None
+    boundary: Boundary | None = None
+
+    @property
+    def mix(self) -> DeclaredMix:
+        """The same with its time in seconds."""
+        begin = ALWAYS_FROM_SECONDS if self.since is None else _seconds(self.since)
+        end = ALWAYS_TO_SECONDS if self.until is None else _seconds(self.until)
+        counted = Counted(self.boundary or "", self.gas or "")
+        return DeclaredMix(self.market, self.grams_per_kwh, self.evidence, begin, end, counted)
 
 
 class Certificates(_Strict, frozen=True):
@@ -138,6 +161,24 @@ def parse_declared(text: str, where: str) -> Declared:
     return declared
 
 
+def instruments_of(declared: Declared | None, certificates: Iterable[Certificate]) -> Instruments:
+    """What is declared for the market-based figure. certificates: of the registry files that are named."""
+    if declared is None:
+        return Instruments()
+    mixes, claimed = tuple(residual.mix for residual in declared.residual), declared.certificates
+    if claimed is None:
+        return Instruments(mixes=mixes)
+    return Instruments(
+        certificates=tuple(certificates),
+        beneficiary=claimed.beneficiary,
+        is_hourly=claimed.matching == "hourly",
+        vintage_before_seconds=claimed.vintage_before_days * SECONDS_PER_DAY,
+        vintage_after_seconds=claimed.vintage_after_days * SECONDS_PER_DAY,
+        offsets=frozenset(claimed.offsets),
+        mixes=mixes,
+    )
+
+
 def _check(declared: Declared, where: str) -> None:
     lists = (declared.holding, declared.activity, declared.network, declared.hardware, declared.residual)
     if sum(map(len, lists)) > ENTRIES_MAX:
@@ -165,10 +206,23 @@ def _check(declared: Declared, where: str) -> None:
             raise InventoryError(f"{where}: the losses of {network.zone} are {network.ratio}; write a share in [0, 1)")
     for residual in declared.residual:
         _at_least_zero(residual.grams_per_kwh, f"{where}: the residual mix of {residual.market}")
-    for names in ([each.zone for each in declared.network], [each.market for each in declared.residual]):
-        for name in names:
-            if names.count(name) > 1:
-                raise InventoryError(f"{where}: {name} is declared twice; keep one")
+    names = [each.zone for each in declared.network]
+    for name in names:
+        if names.count(name) > 1:
+            raise InventoryError(f"{where}: {name} is declared twice; keep one")
+    _check_mixes([residual.mix for residual in declared.residual], where)
+
+
+def _check_mixes(mixes: Sequence[DeclaredMix], where: str) -> None:
+    """A market has one residual mix at any time."""
+    for mix in mixes:
+        if mix.to_seconds <= mix.from_seconds:
+            raise InventoryError(f"{where}: the residual mix of {mix.market}: its time has to end after it begins")
+    for one, other in pairwise(sorted(mixes, key=lambda mix: (mix.market, mix.from_seconds))):
+        if one.market == other.market and other.from_seconds < one.to_seconds:
+            raise InventoryError(
+                f"{where}: the residual mix of {one.market} is declared twice for one time: end one where the other begins"
+            )
 
 
 def _at_least_zero(value: Decimal, where: str) -> None:

@@ -83,6 +83,7 @@ class FactorCatalog:
                     self._by_zone.setdefault(factor.zone, []).append(factor)
                     self._names.setdefault(factor.zone, factor.name)
         self._segments: dict[str, list[FactorChoice]] = {}
+        self._residual_segments: dict[str, list[FactorChoice]] = {}
 
     def with_recorded(self, factors: Sequence[Factor], *, as_of_seconds: int | None = None) -> "FactorCatalog":
         """Another catalog, which also has what the ledger recorded: after the operator's own tables, before all others.
@@ -147,6 +148,27 @@ class FactorCatalog:
             segments = self._segments[zone] = self._make_segments(zone)
         index = bisect_right(segments, at_seconds, key=lambda choice: choice.from_seconds)
         return segments[max(index - 1, 0)]
+
+    def residual_at(self, market: str, at_seconds: int) -> FactorChoice:
+        """The residual mix of a market for an instant: for market-based figures alone.
+
+        An average factor with basis residual; of several series that whose table comes first. Never raises: a market need
+        not be a zone of any table.
+        """
+        segments = self._residual_segments.get(market)
+        if segments is None:
+            segments = self._residual_segments[market] = self._make_residual_segments(market)
+        index = bisect_right(segments, at_seconds, key=lambda choice: choice.from_seconds)
+        return segments[max(index - 1, 0)]
+
+    def _make_residual_segments(self, market: str) -> list[FactorChoice]:
+        found: dict[tuple[object, str], list[Factor]] = {}
+        for factor in self._by_zone.get(market, ()):
+            if factor.kind.is_residual_mix and factor.tier is not Tier.F6_REGION:
+                found.setdefault((factor.kind, factor.source), []).append(factor)
+        if not found:
+            return [FactorChoice(None, False, BEGINNING_SECONDS, None, f"no table has a residual mix of {market}")]
+        return self._rung(market, _by_time(next(iter(found.values()))))
 
     def _make_segments(self, zone: str) -> list[FactorChoice]:
         series = self.series(zone)

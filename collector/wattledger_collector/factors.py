@@ -175,6 +175,11 @@ class FactorKind:
             and self.gas in (Gas.CO2, Gas.CO2E)
         )
 
+    @property
+    def is_residual_mix(self) -> bool:
+        """Whether the type may stand, market based, for electricity that no certificate covers."""
+        return self.signal is Signal.AVERAGE and self.basis is Basis.RESIDUAL and self.gas in (Gas.CO2, Gas.CO2E)
+
 
 @dataclass(frozen=True, slots=True)
 class Factor:

@@ -1,7 +1,7 @@
 """The inventory of a period: metered energy and what is declared become entries in scopes 1, 2 and 3, both ways.
 
-Values in, exact values out; no clock, no file, no database. Sources of truth: `inventory.py` for scopes, `certificates.py`
-for the market-based figure, `accounting.py` for the join of energy and factors, `embodied.py` for hardware.
+Values in, exact values out; no clock, no file, no database. Sources of truth: `inventory.py` for scopes, `market.py` for the
+market-based figure, `accounting.py` for the join of energy and factors, `embodied.py` for hardware.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,21 +9,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from wattledger_collector.accounting import BasisFinder
-from wattledger_collector.certificates import (
-    SECONDS_PER_HOUR,
-    Certificate,
-    Claim,
-    MarketBased,
-    Matching,
-    market_based,
-    match,
-)
-from wattledger_collector.declared import Declared, Holding
+from wattledger_collector.certificates import Certificate, Matching
+from wattledger_collector.declared import Declared, Holding, instruments_of
 from wattledger_collector.facility import Facility
+from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import FactorKind, Gas, Gwp
 from wattledger_collector.inventory import (
     ActivityFactor,
-    Asset,
     Entry,
     InventoryError,
     Scope,
@@ -33,9 +25,11 @@ from wattledger_collector.inventory import (
     network_losses_grams,
     total,
 )
+from wattledger_collector.market import MarketBased, Part, reckon
+from wattledger_collector.market_load import LoadSums, Tenures
+from wattledger_collector.market_words import market_remarks
 from wattledger_collector.records import MICROJOULES_PER_KWH, RollupRow
-
-SECONDS_PER_DAY = 86_400
+from wattledger_collector.residual_mixes import Counted, Mixes, counted
 
 _NO_GWP = Gwp.UNSTATED
 
@@ -59,9 +53,14 @@ class _Electricity:
     grams: Fraction = Fraction(0)
     losses_grams: Fraction = Fraction(0)
     uncovered_microjoules: Fraction = Fraction(0)
-    # Facility energy by market and hour, of what stands in scope 2.
-    load: dict[tuple[str, int], Fraction] = field(default_factory=dict)
-    scope_two_grams: dict[str, Fraction] = field(default_factory=dict)
+    # Grams by stream, of energy that has a factor; and the same energy.
+    streams: dict[Stream, Fraction] = field(default_factory=dict)
+    energy: dict[Stream, Fraction] = field(default_factory=dict)
+
+    def add(self, stream: Stream, microjoules: Fraction, grams: Fraction) -> None:
+        """Book electricity under a stream."""
+        self.energy[stream] = self.energy.get(stream, Fraction(0)) + microjoules
+        self.streams[stream] = self.streams.get(stream, Fraction(0)) + grams
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ class SiteRatios:
 class InventoryReport:
     """An inventory with all that it rests on.
 
-    matching, market: of all scope 2 electricity; None where nothing is in scope 2. uncovered_microjoules: energy without a
+    market: scope 2, market based, of all that has a holding. uncovered_microjoules: energy without a
     factor, in no figure. undeclared: sites with energy and no holding, in no figure. amortised_grams: the other view of
     hardware, for rates, never added to the total. kinds: of the factors used; remarks: what a reader has to know.
     """
@@ -91,7 +90,6 @@ class InventoryReport:
     to_seconds: int
     entries: tuple[Entry, ...]
     totals: Totals
-    matching: Matching
     market: MarketBased
     uncovered_microjoules: Fraction
     undeclared: Mapping[str, int]
@@ -99,6 +97,11 @@ class InventoryReport:
     kinds: tuple[FactorKind, ...]
     remarks: tuple[str, ...]
     ratios: tuple[SiteRatios, ...]
+
+    @property
+    def matching(self) -> Matching:
+        """What certificates cover."""
+        return self.market.matching
 
     @property
     def renewable_ratio(self) -> Fraction | None:
@@ -116,23 +119,23 @@ def draw_up(
     from_seconds: int,
     to_seconds: int,
     interval_seconds: int,
+    catalog: FactorCatalog | None = None,
+    used: Mapping[Certificate, Fraction] | None = None,
 ) -> InventoryReport:
-    """Draw up the inventory of a period. rollups: those of the period. Raises InventoryError."""
+    """Draw up the inventory of a period. Raises InventoryError.
+
+    rollups: those of the period, or their sums by pieces that end at the edges of the load. catalog: where residual mixes
+    that are not declared are looked up. used: what claims for other periods have taken of certificates; microjoules.
+    """
     factors = {factor.activity: factor for factor in activities}
-    electricity, kinds, undeclared = _electricity(declared, rollups, finder, interval_seconds)
-    _check_kinds(kinds, declared)
-    load: dict[tuple[str, int], int] = {}
-    average: dict[str, Fraction] = {}
-    for part in electricity.values():
-        for key, microjoules in part.load.items():
-            load[key] = load.get(key, 0) + int(microjoules)
-        for name, grams in part.scope_two_grams.items():
-            average[name] = average.get(name, Fraction(0)) + grams
-    matching = match(certificates, _claim(declared, load, from_seconds, to_seconds), load)
-    residual = {each.market: each.grams_per_kwh for each in declared.residual}
-    market = market_based(matching, residual, average)
+    instruments = instruments_of(declared, certificates)
+    mixes, tenures = Mixes(instruments.mixes, catalog), Tenures(declared)
+    sums = LoadSums(finder, tenures, mixes, interval_seconds, is_hourly=instruments.is_hourly)
+    electricity, kinds, undeclared = _electricity(declared, rollups, finder, interval_seconds, sums)
+    market = reckon(sums.loads(), instruments, mixes, from_seconds=from_seconds, to_seconds=to_seconds, used=used)
+    _check_counted({counted(kind) for kind in kinds}.union(market.total.totals), declared)
     entries = [
-        *_electric_entries(declared, electricity, market, average),
+        *_electric_entries(declared, electricity, market),
         *_activity_entries(declared, factors, from_seconds, to_seconds),
     ]
     assets = [each.asset for each in declared.hardware]
@@ -145,22 +148,20 @@ def draw_up(
         to_seconds=to_seconds,
         entries=tuple(entries),
         totals=total(entries),
-        matching=matching,
         market=market,
         uncovered_microjoules=sum((part.uncovered_microjoules for part in electricity.values()), Fraction(0)),
         undeclared=undeclared,
         amortised_grams=sum((asset.amortised(from_seconds, to_seconds) for asset in assets), Fraction(0)),
         kinds=tuple(sorted(kinds)),
-        remarks=tuple(_remarks(declared, matching, market, kinds, undeclared)),
+        remarks=tuple(_remarks(market, kinds, undeclared)),
         ratios=tuple(_ratios(declared, electricity, factors, from_seconds, to_seconds)),
     )
 
 
 def _electricity(
-    declared: Declared, rollups: Iterable[RollupRow], finder: BasisFinder, interval_seconds: int
+    declared: Declared, rollups: Iterable[RollupRow], finder: BasisFinder, interval_seconds: int, sums: LoadSums
 ) -> tuple[dict[Holding, _Electricity], set[FactorKind], dict[str, int]]:
     parts: dict[Holding, _Electricity] = {}
-    assets = {holding: holding.asset for holding in declared.holding}
     kinds: set[FactorKind] = set()
     undeclared: dict[str, int] = {}
     losses = {each.zone: each for each in declared.network}
@@ -169,8 +170,9 @@ def _electricity(
         if holding is None:
             undeclared[row.site] = undeclared.get(row.site, 0) + row.energy_microjoules
             continue
+        sums.add(row)
         part = parts.setdefault(holding, _Electricity())
-        asset, begin = assets[holding], row.interval_start_seconds
+        begin = row.interval_start_seconds
         for basis, seconds in finder.split(row.site, begin, begin + interval_seconds):
             energy = Fraction(row.energy_microjoules * seconds, interval_seconds)
             part.it_microjoules += energy
@@ -184,6 +186,8 @@ def _electricity(
             part.facility_microjoules += energy * pue
             part.it_grams += grams
             part.grams += grams * pue
+            part.add(Stream.IT_ELECTRICITY, energy, grams)
+            part.add(Stream.OVERHEAD_ELECTRICITY, energy * (pue - 1), grams * (pue - 1))
             if basis.zone in losses:
                 loss = losses[basis.zone]
                 part.losses_grams += network_losses_grams(
@@ -193,19 +197,8 @@ def _electricity(
                     loss.of,
                     includes_td=factor.includes_td,
                 )
-            two = _in_scope_two(declared, asset, pue)
-            if two:
-                key = (holding.market or basis.zone or "", begin - begin % SECONDS_PER_HOUR)
-                part.load[key] = part.load.get(key, Fraction(0)) + energy * two
-                part.scope_two_grams[key[0]] = part.scope_two_grams.get(key[0], Fraction(0)) + grams * two
             begin += seconds
     return parts, kinds, undeclared
-
-
-def _in_scope_two(declared: Declared, asset: Asset, pue: Fraction) -> Fraction:
-    """How much electricity is in scope 2 for one unit of IT energy."""
-    parts = ((Stream.IT_ELECTRICITY, Fraction(1)), (Stream.OVERHEAD_ELECTRICITY, pue - 1))
-    return sum((amount for stream, amount in parts if asset.scope(declared.approach, stream) is Scope.TWO), Fraction(0))
 
 
 def _holding(declared: Declared, site: str, at_seconds: int) -> Holding | None:
@@ -215,45 +208,45 @@ def _holding(declared: Declared, site: str, at_seconds: int) -> Holding | None:
     return None
 
 
-def _claim(declared: Declared, load: Mapping[tuple[str, int], int], from_seconds: int, to_seconds: int) -> Claim:
-    markets = frozenset(market for market, _ in load)
-    claimed = declared.certificates
-    if claimed is None:
-        return Claim("", markets, from_seconds, to_seconds)
-    return Claim(
-        beneficiary=claimed.beneficiary,
-        markets=markets,
-        from_seconds=from_seconds,
-        to_seconds=to_seconds,
-        vintage_before_seconds=claimed.vintage_before_days * SECONDS_PER_DAY,
-        vintage_after_seconds=claimed.vintage_after_days * SECONDS_PER_DAY,
-        is_hourly=claimed.matching == "hourly",
-        offsets=frozenset(claimed.offsets),
-    )
-
-
 def _electric_entries(
-    declared: Declared,
-    electricity: Mapping[Holding, _Electricity],
-    market: MarketBased,
-    average: Mapping[str, Fraction],
+    declared: Declared, electricity: Mapping[Holding, _Electricity], market: MarketBased
 ) -> Iterable[Entry]:
-    """Entries of electricity; scope 2's market-based figure is one for all sites, divided by their location-based ones."""
-    whole = sum(average.values(), Fraction(0))
-    ratio = market.grams / whole if whole else Fraction(1)
+    """Entries of electricity; a site's market-based figure is divided among its entries by their location-based grams.
+
+    Where those are all 0 (energy without a grid factor that certificates cover, say) it is divided by energy.
+    """
+    entries = [
+        (holding, holding.asset.scope(declared.approach, stream), stream, part.streams[stream], part.energy[stream])
+        for holding, part in electricity.items()
+        for stream in part.streams
+    ]
+    whole: dict[str, Fraction] = {}
+    energy: dict[str, Fraction] = {}
+    for holding, scope, _, grams, microjoules in entries:
+        if scope is Scope.TWO:
+            whole[holding.site] = whole.get(holding.site, Fraction(0)) + grams
+            energy[holding.site] = energy.get(holding.site, Fraction(0)) + microjoules
+    for holding, scope, stream, grams, microjoules in entries:
+        told = grams
+        if scope is Scope.TWO:
+            in_scope = _scope_two_grams(market, holding.site)
+            if whole[holding.site]:
+                told = in_scope * grams / whole[holding.site]
+            elif energy[holding.site]:
+                told = in_scope * microjoules / energy[holding.site]
+        if grams or told:
+            yield Entry(holding.site, scope, stream, grams, told, _NO_GWP, "metered energy x factor")
     for holding, part in electricity.items():
-        asset = holding.asset
-        streams = (
-            (Stream.IT_ELECTRICITY, part.it_grams),
-            (Stream.OVERHEAD_ELECTRICITY, part.grams - part.it_grams),
-        )
-        for stream, grams in streams:
-            scope = asset.scope(declared.approach, stream)
-            told = grams * ratio if scope is Scope.TWO else grams
-            if grams:
-                yield Entry(holding.site, scope, stream, grams, told, _NO_GWP, "metered energy x factor")
         if part.losses_grams:
             yield _plain(holding.site, Scope.FUEL_AND_ENERGY, "network losses", part.losses_grams)
+
+
+def _scope_two_grams(market: MarketBased, site: str) -> Fraction:
+    """A site's market-based grams in scope 2; what they count was checked to be alike."""
+    figure = market.sites.get(site)
+    parts = {} if figure is None else figure.grams
+    outside = Part.OUTSIDE_SCOPE_2
+    return sum((sum(grams.values(), Fraction(0)) for part, grams in parts.items() if part is not outside), Fraction(0))
 
 
 def _activity_entries(
@@ -308,34 +301,26 @@ def _ratios(
         yield SiteRatios(site, facility.pue, facility.cue_grams_per_kwh(grams), water)
 
 
-def _check_kinds(kinds: set[FactorKind], declared: Declared) -> None:
-    types = {(kind.boundary, kind.gwp) for kind in kinds}
+def _check_counted(found: set[Counted], declared: Declared) -> None:
+    """Raise InventoryError where the rates that were used, of the grid and of residual mixes, count unlike things."""
+    types = {(each.boundary, each.gwp) for each in found if each.boundary or each.gas}
     if len(types) > 1:
-        names = "; ".join(sorted(map(str, kinds)))
-        raise InventoryError(f"factors of unlike types can't be added ({names}): choose one type for all sites")
-    if any(kind.gas is Gas.CO2 for kind in kinds) and not declared.co2_as_co2e:
+        names = "; ".join(sorted(map(str, found)))
+        raise InventoryError(f"factors of unlike types can't be added ({names}): choose one type for all sites and mixes")
+    if any(each.gas == Gas.CO2 for each in found) and not declared.co2_as_co2e:
         raise InventoryError(
             "a grid factor is of CO2 alone and the inventory is in CO2e: choose a factor in CO2e, or declare "
             "`co2_as_co2e = true`, which the result then says"
         )
 
 
-def _remarks(
-    declared: Declared,
-    matching: Matching,
-    market: MarketBased,
-    kinds: set[FactorKind],
-    undeclared: Mapping[str, int],
-) -> Iterable[str]:
-    if not matching.allocated and not declared.residual:
-        yield "no instruments and no residual mix: the market-based figure is the location-based one"
-    elif market.stand_ins:
-        yield f"no residual mix for {', '.join(market.stand_ins)}: the grid average stands in for it"
+def _remarks(market: MarketBased, kinds: set[FactorKind], undeclared: Mapping[str, int]) -> Iterable[str]:
+    yield from market_remarks(market)
     if any(kind.gas is Gas.CO2 for kind in kinds):
         yield "grid factors of CO2 alone stand for CO2e, as declared"
     for site in sorted(undeclared):
         yield f"site {site} has no [[holding]]: its energy is in no figure"
-    for refused in matching.refused:
+    for refused in market.matching.refused:
         yield f"certificate {refused.certificate.certificate} refused, {refused.refusal}: {refused.text}"
 
 

@@ -18,7 +18,6 @@ from wattledger_collector.certificates import (
     Kind,
     Refusal,
     carbon_free_share,
-    market_based,
     match,
     whole_wh,
 )
@@ -50,9 +49,9 @@ def solar(number: int = 1, wh: int = MWH, hour: int = 12) -> Certificate:
     )
 
 
-def flat(wh_an_hour: int) -> Mapping[tuple[str, int], int]:
+def flat(wh_an_hour: int) -> Mapping[tuple[str, int], Fraction]:
     """The same load in each hour of the day."""
-    return {("DE", DAY + hour * HOUR): wh_an_hour * MICROJOULES_PER_WH for hour in range(24)}
+    return {("DE", DAY + hour * HOUR): Fraction(wh_an_hour * MICROJOULES_PER_WH) for hour in range(24)}
 
 
 def sun() -> list[Certificate]:
@@ -74,34 +73,6 @@ def test_by_volume_the_sun_covers_a_flat_load_and_by_hour_half_of_it() -> None:
     assert by_hour.covered_ratio == Fraction(1, 2)
     assert sum(over for _, over in by_hour.surplus) == 1200 * MICROJOULES_PER_WH
     assert {each.hour_seconds for each in by_hour.allocated} == {DAY + hour * HOUR for hour in range(6, 18)}
-
-
-def test_covered_energy_has_the_certificates_rate_and_the_rest_the_residual_mix() -> None:
-    """Half at 0 g, half at 600 g; the location-based figure has no part in it where there is a residual mix."""
-    figure = market_based(match(sun(), HOURLY, flat(100)), {"DE": Decimal(600)}, {"DE": Fraction(1)})
-    assert figure.grams == Fraction("1.2") * 600
-    assert figure.stand_ins == ()
-    assert (figure.covered_microjoules, figure.uncovered_microjoules) == (1200 * MICROJOULES_PER_WH,) * 2
-
-
-def test_a_certificate_counts_at_the_rate_that_it_conveys() -> None:
-    """Biomass at 50 g/kWh is 50 g/kWh, and not 0."""
-    biomass = replace(solar(1, 2400), grams_per_kwh=Decimal(50))
-    assert market_based(match([biomass], CLAIM, flat(100)), {"DE": Decimal(600)}, {}).grams == Fraction("2.4") * 50
-
-
-def test_without_instruments_and_residual_mix_both_figures_are_the_same_and_it_is_said() -> None:
-    """No certificate and no residual mix: the market-based figure is the location-based one, with the market named."""
-    figure = market_based(match([], CLAIM, flat(100)), {}, {"DE": Fraction(912)})
-    assert figure.grams == 912
-    assert figure.stand_ins == ("DE",)
-
-
-def test_a_residual_mix_of_zero_is_used_as_zero() -> None:
-    """0 is a value; only what is missing is missing."""
-    figure = market_based(match([], CLAIM, flat(100)), {"DE": Decimal(0)}, {"DE": Fraction(912)})
-    assert figure.grams == 0
-    assert figure.stand_ins == ()
 
 
 def test_an_accepted_certificate_is_not_refused() -> None:
@@ -151,9 +122,40 @@ def test_a_serial_counts_once() -> None:
     matching = match([wide, again], CLAIM, flat(10_000))
     assert [(each.certificate.certificate, each.refusal) for each in matching.refused] == [("c2", Refusal.SERIAL_USED_TWICE)]
     assert "used by c1" in matching.refused[0].text
-    assert match([again], CLAIM, flat(100), used=[wide]).refused[0].refusal is Refusal.SERIAL_USED_TWICE
+    earlier = {wide: Fraction(1)}
+    assert match([again], CLAIM, flat(100), used=earlier).refused[0].refusal is Refusal.SERIAL_USED_TWICE
     other_registry = replace(again, registry="REGO")
     assert match([wide, other_registry], CLAIM, flat(10_000)).refused == ()
+
+
+def test_a_certificate_that_was_used_partly_has_the_rest() -> None:
+    """Of 300 Wh an earlier claim took 120: 180 cover load, or stay; when all is taken it is used up."""
+    part = solar(1, 300)
+    matching = match([part], CLAIM, flat(100), used={part: Fraction(120 * MICROJOULES_PER_WH)})
+    assert matching.covered_microjoules == 180 * MICROJOULES_PER_WH
+    little = match([part], CLAIM, flat(1), used={part: Fraction(120 * MICROJOULES_PER_WH)})
+    assert little.surplus == ((part, Fraction((180 - 24) * MICROJOULES_PER_WH)),)
+    all_of_it = match([part], CLAIM, flat(100), used={part: Fraction(300 * MICROJOULES_PER_WH)})
+    assert [each.refusal for each in all_of_it.refused] == [Refusal.USED_UP]
+    assert "300 Wh were claimed for other periods" in all_of_it.refused[0].text
+
+
+def test_a_used_certificate_is_known_by_its_name_and_serials_alone() -> None:
+    """A row whose evidence or volume was mended since is the same certificate; a second row of its name is not."""
+    before = solar(1, 300)
+    mended = replace(before, evidence="scan", volume_wh=400)
+    used = {before: Fraction(250 * MICROJOULES_PER_WH)}
+    assert match([mended], CLAIM, flat(100), used=used).covered_microjoules == 150 * MICROJOULES_PER_WH
+    twice = match([mended, mended], CLAIM, flat(100), used=used)
+    assert [each.refusal for each in twice.refused] == [Refusal.SERIAL_USED_TWICE]
+
+
+def test_an_hour_in_which_load_is_below_zero_is_covered_by_nothing() -> None:
+    """A signed residual may outweigh an hour's leaves; no certificate is spent on it, and none is given back."""
+    load = {("DE", DAY + 12 * HOUR): Fraction(-5)}
+    matching = match([solar()], HOURLY, load)
+    assert matching.allocated == ()
+    assert matching.surplus == ((solar(), Fraction(MWH * MICROJOULES_PER_WH)),)
 
 
 def test_a_refused_certificate_does_not_use_up_its_serials() -> None:
@@ -189,9 +191,9 @@ def test_no_certificate_and_no_load_is_used_twice(made: list[tuple[int, int]], i
     assert matching.covered_microjoules + over == sum(each.microjoules for each in certificates)
     assert matching.covered_microjoules <= matching.load_microjoules
     if is_hourly:
-        by_hour: dict[int | None, int] = {}
+        by_hour: dict[int | None, Fraction] = {}
         for each in matching.allocated:
-            by_hour[each.hour_seconds] = by_hour.get(each.hour_seconds, 0) + each.microjoules
+            by_hour[each.hour_seconds] = by_hour.get(each.hour_seconds, Fraction(0)) + each.microjoules
         assert all(taken <= 100 * MICROJOULES_PER_WH for taken in by_hour.values())
 
 
@@ -222,6 +224,9 @@ def test_a_registry_file_is_read() -> None:
     assert certificate.grams_per_kwh == 0
     (without,) = parse_certificates(f"{HEADER}\n{ROW.replace(',0,Example', ',,Example')}\n", "f.csv")
     assert without.grams_per_kwh is None
+    assert (certificate.gas, certificate.boundary) == ("", "")
+    (typed,) = parse_certificates(f"{HEADER},gas,boundary\n{ROW},CO2,direct\n", "f.csv")
+    assert (typed.gas, typed.boundary) == ("CO2", "direct")
 
 
 @pytest.mark.parametrize(
@@ -240,6 +245,7 @@ def test_a_registry_file_is_read() -> None:
         (f"{HEADER}\n{ROW.replace('1234.9', '1,234.9')}\n", "line 2 has 13 cells"),
         (f"{HEADER}\n{ROW.replace('1234.9', '1e20')}\n", "line 2 has volume_wh 1e20"),
         (f"{HEADER}\n{ROW.replace(',DE,', ',,')}\n", "line 2 has no market"),
+        (f"{HEADER},gas\n{ROW},methane\n", "line 2 has gas 'methane'"),
         (f"{HEADER}\n{ROW}\n{ROW}\n", "line 3 has the certificate 'c1' again"),
     ],
 )
