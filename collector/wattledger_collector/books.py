@@ -34,7 +34,8 @@ class Reduction(_Strict, frozen=True):
     """Avoided emissions: `avoided_tonnes` as evidenced, or a baseline and what it became. Both in tonnes CO2e.
 
     scope: of the emissions that were avoided. published_base_tonnes: a rounded figure of the year before, from which the
-    source reckons its own growth; both growths are shown then.
+    source reckons its own growth; both growths are shown then. saved_megawatt_hours: energy that was not used, where the
+    source tells it: the factor that it used follows from both.
     """
 
     name: str
@@ -44,6 +45,12 @@ class Reduction(_Strict, frozen=True):
     baseline_tonnes: Decimal | None = None
     actual_tonnes: Decimal | None = None
     published_base_tonnes: Decimal | None = None
+    saved_megawatt_hours: Decimal | None = None
+
+    @property
+    def implied_tonnes_per_megawatt_hour(self) -> Fraction | None:
+        """The factor by which energy became emissions, to be held against those of a grid; None without energy."""
+        return None if self.saved_megawatt_hours is None else self.tonnes / Fraction(self.saved_megawatt_hours)
 
     @property
     def tonnes(self) -> Fraction:
@@ -98,9 +105,13 @@ class Equivalence(_Strict, frozen=True):
         """Emissions of one unit."""
         return Fraction(self.kilometres) * Fraction(self.kilograms_per_kilometre) / 1000
 
+    def units(self, tonnes: Fraction) -> Fraction:
+        """How many units emit as much, exactly."""
+        return tonnes / self.tonnes_each
+
     def floored(self, tonnes: Fraction) -> int:
         """How many units, never more than there are: a comparison that was rounded up would claim too much."""
-        return int(tonnes / self.tonnes_each // self.step) * self.step
+        return int(self.units(tonnes) // self.step) * self.step
 
 
 class Books(_Strict, frozen=True):
@@ -256,6 +267,11 @@ def _check_year(year: Year, where: str) -> None:
             )
         if entry.published_base_tonnes is not None and entry.published_base_tonnes <= 0:
             raise BooksError(f"{where}: the reduction {entry.name!r} can't have grown from {entry.published_base_tonnes} t")
+        saved = entry.saved_megawatt_hours
+        if saved is not None and not (saved.is_finite() and saved > 0):
+            raise BooksError(
+                f"{where}: the reduction {entry.name!r} can't come of {saved} MWh; write more than 0, or leave it out"
+            )
     for substitution in year.substitution:
         _at_least_zero(substitution.tonnes, f"{where}: the substitution {substitution.name!r}")
     for offset in year.offset:

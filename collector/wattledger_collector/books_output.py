@@ -67,6 +67,10 @@ def _sentences(books: Books, account: Account) -> list[str]:
     for name, scope, share in account.shares:
         if share != 1:
             lines.append(f"{name}: {_percent(share)} of the reductions in scope {scope}.")
+    for entry in account.year.reduction:
+        if (implied := entry.implied_tonnes_per_megawatt_hour) is not None:
+            energy = f"{_tonnes(entry.tonnes)} t over {entry.saved_megawatt_hours} MWh"
+            lines.append(f"{entry.name}: {energy} are {rounded(implied, 6)} t/MWh.")
     lines += [_growth(each) for each in account.growths]
     for equivalence in books.equivalence:
         units = equivalence.floored(account.reduced_tonnes)
@@ -94,6 +98,11 @@ def _tree(books: Books, account: Account) -> dict[str, Any]:
         "neutral": account.is_neutral,
         "reduced_tonnes": _tonnes(account.reduced_tonnes),
         "shares": [{"reduction": name, "scope": scope, "ratio": rounded(share, 6)} for name, scope, share in account.shares],
+        "implied_factors": [
+            {"reduction": entry.name, "tonnes_per_megawatt_hour": rounded(implied, 6)}
+            for entry in account.year.reduction
+            if (implied := entry.implied_tonnes_per_megawatt_hour) is not None
+        ],
         "growths": [
             {
                 "of": growth.name,
@@ -107,6 +116,7 @@ def _tree(books: Books, account: Account) -> dict[str, Any]:
             {
                 "unit": each.unit,
                 "more_than": each.floored(account.reduced_tonnes),
+                "units": rounded(each.units(account.reduced_tonnes), 2),
                 "tonnes_each": rounded(each.tonnes_each, 6),
             }
             for each in books.equivalence

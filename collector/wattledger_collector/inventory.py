@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
+from math import floor
 from typing import Final
 
 from wattledger_collector.csv_table import TableError, read_table
@@ -245,6 +246,19 @@ def leased_share(area: Fraction, building_area: Fraction, occupied_ratio: Fracti
     if not let > 0 or not 0 <= area <= let:
         raise InventoryError(f"an area of {area} is no part of the {let} that are let")
     return area / let
+
+
+def leased_amount(amount: Fraction, share: Fraction, published_digits: int | None = None) -> Fraction:
+    """A tenant's part of what a whole building used or leaked, exact.
+
+    published_digits: round it half up to so many decimals first, as worked examples do. That is for reproducing a figure
+    that was published so, and for nothing else: one hundredth of a kilogram of refrigerant is kilograms of CO2e.
+    """
+    part = amount * share
+    if published_digits is None:
+        return part
+    scale = 10**published_digits
+    return Fraction(floor(part * scale + Fraction(1, 2)), scale)
 
 
 @dataclass(frozen=True, slots=True)

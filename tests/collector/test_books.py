@@ -110,6 +110,43 @@ def test_cars_are_floored() -> None:
     assert cars.floored(16_000 * Fraction("2.436") - Fraction("0.01")) == 15_000
 
 
+def test_cars_are_told_exactly_too_and_never_rounded_up() -> None:
+    """15,562.34 and 28,187.75 cars: the step is 1,000, and 16,000 would claim too much."""
+    books = parse_books(EXAMPLE, "example")
+    (cars,) = books.equivalence
+    first, second = (cars.units(account.reduced_tonnes) for account in reckon(books))
+    assert (round(float(first), 2), round(float(second), 2)) == (15_562.34, 28_187.75)
+    assert cars.floored(Fraction("37909.87")) == 15_000
+    out = io.StringIO()
+    write_books(books, reckon(books), out)
+    told = [year["equivalences"][0]["units"] for year in json.loads(out.getvalue())["years"]]
+    assert told == ["15562.34", "28187.75"]
+
+
+def test_growth_on_the_exact_base_is_110_percent_from_the_larger_figure_too() -> None:
+    """62,100 t are up 109.9 % on 29,591.48 t, which is told as 110 %."""
+    second = reckon(parse_books(EXAMPLE.replace("= 62000", "= 62100"), "example"))[1]
+    exact, on_rounded = growths(second)["green computing"]
+    assert round(float(exact) * 100, 1) == 109.9
+    assert round(float(on_rounded) * 100) == 107
+
+
+def test_energy_that_was_saved_tells_the_factor_behind_a_reduction() -> None:
+    """394 t over 640 MWh are 0.615625 t/MWh: a figure that a reader can hold against a grid's."""
+    text = YEAR + REDUCTION + "avoided_tonnes = 394\nsaved_megawatt_hours = 640\n"
+    books = parse_books(text, "file")
+    (account,) = reckon(books)
+    assert account.year.reduction[0].implied_tonnes_per_megawatt_hour == Fraction("0.615625")
+    shown, written = io.StringIO(), io.StringIO()
+    show_books(books, [account], shown)
+    write_books(books, [account], written)
+    assert "x: 394.00 t over 640 MWh are 0.615625 t/MWh." in shown.getvalue()
+    assert json.loads(written.getvalue())["years"][0]["implied_factors"] == [
+        {"reduction": "x", "tonnes_per_megawatt_hour": "0.615625"}
+    ]
+    assert reckon(parse_books(YEAR + REDUCTION + "avoided_tonnes = 394\n", "file"))[0].gross_tonnes == account.gross_tonnes
+
+
 def test_reductions_change_neither_gross_nor_net() -> None:
     """A book of avoided emissions, however large, is told beside the inventory."""
     without = reckon(parse_books(YEAR, "file"))[0]
@@ -171,6 +208,8 @@ OFFSET = '[[year.offset]]\nregistry = "r"\ntonnes = 1\nserials = "1-9"\nevidence
         (YEAR + REDUCTION + "avoided_tonnes = 1\nactual_tonnes = 1\n", "needs avoided_tonnes"),
         (YEAR + 2 * (REDUCTION + "avoided_tonnes = 1\n"), "there twice"),
         (YEAR + REDUCTION + "avoided_tonnes = 1\npublished_base_tonnes = 0\n", "can't have grown from 0"),
+        (YEAR + REDUCTION + "avoided_tonnes = 1\nsaved_megawatt_hours = 0\n", "can't come of 0 MWh"),
+        (YEAR + REDUCTION + "avoided_tonnes = 1\nsaved_megawatt_hours = inf\n", "can't come of Infinity MWh"),
         (YEAR + REDUCTION.replace('"3"', '"4"') + "avoided_tonnes = 1\n", "scope"),
         (YEAR + '[[year.substitution]]\nname = "x"\ntonnes = 101\nevidence = "e"\n', "more is substituted"),
         (YEAR + '[[year.substitution]]\nname = "x"\ntonnes = -1\nevidence = "e"\n', "at least 0"),

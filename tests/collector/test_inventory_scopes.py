@@ -23,6 +23,7 @@ from wattledger_collector.inventory import (
     Stream,
     activity_entry,
     check_assets,
+    leased_amount,
     leased_share,
     losses_of,
     network_losses_grams,
@@ -138,12 +139,25 @@ def test_losses_are_not_counted_twice() -> None:
 def test_the_example_of_a_leased_floor_is_reproduced_exactly_and_as_published() -> None:
     """200 of 2,000 at 75 % let: exact 1,320.00 kg; with the guidance's own rounding of the leak to 0.67 kg, 1,325.00 kg."""
     share = leased_share(Fraction(200), Fraction(2000), Fraction(3, 4))
-    gas, electricity, leak = Fraction(1500), Fraction(3000), Fraction(5)
-    kilograms = Fraction("0.2"), Fraction("0.7"), Fraction(1500)
-    exact = sum(part * each for part, each in zip((gas, electricity, leak), kilograms, strict=True)) * share
-    assert exact == 1320
-    rounded = Fraction(str(round(float(leak * share), 2)))
-    assert gas * share * kilograms[0] + electricity * share * kilograms[1] + rounded * kilograms[2] == 1325
+    floor = asset(Situation.LEASED)
+
+    def kilograms(published_digits: int | None) -> Fraction:
+        """1,500 kWh of gas, 3,000 kWh of electricity and 5 kg of refrigerant of the whole building."""
+        entries = [
+            activity_entry(
+                floor,
+                leased_amount(Fraction(amount), share, published_digits),
+                replace(factor("r410a"), activity=name, grams_per_unit=Decimal(grams)),
+                OPERATIONAL,
+            )
+            for name, amount, grams in (("gas", 1500, 200), ("electricity", 3000, 700), ("leak", 5, 1_500_000))
+        ]
+        assert {each.scope for each in entries} == {Scope.LEASED_ASSETS}
+        return total(entries).location_grams / 1000
+
+    assert kilograms(None) == 1320
+    assert kilograms(2) == 1325
+    assert leased_amount(Fraction("0.025"), Fraction(1, 5), 2) == Fraction("0.01")
     with pytest.raises(InventoryError, match="no part of"):
         leased_share(Fraction(1501), Fraction(2000), Fraction(3, 4))
 
