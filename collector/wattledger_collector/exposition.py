@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Summary
 from prometheus_client.exposition import choose_encoder
 
 from wattledger_collector import live_text, workload_text
+from wattledger_collector.emission_counters import Superseded
 from wattledger_collector.fleet import FleetView
 from wattledger_collector.fleet_host import ChannelName, HostEntry
 from wattledger_collector.host_text import HostText, label_text
@@ -28,6 +29,14 @@ from wattledger_collector.workload_text import render_workloads
 
 # A shard of a fleet of a million hosts then still has a thousand.
 SHARDS_MAX = 1024
+
+_METHODS = {
+    False: ("wattledger_site_emissions_grams_total", "location"),
+    True: ("wattledger_site_market_based_emissions_grams_total", "market"),
+}
+
+# Of intervals that were counted before tiers were kept.
+_TIER_UNSTATED = "unstated"
 
 # Families with one series a host.
 _SINGLE_FAMILIES = (
@@ -179,18 +188,7 @@ class Exposition:
         for series, microjoules in view.site_counters():
             labels = {"component": series.component.name.lower(), "method": series.method.name.lower()}
             add("wattledger_site_energy_joules_total", microjoules / MICROJOULES_PER_JOULE, site=series.site, **labels)
-        for total in view.emission_counters():
-            add(
-                "wattledger_site_emissions_grams_total",
-                float(total.grams),
-                site=total.site,
-                scope="2",
-                method="location",
-                gas=total.kind.gas,
-                boundary=total.kind.boundary,
-                basis=total.kind.basis,
-                metering="modelled" if total.is_modelled else "measured",
-            )
+        self._render_emissions(add)
         for site, coverage in view.coverage(now_seconds).items():
             add("wattledger_covered_seconds", coverage.covered_seconds, site=site)
             add("wattledger_expected_seconds", coverage.expected_seconds, site=site)
@@ -198,6 +196,39 @@ class Exposition:
                 add("wattledger_coverage_ratio", coverage.ratio, site=site)
             if coverage.estimated_ratio is not None:
                 add("wattledger_estimated_ratio", coverage.estimated_ratio, site=site)
+
+    def _render_emissions(self, add: Callable[..., None]) -> None:
+        view = self._view
+        for each, grams in view.emission_counters():
+            # Two families, since a sum over the labels of one would count every gram twice.
+            family, method = _METHODS[each.is_market]
+            add(
+                family,
+                float(grams),
+                site=each.site,
+                scope=each.scope,
+                method=method,
+                gas=each.kind.gas,
+                boundary=each.kind.boundary,
+                basis=each.kind.basis,
+                metering="modelled" if each.is_modelled else "measured",
+            )
+        for tier, energy in view.energy_by_tier():
+            add(
+                "wattledger_site_quality_energy_joules_total",
+                energy / MICROJOULES_PER_JOULE,
+                site=tier.site,
+                metering=tier.metering,
+                factor_tier=tier.tier or _TIER_UNSTATED,
+            )
+        for site, metering, energy in view.uncovered_energy():
+            joules = energy / MICROJOULES_PER_JOULE
+            add("wattledger_site_uncovered_energy_joules", joules, site=site, metering=metering)
+        superseded = view.superseded_seconds()
+        for site in view.sites():
+            for is_long, resolution in ((True, "yearly"), (False, "hourly")):
+                seconds = superseded.get(Superseded(site, is_long), 0)
+                add("wattledger_site_superseded_seconds", seconds, site=site, resolution=resolution)
 
     def _render_sites(self, sites: Iterable[str], now_seconds: float, add: Callable[..., None]) -> None:
         withheld = self._view.withheld()
@@ -215,6 +246,8 @@ class Exposition:
                     boundary=kind.boundary,
                     basis=kind.basis,
                 )
+                age = max(0.0, now_seconds - factor.valid_to_seconds)
+                add("wattledger_site_factor_age_seconds", age, site=site)
             add("wattledger_site_factor_missing", int(factor is None), site=site)
             add(
                 "wattledger_site_info",

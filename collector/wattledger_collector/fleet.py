@@ -5,6 +5,7 @@ is an argument, in seconds since 1970-01-01 UTC. Bookings come from the writer's
 others: site totals are behind a lock, hosts are replaced as a whole.
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,9 +14,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from wattledger_collector.accounting import BasisFinder, SiteBasis
-from wattledger_collector.emission_counters import EmissionCounters
+from wattledger_collector.emission_bases import Declaration
+from wattledger_collector.emission_counters import EmissionCounters, EmissionSeries, Metering, Superseded, TierSeries
 from wattledger_collector.factor_catalog import FactorCatalog
-from wattledger_collector.factors import FactorKind
 from wattledger_collector.fleet_host import HostEntry
 from wattledger_collector.fleet_live import PowerHistory, PowerPoint, PowerSum, read_live
 from wattledger_collector.fleet_sites import Amount, RecentKey, SitePlan, SiteSeries, SiteTotals
@@ -28,6 +29,7 @@ from wattledger_collector.records import (
     Booking,
     ChannelInfo,
     Cursor,
+    EmissionBasis,
     GapRow,
     Host,
     HostState,
@@ -35,8 +37,11 @@ from wattledger_collector.records import (
     RollupRow,
     SiteRow,
     Store,
+    StoreError,
 )
 from wattledger_protos.v1 import telemetry_pb2 as pb
+
+log = logging.getLogger("wattledger.collector")
 
 # A host that gave no value for this long is silent: six Live messages of the default period, or three of Prometheus'.
 STALENESS_SECONDS_DEFAULT = 60.0
@@ -55,16 +60,6 @@ _TOTALS_READ_SECONDS_MIN = 5.0
 
 # No reader sees a roll-up later than this; the year 2262 is the end of 64-bit nanoseconds.
 _END_OF_TIME_SECONDS = 2**63 // NANOSECONDS_PER_SECOND
-
-
-@dataclass(frozen=True, slots=True)
-class EmissionTotal:
-    """One emission counter: exact grams since the site's first interval, with the factors first used. Location based."""
-
-    site: str
-    kind: FactorKind
-    is_modelled: bool
-    grams: Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +110,9 @@ class FleetView:
         self.staleness_seconds = staleness_seconds
         self.plan = SitePlan()
         self._finder = BasisFinder((), FactorCatalog(()))
-        # Modelled energy apart from measured; each has all bases, which are the same for both.
-        self._emissions: dict[bool, EmissionCounters] = {}
-        self._emission_marks: dict[tuple[str, FactorKind, bool], Fraction] = {}
+        self._declaration: Declaration | None = None
+        self._emissions = self._new_emissions(())
+        self._superseded: Mapping[Superseded, int] = {}
         self._hosts: dict[str, HostEntry] = {}
         # Sorted when a host was added; hosts are never removed.
         self._ordered: list[HostEntry] = []
@@ -137,13 +132,14 @@ class FleetView:
 
     # What feeds it.
 
-    def load(self, store: Store, finder: BasisFinder, now_seconds: float) -> None:
+    def load(self, store: Store, finder: BasisFinder, now_seconds: float, declaration: Declaration | None = None) -> None:
         """Take over what is committed; at start, before the first booking, or again after another writer was at work.
 
-        finder: zones, PUE and factors, for the emission counters and the page.
+        finder: zones, PUE and factors, for the emission counters and the page. declaration: how the sites are had.
         """
         self._store = store
         self._finder = finder
+        self._declaration = declaration
         self.set_plan(store.sites(), store.assignments())
         cursors = _by_host(store.cursors())
         for record in store.hosts():
@@ -158,6 +154,12 @@ class FleetView:
         """Bookings were committed, in this order. Called by the writer's thread."""
         with self._feeding:
             self._take(bookings, now_seconds)
+
+    def factors_changed(self) -> None:
+        """The finder knows other factors than before. Called by any thread."""
+        with self._feeding:
+            self._emissions.factors_changed()
+            self._superseded = self._emissions.superseded_seconds()
 
     def set_standing(self, standing: Standing) -> None:
         """What this collector is among those that share the database, until the next call."""
@@ -188,6 +190,7 @@ class FleetView:
 
     def _take(self, bookings: Sequence[Booking], now_seconds: float) -> None:
         self._refresh_plan(bookings, now_seconds)
+        self._keep_bases(bookings)
         for booking in bookings:
             entry = self._take_over(booking, now_seconds)
             site = self.plan.site_of(booking.host_after.host, now_seconds)
@@ -201,12 +204,13 @@ class FleetView:
                 self._gaps.append(RecentGap(entry.host, site, channel, gap))
         if any(self._came_from_another(booking) for booking in bookings):
             self._is_behind = True
-        if self._is_behind and not 0 <= now_seconds - self._totals_read_seconds < _TOTALS_READ_SECONDS_MIN:
-            assert self._store is not None
+        is_owed = self._is_behind or self._emissions.is_outdated
+        is_due = not 0 <= now_seconds - self._totals_read_seconds < _TOTALS_READ_SECONDS_MIN
+        if is_owed and is_due and self._store is not None:
             self._load_totals(self._store, self._store.rollups(0, _END_OF_TIME_SECONDS), now_seconds)
         with self._lock:
             self._totals.prune(now_seconds)
-            self._keep_bases()
+            self._emissions.settle()
 
     def on_live(self, host: str, live: pb.Live, now_seconds: float) -> None:
         """Present values of a host came. A host whose Hello is not committed yet is not shown."""
@@ -306,18 +310,31 @@ class FleetView:
             counters = self._totals.counters(slack)
         return [(series, microjoules) for series, microjoules in counters if self._is_whole(series.site, withheld)]
 
-    def emission_counters(self) -> list[EmissionTotal]:
-        """Lifetime grams of each site; sites with a withheld host are left out."""
+    def emission_counters(self) -> list[tuple[EmissionSeries, Fraction]]:
+        """Lifetime grams of each site, method, scope and type; sites with a withheld host are left out."""
         withheld = self.withheld()
-        totals = []
         with self._lock:
-            for is_modelled, counters in self._emissions.items():
-                for (site, kind), grams in counters.grams().items():
-                    # Only a residual whose parts are modelled can make a sum fall.
-                    mark = max(grams, self._emission_marks.get((site, kind, is_modelled), grams))
-                    self._emission_marks[site, kind, is_modelled] = mark
-                    totals.append(EmissionTotal(site, kind, is_modelled, mark))
-        return [total for total in totals if self._is_whole(total.site, withheld)]
+            counters = self._emissions.counters()
+        return [(series, grams) for series, grams in sorted(counters.items()) if self._is_whole(series.site, withheld)]
+
+    def energy_by_tier(self) -> list[tuple[TierSeries, int]]:
+        """Lifetime microjoules that are in the emission counters, by quality; likewise."""
+        withheld = self.withheld()
+        with self._lock:
+            counters = self._emissions.energy_by_tier()
+        return [(series, energy) for series, energy in sorted(counters.items()) if self._is_whole(series.site, withheld)]
+
+    def uncovered_energy(self) -> list[tuple[str, Metering, int]]:
+        """Microjoules that are in no emission counter since no factor covers them, by site; likewise."""
+        withheld = self.withheld()
+        with self._lock:
+            amounts = dict(self._emissions.uncovered_microjoules())
+        sites = [site for site in self.sites() if self._is_whole(site, withheld)]
+        return [(site, metering, amounts.get((site, metering), 0)) for site in sites for metering in Metering]
+
+    def superseded_seconds(self) -> Mapping[Superseded, int]:
+        """Time that is in the emission counters by factors for which others hold now."""
+        return self._superseded
 
     def _is_whole(self, site: str, withheld: Mapping[str, int]) -> bool:
         """Whether a site's totals hold all that the ledger has of it, and the ledger all that it once had."""
@@ -413,16 +430,18 @@ class FleetView:
 
     def _load_totals(self, store: Store, rollups: Iterable[RollupRow], now_seconds: float) -> None:
         """Take over the sites' energy as it stands in the ledger, whoever booked it."""
-        bases = list(store.emission_bases())
+        emissions = self._new_emissions(store.emission_bases())
         with self._lock:
-            self._emissions = {
-                is_modelled: EmissionCounters(self._finder, bases, interval_seconds=self.interval_seconds)
-                for is_modelled in (False, True)
-            }
-            self._totals.load(self._emitting(rollups), now_seconds)
-            self._keep_bases()
+            self._totals.load(emissions.passing(rollups), now_seconds)
+            emissions.count_passed(store.add_emission_bases)
+            emissions.keep_marks(self._emissions)
+            self._emissions = emissions
+        self._superseded = emissions.superseded_seconds()
         self._is_behind = False
         self._totals_read_seconds = now_seconds
+
+    def _new_emissions(self, bases: Iterable[EmissionBasis]) -> EmissionCounters:
+        return EmissionCounters(self._finder, bases, interval_seconds=self.interval_seconds, declaration=self._declaration)
 
     def _came_from_another(self, booking: Booking) -> bool:
         """Whether another collector has booked for the host since we last did: our totals lack what it booked."""
@@ -489,27 +508,25 @@ class FleetView:
                 self._totals.add(
                     site, channel.component, row.quality, start, Amount(row.energy_microjoules, row.covered_nanoseconds)
                 )
-                self._emit(site, start, row.quality, row.energy_microjoules)
+                self._emissions.add_energy(site, start, row.quality, row.energy_microjoules)
 
-    def _emitting(self, rollups: Iterable[RollupRow]) -> Iterable[RollupRow]:
-        for row in rollups:
-            if not row.recorded:
-                self._emit(row.site, row.interval_start_seconds, row.quality, row.energy_microjoules)
-            yield row
-
-    def _emit(self, site: str, interval_start_seconds: int, quality: Quality, energy_microjoules: int) -> None:
-        counters = self._emissions.get(quality is Quality.MODEL)
-        if counters is not None:
-            counters.add_energy(site, interval_start_seconds, energy_microjoules)
-
-    def _keep_bases(self) -> None:
-        """Store which factors were used first, before a reader can see figures made with them."""
-        new = [basis for counters in self._emissions.values() for basis in counters.take_new_bases()]
-        for counters in self._emissions.values():
-            for basis in new:
-                counters.keep(basis)
-        if new and self._store is not None:
-            self._store.add_emission_bases(new)
+    def _keep_bases(self, bookings: Sequence[Booking]) -> None:
+        """Store which factors are used first before anything is counted with them: another collector may have others."""
+        intervals = {
+            (self.plan.site_of(booking.host_after.host, row.interval_start_seconds), row.interval_start_seconds)
+            for booking in bookings
+            if not booking.cursor_after.recorded
+            for row in booking.energy
+        }
+        new = self._emissions.first_bases(sorted(intervals))
+        if not new:
+            return
+        try:
+            self._emissions.remember(new if self._store is None else self._store.add_emission_bases(new))
+        except StoreError as error:
+            # All is read again, and these bases with it, before the sites are shown.
+            self._is_behind = True
+            log.warning("what the sites emit is not shown until it can be stored: %s", error)
 
 
 def _workloads_since(now_seconds: float) -> int:

@@ -277,7 +277,36 @@ FAMILIES: tuple[Family, ...] = (
         "wattledger_site_emissions_grams_total",
         "counter",
         ("site", "scope", "method", "gas", "boundary", "basis", "metering"),
-        "Emissions of a site: energy x PUE x the grid factor known when first used. Corrections appear in reports.",
+        "Location-based emissions of a site: energy x PUE x the grid factor known when first used, in the scope declared "
+        "then. Provisional: corrections appear in reports and statements.",
+    ),
+    Family(
+        "wattledger_site_market_based_emissions_grams_total",
+        "counter",
+        ("site", "scope", "method", "gas", "boundary", "basis", "metering"),
+        "The same emissions with the market's residual mix in scope 2 (basis residual; where there is none the grid factor "
+        "stands in). Certificates enter reports and statements, never this. Do not add it to the location-based ones.",
+    ),
+    Family(
+        "wattledger_site_quality_energy_joules_total",
+        "counter",
+        ("site", "metering", "factor_tier"),
+        "The energy that is in the emission counters, by how it was metered (measured, bridged, modelled) and by the tier "
+        "of the factor first used. Do not add it to the site's energy.",
+    ),
+    Family(
+        "wattledger_site_uncovered_energy_joules",
+        "gauge",
+        ("site", "metering"),
+        "Energy since a site's first booking that is in no emission counter, since no factor covers it (tier F9). Falls "
+        "when one comes. Do not add it to the site's energy.",
+    ),
+    Family(
+        "wattledger_site_superseded_seconds",
+        "gauge",
+        ("site", "resolution"),
+        "Time that is in the emission counters with a factor for which another holds now; reports use the new one. "
+        "resolution: of the new one; yearly: of four weeks or more, hourly: of less.",
     ),
     Family(
         "wattledger_grid_carbon_intensity_grams_per_kwh",
@@ -291,6 +320,12 @@ FAMILIES: tuple[Family, ...] = (
         ("site", "zone", "pue", "factor", "tier", "provisional", "assumed"),
         "1 for each site, with its zone, PUE and the factor in use. tier: how good it is, F0 to F5; provisional: that of an "
         "earlier time stands in. assumed: the zone was proposed, not configured.",
+    ),
+    Family(
+        "wattledger_site_factor_age_seconds",
+        "gauge",
+        ("site",),
+        "Time since the end of the period that the factor in use describes; 0 within it. Take the maximum, not the sum.",
     ),
     Family(
         "wattledger_site_factor_missing",

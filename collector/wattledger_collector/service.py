@@ -13,7 +13,9 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -121,13 +123,14 @@ class Service:
         port = await self._server.start()
         tune_interpreter()
         self._renewing = asyncio.create_task(self._renew(sharing))
-        self._watching = asyncio.create_task(self._watch_factors(live))
+        renew_factors = partial(_renew_factors, live, view)
+        self._watching = asyncio.create_task(self._watch_factors(renew_factors))
         self._refresh = FactorRefresh(
             configuration.factors.source,
             store,
             names=self._catalog.zones,
             is_asking=lambda: view.is_site_exposer(time.time()),
-            on_recorded=live.renew,
+            on_recorded=renew_factors,
             fetch=self._fetch,
         )
         self._refresh.start()
@@ -161,14 +164,14 @@ class Service:
                 except StoreError as error:
                     log.warning("the lease on the sites' metrics was not renewed: %s", error)
 
-    async def _watch_factors(self, live: LiveFactors) -> None:
+    async def _watch_factors(self, renew: Callable[[], bool]) -> None:
         """Until it stops, see what was recorded here, by a command, or by another collector."""
         while not self._stopping.is_set():
             try:
                 await asyncio.wait_for(self._stopping.wait(), FACTORS_RENEWAL_SECONDS)
             except TimeoutError:
                 try:
-                    if await asyncio.to_thread(live.renew):
+                    if await asyncio.to_thread(renew):
                         log.info("grid factors were renewed")
                 except StoreError as error:
                     log.warning("grid factors were not read again: %s", error)
@@ -253,6 +256,14 @@ def notify(state: str, address: str) -> None:
     # A supervisor that does not listen is no reason not to serve; if it is there, its watchdog decides.
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+def _renew_factors(live: LiveFactors, view: FleetView) -> bool:
+    """Read what was recorded since; whether there was something. StoreError."""
+    if not live.renew():
+        return False
+    view.factors_changed()
+    return True
 
 
 def _open(configuration: Configuration) -> SqliteStore:
