@@ -20,7 +20,7 @@ PURE_NAMES = {
     COLLECTOR: """
         accounting books certificate_table certificates channel_ends clocks closures columns config csv_table declared
         embodied emission_bases emission_counters facility factor_catalog factor_units factors gaps hello import_series
-        imports intervals inventory inventory_report leaves ledger log_border market market_load market_words merkle pieces
+        imported_time imports intervals inventory inventory_report leaves ledger log_border market market_load market_words merkle pieces
         plausible records residual_mixes restating sci session signed_note statement tally uncertainty verdict verify_figures
         wire witness workload_ledger workload_records
     """,

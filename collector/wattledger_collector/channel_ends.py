@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from wattledger_collector.clocks import boot_index
 from wattledger_collector.columns import Page
+from wattledger_collector.imported_time import ImportedTime
 from wattledger_collector.records import Boot, BootedSpan, ChannelEnd, ChannelInfo, ChannelPoint
 from wattledger_collector.wire import CheckedBatch
 from wattledger_protos.v1 import telemetry_pb2 as pb
@@ -23,18 +24,19 @@ def settle(
     *,
     recorded: bool,
     interval_seconds: int,
+    imported: ImportedTime | None = None,
 ) -> list[tuple[int, ChannelPoint, Page]]:
     """Those of the channels that have an end which the cursor has not reached: number, point there, and what is booked.
 
     batch: the one that is booked with them, for evidence. points: by channel, after that batch. others: spans of the host's
-    other epochs.
+    other epochs. imported: what imports have booked of it, None if there is none.
     """
     settled: list[tuple[int, ChannelPoint, Page]] = []
     for info in channels:
         end, point = info.end, points.get(info.channel)
         if end is None or (point is not None and _is_reached(point, end, boots)):
             continue
-        page = _page_of(batch, end, boots, others, recorded=recorded, interval_seconds=interval_seconds)
+        page = _page_of(batch, end, boots, others, imported, recorded=recorded, interval_seconds=interval_seconds)
         column = pb.Column(
             channel=info.channel,
             first_energy_microjoules=end.energy_microjoules,
@@ -65,6 +67,7 @@ def _page_of(
     end: ChannelEnd,
     boots: tuple[Boot, ...],
     others: tuple[BootedSpan, ...],
+    imported: ImportedTime | None,
     *,
     recorded: bool,
     interval_seconds: int,
@@ -80,4 +83,4 @@ def _page_of(
         boot = boots[index]
     else:
         boot = Boot(end.boot_id, end.realtime_nanoseconds - end.boottime_nanoseconds, end.synchronised)
-    return Page(at, payload, boot, boots, others, interval_seconds)
+    return Page(at, payload, boot, boots, others, interval_seconds, imported)

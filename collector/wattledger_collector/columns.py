@@ -1,7 +1,7 @@
 """One channel's column of a batch becomes rows: energy, gaps, evidence, and the cursor's new point.
 
 No clock, no store. Each increment from the cursor's own point ends in exactly one place: booked over intervals, refused as
-implausible, or left to another epoch that has booked the same boottime.
+implausible, or left to what has booked the same time: another epoch, or an import.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from itertools import accumulate
 from wattledger_collector.clocks import boot_index
 from wattledger_collector.gaps import GapSums, booked_gaps, clamped, detail_row, details_by_channel
 from wattledger_collector.hello import MILLIWATT_NANOSECONDS_PER_MICROJOULE, energy_bound_microjoules
+from wattledger_collector.imported_time import ImportedTime
 from wattledger_collector.plausible import doubt, overflow
 from wattledger_collector.records import (
     ENERGY_MICROJOULES_LIMIT,
@@ -63,7 +64,8 @@ class _Run:
 class Page:
     """The rows of one batch while they are written. Filled by `add`, then read.
 
-    boot: that of the payload, with the offset that holds for it. others: spans of the host's other epochs.
+    boot: that of the payload, with the offset that holds for it. others: spans of the host's other epochs. imported: what
+    imports have booked of the host, None if there is none.
     booked_spans: boottime booked by this batch, (from, to] by boot. latest_boottime_nanoseconds: the last point that any of
     the columns had in this boot before, None if none had.
     """
@@ -76,6 +78,7 @@ class Page:
         boots: tuple[Boot, ...],
         others: tuple[BootedSpan, ...],
         interval_seconds: int,
+        imported: ImportedTime | None = None,
     ) -> None:
         self.energy: list[EnergyRow] = []
         self.gaps: list[GapRow] = []
@@ -87,6 +90,7 @@ class Page:
         self._payload = payload
         self._boots = boots
         self._others = others
+        self._imported = imported
         self._interval_seconds = interval_seconds
         self._width = interval_seconds * NANOSECONDS_PER_SECOND
         self._boot_id = boot.boot_id
@@ -164,6 +168,8 @@ class Page:
         method, role = info.method, info.role
         is_booked = role is _LEAF or role is _RESIDUAL
         if (run.is_bridged and method is _COUNTER) or (run.is_overlapped and is_booked):
+            return None
+        if self._imported is not None and self._imported.holds(info, [(run.end_utc - run.covered, run.end_utc)]):
             return None
         deltas, first, before = column.energy_delta_microjoules[:], column.first_energy_microjoules, point.energy_microjoules
         energy = first + sum(deltas)
@@ -357,15 +363,18 @@ class Page:
                 start_utc = max(
                     start_utc, sample.utc_nanoseconds - (sample.boottime_nanoseconds - before.boottime_nanoseconds)
                 )
-            if self.is_overlapped(before_boot, before.boottime_nanoseconds, sample.boottime_nanoseconds):
+            pieces = without(holes, start_utc, sample.utc_nanoseconds)
+            metered = pieces or [(start_utc, sample.utc_nanoseconds)]
+            if self.is_overlapped(before_boot, before.boottime_nanoseconds, sample.boottime_nanoseconds) or (
+                self._imported is not None and self._imported.holds(info, metered)
+            ):
                 tally.leave(increase, start_utc, sample.utc_nanoseconds)
             else:
-                pieces = without(holes, start_utc, sample.utc_nanoseconds)
                 # What a lost batch told of gaps was lost too: how much of the time was metered is not known then.
                 is_covered = is_explained or sample is not samples[0]
                 if increase and not pieces:
                     # A residual was read all the time that one of its parts has a gap.
-                    pieces, is_covered = [(start_utc, sample.utc_nanoseconds)], False
+                    pieces, is_covered = metered, False
                 tally.book(increase, pieces, sample.utc_nanoseconds, is_covered=is_covered)
                 self._claim(before_boot, before.boottime_nanoseconds, sample.boottime_nanoseconds, increase, details)
             before_boot, before = self._boot_id, sample

@@ -1,4 +1,4 @@
-"""The command `import energy`, which takes another meter's series into the ledger, and `import list`, which tells all.
+"""The commands `import energy`, which takes another meter's series into the ledger, `import remove`, and `import list`.
 
 No policy: arguments in, text out. Sources of truth: `import_series.py` for the file, `imports.py` and `import_store.py` for
 what becomes of it.
@@ -32,8 +32,8 @@ from wattledger_collector.config import site_of_host
 from wattledger_collector.configuration import load_configuration
 from wattledger_collector.facility import Point
 from wattledger_collector.import_series import Form, Format, Label, SpanLength, parse_series, utc_text
-from wattledger_collector.import_store import import_series, imports
-from wattledger_collector.imports import EnergyImport, Meter, MeterImportError, Place, make_import
+from wattledger_collector.import_store import DIGEST_DIGITS_MIN, find_import, import_series, imports, remove_import
+from wattledger_collector.imports import TEXT_CHARACTERS_MAX, EnergyImport, Meter, MeterImportError, Place, make_import
 from wattledger_collector.progress import working
 from wattledger_collector.records import MICROJOULES_PER_KWH, SITE_UNASSIGNED, Component
 from wattledger_collector.report import parse_instant, parse_time_zone
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 # Two years of minutes with twenty columns; more is no meter's export.
 FILE_BYTES_MAX = 512 * 1024 * 1024
 
+# What tells imports apart in a table.
+DIGEST_DIGITS_SHOWN = 12
+
 PLACE_WORDS = {
     Place.BOOKED: "booked as recorded energy of host {host}: in reports, and in no live counter",
     Place.BESIDE: "kept beside what host {host} has booked already: shown, and in no sum; no residual is reckoned from it",
@@ -55,8 +58,8 @@ PLACE_WORDS = {
 
 def add_imports(subparsers: "Subparsers") -> None:
     """Add the commands."""
-    parser = subparsers.add_parser("import", help="take other meters' series into the ledger, and list them")
-    actions = parser.add_subparsers(required=True, metavar="energy|list")
+    parser = subparsers.add_parser("import", help="take other meters' series into the ledger, take them back, and list them")
+    actions = parser.add_subparsers(required=True, metavar="energy|remove|list")
     energy = actions.add_parser("energy", help="a host's or a site's meter, as a CSV file")
     energy.add_argument(
         "file", type=Path, help="the meter's export: CSV with a header; commas, semicolons or tabs between cells"
@@ -92,9 +95,22 @@ def add_imports(subparsers: "Subparsers") -> None:
     )
     energy.add_argument("--evidence", default="", metavar="TEXT", help="what proves it: a calibration, a contract, a bill")
     energy.add_argument("--beside", action="store_true", help="the host is booked already: keep the series apart, in no sum")
+    energy.add_argument(
+        "--another-feed", action="store_true", help="the site's other meters do not measure this: their energy adds up"
+    )
+    energy.add_argument(
+        "--replaces", default="", metavar="DIGEST", help="take this import back in the same step, as `import remove` does"
+    )
+    energy.add_argument("--reason", default="", metavar="TEXT", help="why it is replaced")
     energy.add_argument("--dry-run", action="store_true", help="check everything and change nothing")
     add_store_arguments(energy)
     energy.set_defaults(run=guarded(_energy))
+    remove = actions.add_parser("remove", help="take an import back: what it booked is undone exactly, and it stays listed")
+    remove.add_argument("digest", help=f"of the import, as `import list` shows it; {DIGEST_DIGITS_MIN} digits at least")
+    remove.add_argument("--reason", required=True, metavar="TEXT", help="why")
+    remove.add_argument("--dry-run", action="store_true", help="check everything and change nothing")
+    add_store_arguments(remove)
+    remove.set_defaults(run=guarded(_remove))
     listed = actions.add_parser("list", help="all imports, with where each comes from")
     listed.add_argument("--json", action="store_true", help="a JSON list")
     add_store_arguments(listed)
@@ -124,6 +140,9 @@ def _energy(arguments: argparse.Namespace) -> int:
         evidence=arguments.evidence,
         power_bound_milliwatts=int((arguments.power_bound_watts or 0) * 1000),
     )
+    if bool(arguments.replaces) != bool(arguments.reason):
+        raise MeterImportError("--replaces and --reason go together: say which import is replaced, and why")
+    _check_reason(arguments.reason)
     content = _content(arguments.file)
     configured, _ = load_configured(arguments)
     with closing(open_named(arguments, configured)) as store, working() as work:
@@ -142,7 +161,18 @@ def _energy(arguments: argparse.Namespace) -> int:
             beside=arguments.beside,
             interval_seconds=store.interval_seconds,
         )
-        is_new = work.do("booking", lambda: import_series(store, made, series, dry_run=arguments.dry_run))
+        replaces = (find_import(store, arguments.replaces), arguments.reason) if arguments.replaces else None
+        is_new = work.do(
+            "booking",
+            lambda: import_series(
+                store,
+                made,
+                series,
+                dry_run=arguments.dry_run,
+                replaces=replaces,
+                is_another_feed=arguments.another_feed,
+            ),
+        )
     source = made.provenance
     if not is_new:
         print(f"{source.file} is imported already, and nothing was changed: it has the same bytes and the same options")
@@ -153,7 +183,37 @@ def _energy(arguments: argparse.Namespace) -> int:
         f"{utc_text(source.to_seconds)}, {len(series.holes)} holes of {source.missing_seconds} s together; "
         f"{done}{PLACE_WORDS[made.place].format(host=meter.host, site=meter.site)}"
     )
+    if replaces is not None:
+        print(_taken_back(replaces[0], done))
     return 0
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    _check_reason(arguments.reason)
+    configured = None if arguments.store else load_configured(arguments)[0]
+    with closing(open_named(arguments, configured)) as store, working() as work:
+        made = find_import(store, arguments.digest)
+        now_seconds = int(time.time())
+        work.do(
+            "taking back",
+            lambda: remove_import(store, made, arguments.reason, now_seconds=now_seconds, dry_run=arguments.dry_run),
+        )
+    print(_taken_back(made, "would be " if arguments.dry_run else ""))
+    return 0
+
+
+def _check_reason(reason: str) -> None:
+    if len(reason) > TEXT_CHARACTERS_MAX or not reason.isprintable():
+        raise MeterImportError(f"--reason {reason[:40]!r}: use at most {TEXT_CHARACTERS_MAX} printable characters")
+
+
+def _taken_back(made: EnergyImport, done: str) -> str:
+    source, meter = made.provenance, made.meter
+    return (
+        f"{source.file}, imported {datetime.fromtimestamp(source.imported_at_seconds, UTC).date()} for "
+        f"{meter.host or meter.site}: {done}taken back, {_kwh(source.energy_microjoules)} kWh from "
+        f"{utc_text(source.from_seconds)} to {utc_text(source.to_seconds)}"
+    )
 
 
 def _site_by_rules(arguments: argparse.Namespace, store: SqliteStore, host: str) -> str:
@@ -218,17 +278,18 @@ def _list(arguments: argparse.Namespace) -> int:
         print_json(rows)
         return 0
     table = Table(box=None, pad_edge=False, header_style="dim")
-    names = ("imported_at", "file", "place", "host", "site", "meter", "point", "from", "to", "kwh")
+    names = ("digest", "imported_at", "file", "place", "host", "site", "meter", "point", "from", "to", "kwh", "removed_at")
     for name in names:
         table.add_column(name.replace("_", " "), justify="right" if name == "kwh" else "left")
     for row in rows:
-        table.add_row(*(escape(str(row[name] or "")) for name in names))
+        shown = {**row, "digest": str(row["digest"])[:DIGEST_DIGITS_SHOWN]}
+        table.add_row(*(escape(str(shown[name] or "")) for name in names))
     console().print(table if rows else "Nothing was imported yet: see `wattledger-collector import energy --help`.")
     return 0
 
 
 def _tree(made: EnergyImport) -> dict[str, object]:
-    meter, source = made.meter, made.provenance
+    meter, source, removal = made.meter, made.provenance, made.removal
     return {
         "imported_at": datetime.fromtimestamp(source.imported_at_seconds, UTC).isoformat(),
         "file": source.file,
@@ -253,6 +314,9 @@ def _tree(made: EnergyImport) -> dict[str, object]:
         "sha256": source.sha256,
         "version": source.version,
         "digest": source.digest,
+        "removed_at": None if removal is None else datetime.fromtimestamp(removal.removed_at_seconds, UTC).isoformat(),
+        "removed_because": None if removal is None else removal.reason,
+        "replaced_by": (removal.replacement or None) if removal is not None else None,
     }
 
 

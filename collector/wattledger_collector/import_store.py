@@ -1,19 +1,25 @@
-"""Imports other meters' series into a ledger, and tells which there are; each is one transaction, all of it or nothing.
+"""Imports other meters' series into a ledger, takes them back, and tells which there are; each in one transaction.
 
 Reads no file. The same file, with the same said of it, changes nothing. What covers time of a host that is booked already,
-by its agent or by another import, is refused, with the first such time. Sources of truth: `imports.py`, and the rows.
+by its agent or by another import, is refused, with the first such time; and what an import has booked stands in the host's
+row, in the way of all that its agents send later. Sources of truth: `imports.py`, and the rows.
 """
 
-from collections.abc import Iterator, Sequence
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import select, text
+import msgspec
+from sqlalchemy import Connection, select, text
 
 from wattledger_collector import schema
 from wattledger_collector.facility import Point
+from wattledger_collector.hot_writes import DATA_ERRORS, HotWrites
 from wattledger_collector.import_series import Form, Label, Series, utc_text
-from wattledger_collector.import_writes import IMPORT_COLUMNS, write_imports
+from wattledger_collector.import_writes import IMPORT_COLUMNS, booked_times, take_back, write_imports, write_removal
+from wattledger_collector.imported_time import imported_spans
 from wattledger_collector.imports import (
     CHANNEL,
     EnergyImport,
@@ -21,69 +27,132 @@ from wattledger_collector.imports import (
     MeterImportError,
     Place,
     Provenance,
+    Removal,
     book_import,
-    first_overlap,
     interval_rows,
+    named_anew,
+    overlap_with_agent,
+    overlap_with_import,
+    series_spans,
 )
 from wattledger_collector.records import (
     SITE_UNASSIGNED,
     AssignmentRow,
-    CommitOutcome,
     Component,
     EnergyRow,
+    Host,
     HostState,
     Quality,
     StoreError,
 )
-from wattledger_collector.store import SqliteStore
+from wattledger_collector.store import SqliteStore, insert_assignments
 from wattledger_collector.store_rows import SitesOfHosts
 
-# Each attempt fails only if the host's agent was booked since it began.
-_ATTEMPTS_MAX = 20
+# Each attempt fails only if the host was booked since it began, and the checks of a long series take a second or two.
+_ATTEMPTS_MAX = 100
 
 # From when the first assignment of a host holds.
 _ALL_TIME_SECONDS = 0
 
+# Fewer digits of a digest might name two imports.
+DIGEST_DIGITS_MIN = 8
 
-def import_series(store: SqliteStore, made: EnergyImport, series: Series, *, dry_run: bool = False) -> bool:
+
+@dataclass(frozen=True, slots=True)
+class _Old:
+    """An import that is to be taken back, and what it booked."""
+
+    made: EnergyImport
+    removal: Removal
+    booked: list[EnergyRow]
+
+
+class _DryRunDone(Exception):  # noqa: N818 - it is no error: it undoes a transaction in which all went well.
+    """All was written, and nothing of it is to be kept."""
+
+
+def import_series(
+    store: SqliteStore,
+    made: EnergyImport,
+    series: Series,
+    *,
+    dry_run: bool = False,
+    replaces: tuple[EnergyImport, str] | None = None,
+    is_another_feed: bool = False,
+) -> bool:
     """Keep a series. Returns False if it is kept already, and nothing was changed.
 
-    dry_run: check all and change nothing. Raises MeterImportError where it can't be, and StoreError.
+    dry_run: do all and keep nothing. replaces: an import that is taken back in the same transaction, and why.
+    is_another_feed: of a meter of a whole site, that its energy adds to what the site's other meters measure at that time.
+    Raises MeterImportError where it can't be, and StoreError.
     """
-    if any(known.provenance.digest == made.provenance.digest for known in imports(store)):
+    named = named_anew(made, imports(store))
+    if named is None:
         return False
-    known_sites = {row.site for row in store.sites()}
-    if made.meter.site and made.meter.site not in known_sites:
-        raise MeterImportError(
-            f"there is no site {made.meter.site!r}: the sites are {', '.join(sorted(known_sites)) or 'none yet'}; "
-            "a collector makes those of its configuration when it starts"
-        )
-    if made.place is Place.FACILITY:
-        _import_facility(store, made, dry_run=dry_run)
-        return True
+    _check_site(store, named)
+    source = named.provenance
+    old = None
+    if replaces is not None:
+        wrong, reason = replaces
+        _check_alike(wrong, named)
+        old = _Old(wrong, Removal(source.imported_at_seconds, reason, source.digest), _booked(store, wrong))
     for _ in range(_ATTEMPTS_MAX):
-        # The host's row is read first: what is booked after that makes the booking stale.
-        host = store.load_host(made.meter.host)
-        if host is not None and host.state == HostState.RETIRED:
-            raise MeterImportError(f"host {made.meter.host} is retired: take it back with `host activate` first")
-        rows = interval_rows(series, made.provenance.form, store.interval_seconds)
-        if made.place is Place.BOOKED:
-            _check_overlap(store, made, rows)
-        new_assignments = _assignments(store, made)
-        if dry_run:
+        # Read before the checks: what is booked after it makes them void.
+        host = store.load_host(named.meter.host)
+        if named.place is not Place.FACILITY:
+            _check_host(store, named, series, host)
+        try:
+            with store.writing() as connection:
+                if store.load_host(named.meter.host) != host:
+                    continue
+                _check_imports(store, connection, named, series, old, is_another_feed=is_another_feed)
+                _write(store, connection, named, series, old)
+                if dry_run:
+                    raise _DryRunDone
+        except _DryRunDone:
             return True
-        store.add_assignments(new_assignments)
-        (outcome,) = store.commit([book_import(made, series, host, store.interval_seconds)])
-        if outcome is CommitOutcome.COMMITTED:
-            return True
-        if outcome is CommitOutcome.REJECTED:
-            raise StoreError(f"{made.provenance.file} could not be stored, and nothing of it was; the log above says why")
-    raise StoreError(f"host {made.meter.host} is booked without a pause: try again")
+        except DATA_ERRORS as error:
+            raise StoreError(
+                f"{source.file} could not be stored, and nothing of it was ({error!r}): check its values"
+            ) from error
+        return True
+    raise StoreError(f"host {named.meter.host} is booked without a pause: try again")
+
+
+def remove_import(store: SqliteStore, made: EnergyImport, reason: str, *, now_seconds: int, dry_run: bool = False) -> None:
+    """Take an import back: what it booked is undone exactly, and it stays in the list, with why. Raises StoreError."""
+    old = _Old(made, Removal(now_seconds, reason), _booked(store, made))
+    try:
+        with store.writing() as connection:
+            _remove(connection, old)
+            if dry_run:
+                raise _DryRunDone
+    except _DryRunDone:
+        return
+
+
+def find_import(store: SqliteStore, digest: str) -> EnergyImport:
+    """The import that counts and whose digest begins so. Raises MeterImportError."""
+    found = [each for each in imports(store) if each.provenance.digest.startswith(digest)]
+    counting = [each for each in found if each.removal is None]
+    if len(digest) < DIGEST_DIGITS_MIN or len(counting) > 1:
+        raise MeterImportError(
+            f"digest {digest!r} may name several imports: give at least {DIGEST_DIGITS_MIN} digits of it, and as many as "
+            "tell it apart in `import list`"
+        )
+    if not counting:
+        what = "was taken back already" if found else "is of no import"
+        raise MeterImportError(f"digest {digest!r} {what}: see `import list`")
+    return counting[0]
 
 
 def imports(store: SqliteStore) -> list[EnergyImport]:
-    """All imports, oldest first, without their rows."""
-    return [_read(row) for row in store.rows(text(f"SELECT {IMPORT_COLUMNS} FROM energy_import ORDER BY id"))]
+    """All imports, oldest first, those taken back among them, without their rows."""
+    query = (
+        f"SELECT {', '.join(f'i.{name.strip()}' for name in IMPORT_COLUMNS.split(','))}, r.removed_at_seconds, r.reason, "
+        "r.replacement FROM energy_import AS i LEFT JOIN import_removal AS r ON r.import_id = i.id ORDER BY i.id"
+    )
+    return [_read(row) for row in store.rows(text(query))]
 
 
 def meter_rows(store: SqliteStore, digest: str, from_seconds: int, to_seconds: int) -> Iterator[EnergyRow]:
@@ -99,53 +168,151 @@ def meter_rows(store: SqliteStore, digest: str, from_seconds: int, to_seconds: i
         yield EnergyRow(CHANNEL, start, Quality(quality), energy, covered)
 
 
-def _import_facility(store: SqliteStore, made: EnergyImport, *, dry_run: bool) -> None:
-    source = made.provenance
-    with store.writing() as connection:
-        # Asked under the write lock, so that two imports at once can't both find nothing.
-        table = schema.energy_imports.c
-        query = select(table.file, table.from_seconds, table.to_seconds).where(
-            table.place == Place.FACILITY,
-            table.site == made.meter.site,
-            table.meter == made.meter.meter,
-            table.from_seconds < source.to_seconds,
-            table.to_seconds > source.from_seconds,
+def _check_site(store: SqliteStore, made: EnergyImport) -> None:
+    known = {row.site for row in store.sites()}
+    if made.meter.site and made.meter.site not in known:
+        raise MeterImportError(
+            f"there is no site {made.meter.site!r}: the sites are {', '.join(sorted(known)) or 'none yet'}; "
+            "a collector makes those of its configuration when it starts"
         )
-        other = connection.execute(query.order_by(table.from_seconds)).first()
-        if other is not None:
-            raise MeterImportError(
-                f"{source.file} overlaps {other.file}, which is of the same meter of site {made.meter.site}, from "
-                f"{utc_text(max(other.from_seconds, source.from_seconds))} on: cut the file there, or name the "
-                "other meter with --meter"
-            )
-        if not dry_run:
-            driver = connection.connection.driver_connection
-            assert driver is not None
-            write_imports(driver, [made])
 
 
-def _check_overlap(store: SqliteStore, made: EnergyImport, rows: tuple[EnergyRow, ...]) -> None:
-    """Refuse what the host has booked already."""
-    source, name, others = made.provenance, made.meter.host, imports(store)
-    # An import whose times all lie elsewhere may end within the very interval in which this one begins.
-    elsewhere = {
-        bytes.fromhex(other.provenance.digest)[:16]
-        for other in others
-        if other.provenance.to_seconds <= source.from_seconds or other.provenance.from_seconds >= source.to_seconds
+def _check_alike(wrong: EnergyImport, made: EnergyImport) -> None:
+    """Refuse to replace an import by one of something else."""
+    theirs, ours = (each.meter.host or each.meter.site for each in (wrong, made))
+    if (theirs, wrong.place) != (ours, made.place):
+        raise MeterImportError(
+            f"{wrong.provenance.file} is {wrong.place} of {theirs}, and {made.provenance.file} would be {made.place} of "
+            f"{ours}: use `import remove`, and then `import energy`"
+        )
+
+
+def _check_host(store: SqliteStore, made: EnergyImport, series: Series, host: Host | None) -> None:
+    """Refuse hosts that are gone, and time that an agent or a recording has booked."""
+    if host is None:
+        return
+    source, name = made.provenance, made.meter.host
+    if host.state == HostState.RETIRED:
+        raise MeterImportError(f"host {name} is retired: take it back with `host activate` first")
+    if made.place is Place.BESIDE:
+        return
+    length = store.interval_seconds
+    rows = interval_rows(series, source.form, length)
+    epochs = {each.epoch for each in imports(store)}
+    booked = store.host_energy(rows[0].interval_start_seconds, rows[-1].interval_start_seconds + length, name)
+    first = overlap_with_agent(made.meter, rows, (row for row in booked if row.epoch not in epochs))
+    if first is not None:
+        raise MeterImportError(
+            f"{source.file} covers time of host {name} that is booked already, by its agent, first at {utc_text(first)}: "
+            "cut the file there, or say --beside to keep it apart, in no sum"
+        )
+
+
+def _check_imports(
+    store: SqliteStore,
+    connection: Connection,
+    made: EnergyImport,
+    series: Series,
+    old: _Old | None,
+    *,
+    is_another_feed: bool,
+) -> None:
+    """Refuse time that other imports have; under the lock, so that two imports at once can't both find nothing."""
+    replaced = "" if old is None else old.made.provenance.digest
+    others = {
+        each.provenance.digest: each
+        for each in imports(store)
+        if each.removal is None and each.provenance.digest != replaced
     }
-    files = {bytes.fromhex(each.provenance.digest)[:16]: each.provenance.file for each in others}
-    end = rows[-1].interval_start_seconds + store.interval_seconds
-    booked = [
-        (row.interval_start_seconds, f"import {files[row.epoch]}" if row.epoch in files else "its agent")
-        for row in store.host_energy(rows[0].interval_start_seconds, end, name)
-        if row.channel.is_booked and row.epoch not in elsewhere
-    ]
-    overlap = first_overlap(booked, rows)
+    if made.place is Place.FACILITY:
+        _check_feeds(others.values(), made, is_another_feed=is_another_feed)
+    elif is_another_feed:
+        raise MeterImportError("--another-feed is of meters of a whole site: leave it out for a host")
+    if made.place is not Place.BOOKED:
+        return
+    times = {
+        others[digest].provenance.file: (kept, spans)
+        for kept, digest, spans in booked_times(_driver(connection), made.meter.host)
+        if digest != replaced
+    }
+    overlap = overlap_with_import(made.meter, series_spans(series), times)
     if overlap is not None:
         raise MeterImportError(
-            f"{source.file} covers time of host {name} that is booked already, by {overlap[1]}, first at "
-            f"{utc_text(overlap[0])}: cut the file there, or say --beside to keep it apart, in no sum"
+            f"{made.provenance.file} covers time of host {made.meter.host} that is booked already, by import {overlap[1]}, "
+            f"first at {utc_text(overlap[0])}: cut the file there, say --beside to keep it apart, in no sum, or --replaces "
+            "if the other one was wrong"
         )
+
+
+def _check_feeds(others: Iterable[EnergyImport], made: EnergyImport, *, is_another_feed: bool) -> None:
+    """Refuse time for which the site's meter, or another one of the site, was imported."""
+    source = made.provenance
+    for other in others:
+        theirs = other.provenance
+        if (
+            other.place is not Place.FACILITY
+            or other.meter.site != made.meter.site
+            or theirs.from_seconds >= source.to_seconds
+            or theirs.to_seconds <= source.from_seconds
+        ):
+            continue
+        first = utc_text(max(theirs.from_seconds, source.from_seconds))
+        if other.meter.meter == made.meter.meter:
+            raise MeterImportError(
+                f"{source.file} overlaps {theirs.file}, which is of the same meter of site {made.meter.site}, from {first} "
+                "on: cut the file there, or name the other meter with --meter"
+            )
+        if not is_another_feed:
+            raise MeterImportError(
+                f"{source.file} overlaps {theirs.file}, of another meter of site {made.meter.site}, from {first} on: say "
+                "--another-feed if the site has both feeds and uses their sum; one that lies behind the other counts twice"
+            )
+
+
+def _write(store: SqliteStore, connection: Connection, made: EnergyImport, series: Series, old: _Old | None) -> None:
+    """All of an import, and that another one was taken back."""
+    driver = _driver(connection)
+    if old is not None:
+        _remove(connection, old)
+    if made.place is Place.FACILITY:
+        write_imports(driver, [made])
+        return
+    insert_assignments(connection, _assignments(store, made))
+    times = [(kept, spans) for kept, _, spans in booked_times(driver, made.meter.host)]
+    if made.place is Place.BOOKED:
+        times.append((made.meter.kept_component, series_spans(series)))
+    row = driver.execute("SELECT packed FROM host WHERE host = ?", (made.meter.host,)).fetchone()
+    host = None if row is None else msgspec.msgpack.decode(row[0], type=Host)
+    # Its own: what it keeps of rows does not hold once a transaction is rolled back.
+    hot = HotWrites()
+    hot.write(driver, [hot.prepare(book_import(made, series, host, store.interval_seconds, imported_spans(times)))])
+
+
+def _remove(connection: Connection, old: _Old) -> None:
+    driver = _driver(connection)
+    write_removal(driver, old.made, old.removal)
+    if old.made.place is Place.BOOKED:
+        take_back(driver, old.made, old.booked)
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
+
+
+def _booked(store: SqliteStore, made: EnergyImport) -> list[EnergyRow]:
+    """What an import booked, over all editions; nothing but its removal ever adds to it."""
+    if made.place is not Place.BOOKED:
+        return []
+    source, length = made.provenance, store.interval_seconds
+    sums: dict[tuple[int, Quality], tuple[int, int]] = {}
+    for row in store.host_energy(source.from_seconds // length * length, source.to_seconds, made.meter.host):
+        if row.epoch == made.epoch:
+            key = (row.interval_start_seconds, row.quality)
+            energy, covered = sums.get(key, (0, 0))
+            sums[key] = (energy + row.energy_microjoules, covered + row.covered_nanoseconds)
+    return [EnergyRow(CHANNEL, start, quality, *amounts) for (start, quality), amounts in sorted(sums.items())]
 
 
 def _assignments(store: SqliteStore, made: EnergyImport) -> list[AssignmentRow]:
@@ -165,7 +332,7 @@ def _assignments(store: SqliteStore, made: EnergyImport) -> list[AssignmentRow]:
 def _read(values: Sequence[Any]) -> EnergyImport:
     (
         digest, place, host, site, component, meter, point, ratio, evidence, file, sha256, rows, imported_at, version, form,
-        label, time_zone, value_column, from_seconds, to_seconds, energy, missing,
+        label, time_zone, value_column, from_seconds, to_seconds, energy, missing, removed_at, reason, replacement,
     ) = values  # fmt: skip
     return EnergyImport(
         meter=Meter(
@@ -194,4 +361,5 @@ def _read(values: Sequence[Any]) -> EnergyImport:
             energy_microjoules=int(energy),
             missing_seconds=missing,
         ),
+        removal=None if removed_at is None else Removal(removed_at, reason, replacement),
     )

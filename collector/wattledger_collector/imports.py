@@ -7,10 +7,13 @@ A series is kept in one of three places. BOOKED: it is the energy of a host, as 
 reports and never in live counters. BESIDE: it covers time of a host that is booked already (a node's meter over the agent's
 parts, say): it is kept and shown, and in no sum; a residual is not reckoned from it, since nobody read both together.
 FACILITY: it is the energy of a whole site, from which a PUE is measured.
+
+What is booked stands in the way of all later bookings of its time: the host's row keeps the spans, and the ledger looks at
+them. An import that was wrong is taken back by the exact opposite, and its row stays, with why.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from hashlib import sha256
@@ -19,9 +22,11 @@ import msgspec
 
 from wattledger_collector.facility import Point
 from wattledger_collector.import_series import Form, Format, Label, Series, utc_text
+from wattledger_collector.imported_time import is_kept_out, without_holes
 from wattledger_collector.intervals import split
 from wattledger_collector.records import (
     ENERGY_MICROJOULES_LIMIT,
+    IMPORTED_COMPONENT_ALL,
     NANOSECONDS_PER_SECOND,
     Booking,
     ChannelInfo,
@@ -32,7 +37,9 @@ from wattledger_collector.records import (
     GapReason,
     GapRow,
     Host,
+    HostEnergyRow,
     HostState,
+    ImportedSpan,
     Method,
     Quality,
     Role,
@@ -78,6 +85,11 @@ class Meter:
     evidence: str
     power_bound_milliwatts: int = 0
 
+    @property
+    def kept_component(self) -> int:
+        """Whose energy a booked series stands for: its component's, or that of the whole host (IMPORTED_COMPONENT_ALL)."""
+        return int(self.component) if self.point is Point.COMPONENT else IMPORTED_COMPONENT_ALL
+
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
@@ -100,13 +112,31 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class Removal:
+    """An import was taken back. replacement: the digest of the one in its place; empty: none."""
+
+    removed_at_seconds: int
+    reason: str
+    replacement: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EnergyImport:
-    """One import. rows: of a series that is kept beside the ledger, by interval; empty where the ledger has them."""
+    """One import. rows: of a series that is kept beside the ledger, by interval; empty where the ledger has them.
+
+    removal: None while it holds; an import that was taken back counts nowhere.
+    """
 
     meter: Meter
     place: Place
     provenance: Provenance
     rows: tuple[EnergyRow, ...] = ()
+    removal: Removal | None = None
+
+    @property
+    def epoch(self) -> bytes:
+        """The epoch under which a host's series is booked."""
+        return bytes.fromhex(self.provenance.digest)[:16]
 
 
 def make_import(
@@ -199,9 +229,24 @@ def interval_rows(series: Series, form: Form, interval_seconds: int) -> tuple[En
     return tuple(EnergyRow(CHANNEL, at, made_of, *amounts) for (at, made_of), amounts in sorted(sums.items()))
 
 
-def book_import(made: EnergyImport, series: Series, host: Host | None, interval_seconds: int) -> Booking:
-    """The booking of a host's series; host: its row as stored, None if it has none yet."""
-    source, epoch = made.provenance, bytes.fromhex(made.provenance.digest)[:16]
+def named_anew(made: EnergyImport, known: Iterable[EnergyImport]) -> EnergyImport | None:
+    """The import under a digest of its own, as it may have been kept before and taken back; None if it is kept now."""
+    removals = {each.provenance.digest: each.removal for each in known}
+    while (digest := made.provenance.digest) in removals:
+        if removals[digest] is None:
+            return None
+        made = replace(made, provenance=replace(made.provenance, digest=sha256(digest.encode()).hexdigest()))
+    return made
+
+
+def book_import(
+    made: EnergyImport, series: Series, host: Host | None, interval_seconds: int, imported: tuple[ImportedSpan, ...]
+) -> Booking:
+    """The booking of a host's series; host: its row as stored, None if it has none yet.
+
+    imported: all that imports have booked of the host, this one's part with it.
+    """
+    source, epoch = made.provenance, made.epoch
     is_booked = made.place is Place.BOOKED
     gaps = tuple(_gaps(series, made.meter.power_bound_milliwatts)) if is_booked else ()
     point = ChannelPoint(
@@ -226,7 +271,7 @@ def book_import(made: EnergyImport, series: Series, host: Host | None, interval_
     )
     return Booking(
         host_before=host,
-        host_after=_host_after(made.meter.host, host, epoch),
+        host_after=_host_after(made.meter.host, host, epoch, imported),
         cursor_before=None,
         cursor_after=cursor,
         channels=(_channel(made),),
@@ -236,10 +281,10 @@ def book_import(made: EnergyImport, series: Series, host: Host | None, interval_
     )
 
 
-def _host_after(name: str, host: Host | None, epoch: bytes) -> Host:
+def _host_after(name: str, host: Host | None, epoch: bytes, imported: tuple[ImportedSpan, ...]) -> Host:
     if host is not None:
         # The epochs stay as they are: the newest is the one whose Hello came last, and an import says no Hello.
-        return msgspec.structs.replace(host, version=host.version + 1)
+        return msgspec.structs.replace(host, version=host.version + 1, imported=imported)
     return Host(
         host=name,
         version=1,
@@ -252,6 +297,7 @@ def _host_after(name: str, host: Host | None, epoch: bytes) -> Host:
         withheld=False,
         withheld_until={},
         conflict="",
+        imported=imported,
     )
 
 
@@ -290,10 +336,42 @@ def _gaps(series: Series, power_bound_milliwatts: int) -> Iterable[GapRow]:
         yield GapRow(CHANNEL, *times, GapReason.MISSING_IN_RECORDING, 0, upper)
 
 
-def first_overlap(booked: Iterable[tuple[int, str]], rows: Iterable[EnergyRow]) -> tuple[int, str] | None:
-    """The first interval that a series has and the host has booked already; and who booked it.
+def series_spans(series: Series) -> list[tuple[int, int]]:
+    """The time that a series covers; seconds."""
+    return without_holes(series.from_seconds, series.to_seconds, series.holes)
 
-    booked: (interval_start_seconds, by whom), in order of time.
+
+def overlap_with_import(
+    meter: Meter, spans: Iterable[tuple[int, int]], others: Mapping[str, tuple[int, Iterable[tuple[int, int]]]]
+) -> tuple[int, str] | None:
+    """The first instant that another import of the host has booked already, and which.
+
+    others: by name, each one's component and spans; meters of two components of a host may be read at one time.
+    """
+    own = meter.kept_component
+    found = [
+        (max(start, begin), name)
+        for name, (component, times) in others.items()
+        if own == component or IMPORTED_COMPONENT_ALL in (own, component)
+        for start, end in times
+        for begin, stop in spans
+        if begin < end and start < stop
+    ]
+    return min(found, default=None)
+
+
+def overlap_with_agent(meter: Meter, rows: Iterable[EnergyRow], booked: Iterable[HostEnergyRow]) -> int | None:
+    """The first interval that a series has and an epoch of the host has booked already for what the meter measures.
+
+    booked: in order of time, those of imports left out. Rows tell no seconds: an interval that was booked in part counts as
+    whole. That a component had no row in an interval means that a residual holds it, whatever the catalog says by now.
     """
     starts = {row.interval_start_seconds for row in rows}
-    return next((each for each in booked if each[0] in starts), None)
+    return next(
+        (
+            row.interval_start_seconds
+            for row in booked
+            if row.interval_start_seconds in starts and is_kept_out(meter.kept_component, row.channel, frozenset())
+        ),
+        None,
+    )

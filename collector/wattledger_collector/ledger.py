@@ -11,6 +11,7 @@ from wattledger_collector.channel_ends import settle
 from wattledger_collector.clocks import boots_after_batch
 from wattledger_collector.columns import Page
 from wattledger_collector.hello import Refused, open_stream
+from wattledger_collector.imported_time import ImportedTime
 from wattledger_collector.intervals import split
 from wattledger_collector.records import (
     SPANS_MAX,
@@ -61,15 +62,18 @@ def book(
             return _quarantined(batch, host, cursor, collector, new_channels, reason)
     boots, boot = _boots(payload, host, cursor)
     others = _foreign_spans(host, cursor, payload, channels, workloads)
-    page = Page(batch, payload, boot, boots, others, interval_seconds)
+    imported = ImportedTime(host.imported, channels) if host.imported else None
+    page = Page(batch, payload, boot, boots, others, interval_seconds, imported)
     points = cursor.points.copy()
     for column in payload.columns:
         points[column.channel] = page.add(column, channels[column.channel], points.get(column.channel))
-    _settle_ends(batch, host, cursor, page, points, new_channels, boots, interval_seconds)
+    _settle_ends(batch, host, cursor, page, points, new_channels, boots, imported, interval_seconds)
     if len(points) != len(cursor.points):
         points = dict(sorted(points.items()))
     spans = _spans_after(host, cursor, page.booked_spans)
-    accounts = _workloads(batch, payload, page, workloads, interval_seconds) if payload.workload_accounts else None
+    accounts = None
+    if payload.workload_accounts:
+        accounts = _workloads(batch, payload, page, workloads, imported, interval_seconds)
     return Booking(
         host_before=host,
         host_after=_host_after(batch, host, cursor.epoch, boots, spans),
@@ -92,6 +96,7 @@ def _settle_ends(
     points: dict[int, ChannelPoint],
     new_channels: Sequence[ChannelInfo],
     boots: tuple[Boot, ...],
+    imported: ImportedTime | None,
     interval_seconds: int,
 ) -> None:
     """Add what the catalog's closed channels had left when they ended, after what the batch itself says of them."""
@@ -99,7 +104,16 @@ def _settle_ends(
     if not closed:
         return
     others = tuple(span for span in host.spans if span.epoch != cursor.epoch)
-    settled = settle(batch, closed, points, boots, others, recorded=cursor.recorded, interval_seconds=interval_seconds)
+    settled = settle(
+        batch,
+        closed,
+        points,
+        boots,
+        others,
+        recorded=cursor.recorded,
+        interval_seconds=interval_seconds,
+        imported=imported,
+    )
     for channel, point, ending in settled:
         points[channel] = point
         page.merge(ending)
@@ -189,7 +203,12 @@ def _spans_after(host: Host, cursor: Cursor, booked: Mapping[bytes, tuple[int, i
 
 
 def _workloads(
-    batch: CheckedBatch, payload: pb.Payload, page: Page, before: WorkloadCursor | None, interval_seconds: int
+    batch: CheckedBatch,
+    payload: pb.Payload,
+    page: Page,
+    before: WorkloadCursor | None,
+    imported: ImportedTime | None,
+    interval_seconds: int,
 ) -> WorkloadBooking | None:
     """Book the payload's accounts; what is refused of them is evidence."""
     booking, refused = book_accounts(
@@ -198,6 +217,7 @@ def _workloads(
         before,
         offset_nanoseconds=page.boot.offset_nanoseconds,
         is_overlapped=page.is_overlapped,
+        is_imported=imported.holds_component if imported is not None else None,
         interval_seconds=interval_seconds,
     )
     if refused:

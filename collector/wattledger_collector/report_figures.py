@@ -127,6 +127,7 @@ def measured_pues(report: Report, store: SqliteStore) -> dict[str, MeasuredPue]:
         source = made.provenance
         if (
             made.place is Place.FACILITY
+            and made.removal is None
             and source.from_seconds < period.to_seconds
             and source.to_seconds > period.from_seconds
         ):

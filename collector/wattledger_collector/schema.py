@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 # The newest migration: what this program reads and writes.
-REVISION: Final = "0008"
+REVISION: Final = "0009"
 
 # An SQLite addition that passes 2^63 turns into a floating point number without a word; this check makes it an error.
 _FITS_INT64 = "{} BETWEEN -9223372036854775807 AND 9223372036854775807"
@@ -429,6 +429,20 @@ energy_imports = Table(
     # A whole number: a site's energy may pass 2^63.
     Column("energy_microjoules", String, nullable=False),
     Column("missing_seconds", BigInteger, nullable=False),
+    # Those known then: by them the energy went to sites. NULL: an older program did not keep it.
+    Column("assignments_last_id", Integer),
+)
+
+# Imports that count nowhere any more: what they had booked was undone by its opposite.
+import_removals = Table(
+    "import_removal",
+    metadata,
+    Column("import_id", Integer, ForeignKey("energy_import.id"), primary_key=True, autoincrement=False),
+    Column("removed_at_seconds", BigInteger, nullable=False),
+    Column("reason", String, nullable=False),
+    # The digest of the import in its place; empty: none.
+    Column("replacement", String, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 # Series that enter no sum of hosts: a site's meter, and meters beside energy that is booked already.

@@ -23,7 +23,7 @@ QUALITY = {Method.COUNTER: Quality.COUNTER, Method.INTEGRAL: Quality.INTEGRAL, M
 
 
 class Tally:
-    """One channel's rows of one batch while they are added up. left: gaps for what another epoch has booked."""
+    """One channel's rows of one batch while they are added up. left: gaps for what another epoch or an import has booked."""
 
     def __init__(self, info: ChannelInfo, interval_seconds: int) -> None:
         self.left: list[GapRow] = []
@@ -43,7 +43,7 @@ class Tally:
         self.booked_microjoules += microjoules
 
     def leave(self, microjoules: int, from_utc: int, to_utc: int) -> None:
-        """Do not book an increment that another epoch may have booked: either did it or did not, so [0, d] is missing."""
+        """Do not book an increment that was or was not booked by another epoch, or by an import: [0, d] may be missing."""
         if not microjoules:
             return
         lower, upper, start = min(0, microjoules), max(0, microjoules), min(from_utc, to_utc)

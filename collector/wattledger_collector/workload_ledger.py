@@ -43,6 +43,9 @@ _NOTHING: Final = AccountPoint((), 0)
 # (from boot, its boottime, boottime in the payload's boot): whether another epoch has booked some of it.
 IsOverlapped = Callable[[bytes, int, int], bool]
 
+# (component, from, to), a half-open span of UTC in nanoseconds: whether an import has booked some of it.
+IsImported = Callable[[Component, int, int], bool]
+
 
 class _RefusedError(Exception):
     """An account can't be believed; the text says why."""
@@ -64,10 +67,12 @@ def book_accounts(
     offset_nanoseconds: int,
     is_overlapped: IsOverlapped,
     interval_seconds: int,
+    is_imported: IsImported | None = None,
 ) -> tuple[WorkloadBooking | None, str]:
     """Book a payload's accounts; the second value says why some were refused, empty if none was.
 
-    offset_nanoseconds: what the payload's boot adds to boottime. None where nothing can be booked at all.
+    offset_nanoseconds: what the payload's boot adds to boottime. is_imported: None if the host has no
+    imports. No booking where nothing can be booked at all.
     """
     accounts = payload.workload_accounts
     if len(accounts) > ACCOUNTS_MAX:
@@ -85,10 +90,17 @@ def book_accounts(
         start_utc = max(cursor.utc_nanoseconds, end_utc - (last - cursor.boottime_nanoseconds))
     is_booked = not is_overlapped(cursor.boot_id, cursor.boottime_nanoseconds, last)
     sums = page.sums if is_booked else {}
+    # What an import has booked is not told again by workload; the time that they ran is in no import.
+    kept_out = {
+        component
+        for component in _COMPONENTS
+        if is_imported is not None and is_imported(_COMPONENTS[component], start_utc, end_utc)
+    }
     energy = [
         WorkloadEnergyRow(workload, start, _COMPONENTS[component], _METHODS[method], share)
         for workload, each in sums.items()
         for (component, method), step in each.energies.items()
+        if component not in kept_out
         for start, share in _cut(step, start_utc, end_utc, interval_seconds)
     ]
     time = [

@@ -822,6 +822,7 @@ LATER_TABLES = {
     "0005": ["meter_energy", "energy_import"],
     "0006": [],
     "0007": [],
+    "0008": ["import_removal"],
 }
 
 
@@ -832,6 +833,7 @@ LATER_COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
         "emission_basis": ("market_grams_per_kwh", "market_factor"),
     },
     "0007": {"emission_basis": ("scope", "overhead_scope", "factor_tier")},
+    "0008": {"energy_import": ("assignments_last_id",)},
 }
 
 
@@ -847,12 +849,12 @@ def test_a_database_of_an_older_schema_is_upgraded_in_place(tmp_path: Path, revi
     identity = store.database_id
     store.close()
     with closing(sqlite3.connect(path)) as connection, connection:
-        for older, tables in LATER_TABLES.items():
-            for table in tables if older >= revision else ():
-                connection.execute(f"DROP TABLE {table}")
+        dropped = {table for older, tables in LATER_TABLES.items() if older >= revision for table in tables}
+        for table in dropped:
+            connection.execute(f"DROP TABLE {table}")
         for older, additions in LATER_COLUMNS.items():
             for table, columns in additions.items() if older >= revision else ():
-                for column in columns:
+                for column in columns if table not in dropped else ():
                     connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
     store = open_store(path, create=False)
