@@ -15,7 +15,7 @@ from rich.console import Console
 
 from wattledger_collector import hosts
 from wattledger_collector.books import BooksError
-from wattledger_collector.config import ConfigurationError
+from wattledger_collector.config import Configuration, ConfigurationError
 from wattledger_collector.configuration import load_configuration
 from wattledger_collector.csv_table import TableError
 from wattledger_collector.embodied import EmbodiedError
@@ -85,13 +85,16 @@ def add_store_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_configured(arguments: argparse.Namespace) -> tuple[str | None, FactorCatalog]:
     """The database that the configuration names, if there is one, and the factors with the operator's own."""
+    configuration, catalog = load_named(arguments)
+    return None if configuration is None else configuration.store.path, catalog
+
+
+def load_named(arguments: argparse.Namespace) -> tuple[Configuration | None, FactorCatalog]:
+    """The configuration that the arguments name, or the one in its usual place; and the factors with the operator's own."""
     path: Path | None = arguments.config
     if path is None and CONFIGURATION_PATH_DEFAULT.exists():
         path = CONFIGURATION_PATH_DEFAULT
-    if path is None:
-        return None, load_catalog()
-    configuration, catalog = load_configuration(path)
-    return configuration.store.path, catalog
+    return (None, load_catalog()) if path is None else load_configuration(path)
 
 
 def open_named(arguments: argparse.Namespace, configured: str | None) -> SqliteStore:

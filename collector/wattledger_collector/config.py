@@ -105,6 +105,12 @@ class FactorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: tuple[FactorSource, ...] = ()
 
 
+class StatementSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """key: the file of the key that signs statements, relative to the configuration's folder; empty: beside the database."""
+
+    key: str = ""
+
+
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A data hall. zone: of the electricity grid; empty: emissions are not reckoned. pue: facility energy / IT energy.
 
@@ -138,6 +144,7 @@ class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: StoreSettings = StoreSettings()
     silence: Silence = Silence()
     factors: FactorSettings = FactorSettings()
+    statements: StatementSettings = StatementSettings()
     site: tuple[Site, ...] = ()
     host: tuple[HostRule, ...] = ()
 
@@ -238,7 +245,14 @@ _StructT = TypeVar("_StructT", bound=msgspec.Struct)
 
 # The structs inside of each struct: keys that hold one, and keys that hold a list of them.
 _TABLES: Mapping[type[msgspec.Struct], Mapping[str, type[msgspec.Struct]]] = {
-    Configuration: {"server": Server, "http": Http, "store": StoreSettings, "silence": Silence, "factors": FactorSettings},
+    Configuration: {
+        "server": Server,
+        "http": Http,
+        "store": StoreSettings,
+        "silence": Silence,
+        "factors": FactorSettings,
+        "statements": StatementSettings,
+    },
     Server: {"tls": Tls},
     Http: {"tls": Tls},
 }

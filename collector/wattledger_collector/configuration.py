@@ -68,11 +68,13 @@ def _with_absolute_paths(configuration: Configuration, folder: Path) -> Configur
         return Tls(certificate=str(folder / tls.certificate), key=str(folder / tls.key), ca=ca)
 
     replace = msgspec.structs.replace
+    key = configuration.statements.key
     return replace(
         configuration,
         server=replace(configuration.server, tls=absolute(configuration.server.tls)),
         http=replace(configuration.http, tls=absolute(configuration.http.tls)),
         store=replace(configuration.store, path=str(folder / configuration.store.path)),
+        statements=replace(configuration.statements, key=key and str(folder / key)),
         factors=replace(
             configuration.factors,
             files=tuple(str(folder / name) for name in configuration.factors.files),

@@ -23,10 +23,11 @@ from wattledger_collector.command_setup import (
     add_store_arguments,
     console,
     guarded,
-    load_configured,
+    load_named,
     open_named,
     print_json,
 )
+from wattledger_collector.config import Configuration
 from wattledger_collector.factor_store import load_factors
 from wattledger_collector.report import make_period, parse_instant, parse_time_zone
 from wattledger_collector.store import SqliteStore
@@ -103,7 +104,10 @@ def _add_log(actions: "Subparsers") -> None:
 
 def _add_key(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--key", type=Path, metavar="FILE", help="the signing key, made if there is none (default: beside the database)"
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="the signing key, made if there is none (default: as configured, else beside the database)",
     )
 
 
@@ -145,17 +149,17 @@ def _close(arguments: argparse.Namespace) -> int:
 
     time_zone = parse_time_zone(arguments.time_zone)
     begin, end = parse_instant(arguments.from_, time_zone), parse_instant(arguments.to, time_zone)
-    configured, catalog = load_configured(arguments)
+    configuration, catalog = load_named(arguments)
     instruments: tuple[Certificate, ...] = ()
     if arguments.instruments is not None:
         instruments = tuple(parse_certificates(_text(arguments.instruments), str(arguments.instruments)))
-    with closing(open_named(arguments, configured)) as store, _progress("closing", begin, end) as tell:
+    with _store(arguments, configuration) as store, _progress("closing", begin, end) as tell:
         period = make_period(begin, end, time_zone, store.interval_seconds)
         closed = close_period(
             store,
             catalog.with_recorded(load_factors(store)),
             period,
-            Maker(_key(arguments, store), f"wattledger {version('wattledger')}", instruments),
+            Maker(_key(arguments, configuration, store), f"wattledger {version('wattledger')}", instruments),
             now_seconds=int(time.time()),
             site=arguments.site,
             progress=tell,
@@ -280,7 +284,8 @@ def _rotate(arguments: argparse.Namespace) -> int:
     from wattledger_collector.signing_keys import replace_key
     from wattledger_collector.statement_store import log_keys, origin_of, sign_again
 
-    with _opened(arguments) as store:
+    configuration, _ = load_named(arguments)
+    with _store(arguments, configuration) as store:
         if not log_keys(store):
             raise StatementError("no statement was signed yet: the first `statement close` makes the key")
 
@@ -290,23 +295,26 @@ def _rotate(arguments: argparse.Namespace) -> int:
         def is_vouched(key: "Ed25519PrivateKey") -> bool:
             return verifier_key(key, origin_of(store)) == log_keys(store)[-1]
 
-        replace_key(_key_path(arguments, store), vouch, is_vouched)
+        replace_key(_key_path(arguments, configuration, store), vouch, is_vouched)
         print(log_keys(store)[-1])
     return 0
 
 
-def _key_path(arguments: argparse.Namespace, store: SqliteStore) -> Path:
+def _key_path(arguments: argparse.Namespace, configuration: Configuration | None, store: SqliteStore) -> Path:
+    """The file that the arguments name, else the configuration, else the one beside the database."""
     from wattledger_collector.signing_keys import KEY_FILE_NAME
 
-    path: Path | None = arguments.key
-    return store.path.parent / KEY_FILE_NAME if path is None else path
+    named: Path | None = arguments.key
+    if named is None and configuration is not None and configuration.statements.key:
+        named = Path(configuration.statements.key)
+    return store.path.parent / KEY_FILE_NAME if named is None else named
 
 
-def _key(arguments: argparse.Namespace, store: SqliteStore) -> "Ed25519PrivateKey":
+def _key(arguments: argparse.Namespace, configuration: Configuration | None, store: SqliteStore) -> "Ed25519PrivateKey":
     from wattledger_collector.signing_keys import load_or_make_key
     from wattledger_collector.statement_store import log_keys
 
-    path = _key_path(arguments, store)
+    path = _key_path(arguments, configuration, store)
     if not path.exists() and log_keys(store):
         # One made in silence would be a stranger's to all who know the log.
         raise StatementError(
@@ -319,9 +327,12 @@ def _key(arguments: argparse.Namespace, store: SqliteStore) -> "Ed25519PrivateKe
 
 @contextmanager
 def _opened(arguments: argparse.Namespace) -> Iterator[SqliteStore]:
-    configured = None if arguments.store else load_configured(arguments)[0]
-    with closing(open_named(arguments, configured)) as store:
+    with _store(arguments, None if arguments.store else load_named(arguments)[0]) as store:
         yield store
+
+
+def _store(arguments: argparse.Namespace, configuration: Configuration | None) -> "closing[SqliteStore]":
+    return closing(open_named(arguments, None if configuration is None else configuration.store.path))
 
 
 def _text(path: Path) -> str:

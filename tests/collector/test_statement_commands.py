@@ -95,6 +95,26 @@ def test_a_key_is_rotated_and_later_statements_verify_by_the_first(run: Run, tmp
     assert (tmp_path / "statement.key.retired").exists()
 
 
+def test_the_key_that_is_configured_signs(run: Run, tmp_path: Path) -> None:
+    """Its path is relative to the configuration's folder; --key wins over it, and one that others can read is refused."""
+    (tmp_path / "keys").mkdir()
+    configuration = tmp_path / "collector.toml"
+    configuration.write_text('[store]\npath = "ledger.sqlite"\n[statements]\nkey = "keys/log.pem"\n')
+    span = ("--from", "2023-04-01", "--to", "2023-04-02")
+    assert run("statement", "close", *span, "--config", str(configuration), store=False)[0] == 0
+    assert [each.name for each in (tmp_path / "keys").iterdir()] == ["log.pem"]
+    assert not (tmp_path / "statement.key").exists()
+    assert run("statement", "rotate-key", "--config", str(configuration), store=False)[0] == 0
+    assert sorted(each.name for each in (tmp_path / "keys").iterdir()) == ["log.pem", "log.pem.retired"]
+    (tmp_path / "keys" / "log.pem").chmod(0o644)
+    span = ("--from", "2023-04-02", "--to", "2023-04-03")
+    status, _, complaint = run("statement", "close", *span, "--config", str(configuration), store=False)
+    assert (status, "chmod 600" in complaint) == (1, True)
+    retired = ("--key", str(tmp_path / "keys" / "log.pem.retired"))
+    complaint = run("statement", "close", *span, *retired, "--config", str(configuration), store=False)[2]
+    assert "signing key was replaced by" in complaint
+
+
 def test_a_lost_key_is_not_replaced_in_silence(run: Run, tmp_path: Path) -> None:
     """As after a restore without it, or a rotation that was cut off: nobody would have vouched for a new one."""
     close(run)
