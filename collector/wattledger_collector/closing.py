@@ -27,14 +27,12 @@ from wattledger_collector.records import AssignmentRow, RollupRow, SiteRow
 from wattledger_collector.report import Period, channel_counts, check_site, make_report
 from wattledger_collector.restating import CAUSES, Difference, Grams, Segments, grams_of, segments_of, split
 from wattledger_collector.statement import (
+    FORMAT,
     Heading,
-    SensorKey,
     SiteFacts,
-    Tree,
     basis_trees,
     canonical,
     gap_tree,
-    grams_tree,
     statement_tree,
 )
 from wattledger_collector.statement_store import (
@@ -46,10 +44,12 @@ from wattledger_collector.statement_store import (
     leaf_secret,
     newest_of,
 )
+from wattledger_collector.statement_uncertainty import SensorKey
+from wattledger_collector.statement_values import Tree, grams_tree
 from wattledger_collector.store import SqliteStore
 
 # What two statements of one period have in common if nothing has changed.
-_COMPARED = ("lines", "sites", "sensors", "factors", "instruments", "gaps", "reallocated")
+_COMPARED = ("lines", "sites", "sensors", "factors", "instruments", "gaps", "reallocated", "assumed_ratios")
 
 # Each time, somebody else has closed the same period meanwhile; more often than that, nobody waits for a figure.
 CLOSINGS_MAX = 3
@@ -231,6 +231,14 @@ def _tree(
             rows=tuple(row for row in sites if row.site == name),
             bases=tuple(finder.split(name, period.from_seconds, period.to_seconds)),
             gaps=known[name].gaps if name in known else no_gaps,
+            gaps_by_recorded={
+                recorded: summarise_gaps(
+                    (row for row in (known[name].gap_rows if name in known else ()) if row.recorded == recorded),
+                    period.from_seconds,
+                    period.to_seconds,
+                )
+                for recorded in (False, True)
+            },
             silent=tuple(
                 (host.host, host.since_seconds, host.missing_nanoseconds)
                 for host in (known[name].silent if name in known else ())
@@ -290,7 +298,12 @@ def _reallocated(store: SqliteStore, closure: Closure, sums: _Sums) -> list[tupl
 
 def _is_same(before: Stored, tree: Tree, root: bytes) -> bool:
     own = before.tree
-    return own["leaves"]["root"] == root.hex() and all(canonical(own[name]) == canonical(tree[name]) for name in _COMPARED)
+    # One of an earlier form says less: it is stated anew.
+    return (
+        own["format"] == FORMAT
+        and own["leaves"]["root"] == root.hex()
+        and all(canonical(own[name]) == canonical(tree[name]) for name in _COMPARED)
+    )
 
 
 def _replaced(before: Stored, reading: _Reading, last_id: int, sums: _Sums, catalog: FactorCatalog, tree: Tree) -> Tree:

@@ -10,14 +10,13 @@ from fractions import Fraction
 from xml.etree.ElementTree import Element, SubElement
 
 from wattledger_collector.accounting import Line
+from wattledger_collector.bands import Estimate, Sensors
 from wattledger_collector.books import Equivalence
 from wattledger_collector.factors import FactorKind
 from wattledger_collector.records import MICROJOULES_PER_KWH
 from wattledger_collector.report import Period, Report
 from wattledger_collector.report_figures import Day
 from wattledger_collector.report_output import kwh, rounded
-from wattledger_collector.report_uncertainty import Sensors
-from wattledger_collector.uncertainty import Interval
 from wattledger_collector.workload_report import WorkloadReport
 
 Cell = str | Element
@@ -29,7 +28,7 @@ class Page:
 
     report: Report
     days: Sequence[Day]
-    intervals: Mapping[FactorKind, tuple[Interval, bool]]
+    intervals: Mapping[FactorKind, Estimate]
     sensors: Sensors
     workloads: WorkloadReport
     before: Report | None

@@ -7,6 +7,7 @@ from fractions import Fraction
 from xml.etree.ElementTree import Element, SubElement
 
 from wattledger_collector.accounting import Emissions, Line
+from wattledger_collector.bands import FactorBands
 from wattledger_collector.books import Equivalence
 from wattledger_collector.factors import Gas
 from wattledger_collector.html_parts import Cell, Page, add, add_table, percent, section_of, short_kind, span_text
@@ -15,7 +16,7 @@ from wattledger_collector.report_completeness import completeness, hours_text
 from wattledger_collector.report_output import exact_instant, kwh, rounded, span_of, vintage_of
 from wattledger_collector.report_svg import Bar, column_chart, row_bar
 from wattledger_collector.report_table import kwh_text, mass_text
-from wattledger_collector.report_uncertainty import FACTOR_RATIO_DEFAULT, Sensor, factor_ratio_of
+from wattledger_collector.report_uncertainty import assumed_text
 from wattledger_collector.workload_report import WorkloadLine
 from wattledger_collector.workload_report_output import policy_name
 
@@ -29,7 +30,8 @@ def uncertainty_part(main: Element, page: Page) -> None:
     """The totals' intervals, and which bands they are made of."""
     section = section_of(main, "uncertainty", "Uncertainty")
     rows = []
-    for kind, (interval, is_open) in sorted(page.intervals.items()):
+    for kind, estimate in sorted(page.intervals.items()):
+        interval, is_open = estimate.interval, estimate.is_open
         lower, upper = interval.lower_ratio, interval.upper_ratio
         rows.append(
             [
@@ -38,42 +40,39 @@ def uncertainty_part(main: Element, page: Page) -> None:
                 mass_text(interval.grams - Fraction(interval.lower_grams)),
                 "no known bound" if is_open else mass_text(interval.grams + Fraction(interval.upper_grams)),
                 "–" if lower is None or upper is None else f"-{lower:.1%} / " + ("open" if is_open else f"+{upper:.1%}"),
+                assumed_text(estimate),
             ]
         )
-    heads = [("total", ""), ("emissions", "n"), ("95 % from", "n"), ("to", "n"), ("relative", "n")]
+    heads = [("total", ""), ("emissions", "n"), ("95 % from", "n"), ("to", "n"), ("relative", "n"), ("rests on", "")]
     add_table(section, heads, rows, "uncertainty-table")
     told = add(section, "ul", class_="note")
     seen = {
         (each.name, each.lower_ratio, each.upper_ratio, each.is_stated) for parts in page.sensors.values() for each in parts
     }
     for name, low, high, is_stated in sorted(seen):
-        origin = "as its source states" if is_stated else "by default, as its source states none"
-        add(told, "li", f"Sensors {name}: -{low:.1%} / +{high:.1%}, {origin}; all of one kind are off together.")
+        origin = "as its source states" if is_stated else "assumed, as its source states none"
+        add(told, "li", f"Sensors {name}: -{low:.1%} / +{high:.1%}, {origin}; all of one source are off together.")
     for label, ratio, stated in sorted(_factor_bands(page.report)):
-        origin = "as its source states" if stated else "by default for its tier, as its source states none"
+        origin = "as its source states" if stated else "assumed for its tier, as its source states none"
         add(told, "li", f"Factors {label}: ±{ratio:.1%}, {origin}; all that is under one factor is off together.")
     add(
         told,
         "li",
-        "Terms are combined as in IPCC 2006, volume 1, chapter 3; bounds of gaps are added whole. Defaults are the "
-        "classes of the GHG Protocol's uncertainty tool (5, 15 and 30 %), put to tiers by this program.",
+        "Terms are combined as in IPCC 2006, volume 1, chapter 3; bounds of gaps are added whole. What is assumed are the "
+        "classes of the GHG Protocol's uncertainty tool (5, 15, 30 % and poor), put to sensors and tiers by this program. A "
+        "PUE is taken as it was declared.",
     )
 
 
-def _sensor_sentence(sensor: Sensor) -> str:
-    origin = "as its source states" if sensor.is_stated else "by default, as its source states none"
-    band = f"-{sensor.lower_ratio:.1%} / +{sensor.upper_ratio:.1%}"
-    return f"Sensors {sensor.name}: {band}, {origin}; all of one kind are off together."
-
-
 def _factor_bands(report: Report) -> set[tuple[str, float, bool]]:
+    known = FactorBands(report.factors)
     bands = set()
     for site in report.sites:
         for line in site.lines:
             if line.factors:
-                is_stated = any(factor.uncertainty_ratio is not None for factor in line.factors)
-                name = f"{line.factors[0].zone} {line.factors[0].source} ({line.basis.tier})"
-                bands.add((name, factor_ratio_of(line) if is_stated else FACTOR_RATIO_DEFAULT[line.basis.tier], is_stated))
+                factor, tier = line.factors[0], line.basis.tier
+                ratio, is_stated = known.band_of(factor, tier)
+                bands.add((f"{factor.zone} {factor.source} ({tier})", ratio, is_stated))
     return bands
 
 

@@ -40,6 +40,7 @@ from wattledger_collector.report_figures import Day
 from wattledger_collector.report_output import kwh, uncovered
 from wattledger_collector.report_svg import Bar, column_chart, row_bar
 from wattledger_collector.report_table import QUALITY_WORDS, RECORDED_WORDS, kwh_text, mass_text
+from wattledger_collector.report_uncertainty import assumed_text
 
 HOSTS_SHOWN_MAX = 20
 
@@ -134,10 +135,10 @@ def _interval_text(page: Page, kind: FactorKind) -> str:
     found = page.intervals.get(kind)
     if found is None:
         return str(kind)
-    interval, is_open = found
+    interval = found.interval
     lower = mass_text(interval.grams - Fraction(interval.lower_grams))
-    upper = "no known bound" if is_open else mass_text(interval.grams + Fraction(interval.upper_grams))
-    return f"95 % interval: {lower} to {upper}. {kind}"
+    upper = "no known bound" if found.is_open else mass_text(interval.grams + Fraction(interval.upper_grams))
+    return f"95 % interval: {lower} to {upper} ({assumed_text(found)}). {kind}"
 
 
 def _days(main: Element, page: Page) -> None:

@@ -1,124 +1,121 @@
-"""The 95 % intervals of a report's totals: sensors by kind, factors by source, gaps by their bounds.
+"""The 95 % intervals of a report's totals, by kind of factor and by site; and which sensors the energy is from.
 
-Reads which sensors there are and rounds nothing. Where a source states no band, a default holds, and says so. Source of
-truth: `uncertainty.py` for the arithmetic.
+Reads which sensors there are, and rounds nothing. Source of truth: `bands.py`, which statements share. A report is of the
+moment: how a component's energy divides among its sensors is told by what each has booked in its lifetime, where a
+statement takes what each has booked in its period.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Sequence
 
-from wattledger_collector.accounting import Line
-from wattledger_collector.factors import FactorKind, Tier
+from sqlalchemy import select
+
+from wattledger_collector import schema
+from wattledger_collector.bands import (
+    Estimate,
+    FactorBands,
+    Sensors,
+    SensorsKey,
+    SiteGaps,
+    by_kind,
+    estimate,
+    gaps_of_kind,
+    sensor_of,
+)
+from wattledger_collector.factors import FactorKind
 from wattledger_collector.fleet_sites import SitePlan
-from wattledger_collector.records import Component, Method, Quality
-from wattledger_collector.report import Report
+from wattledger_collector.records import Component, Method, Quality, Role
+from wattledger_collector.report import Report, SiteReport
 from wattledger_collector.store import SqliteStore
-from wattledger_collector.uncertainty import Gap, Interval, Term, combine
 
-# Half-widths of 95 % where a sensor's source states none: what is measured is put into the best class of the GHG Protocol's
-# uncertainty tool (5 %), by a convention of this program; an estimate without a band of its own is poor.
-SENSOR_RATIO_DEFAULT: Mapping[Method, float] = {Method.COUNTER: 0.05, Method.INTEGRAL: 0.05, Method.MODEL: 0.5}
-
-# Half-widths where a factor's source states none: the classes of the GHG Protocol's uncertainty tool (high 5 %, good 15 %,
-# fair 30 %), put to tiers by this program: measured hours are high, official years good, what stands in for another fair.
-FACTOR_RATIO_DEFAULT: Mapping[Tier, float] = {
-    Tier.F0_MEASURED: 0.05,
-    Tier.F1_PROVIDER_ESTIMATED: 0.15,
-    Tier.F2_CARRIED: 0.3,
-    Tier.F3_PROFILE: 0.3,
-    Tier.F4_ANNUAL_ZONE: 0.15,
-    Tier.F5_ANNUAL_COUNTRY: 0.15,
-    Tier.F6_REGION: 0.3,
-    Tier.F9_NONE: 0.0,
+# What energy of a channel may be, by its method; an integral is never bridged but where an import was.
+_QUALITIES = {
+    Method.COUNTER: (Quality.COUNTER, Quality.BRIDGED),
+    Method.INTEGRAL: (Quality.INTEGRAL, Quality.BRIDGED),
+    Method.MODEL: (Quality.MODEL,),
 }
 
-_METHOD_OF = {
-    Quality.COUNTER: Method.COUNTER,
-    Quality.BRIDGED: Method.COUNTER,
-    Quality.INTEGRAL: Method.INTEGRAL,
-    Quality.MODEL: Method.MODEL,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Sensor:
-    """Sensors of one kind, and how much of a component's energy is theirs. is_stated: their source gave the band."""
-
-    name: str
-    lower_ratio: float
-    upper_ratio: float
-    share: Fraction
-    is_stated: bool
-
-
-Sensors = Mapping[tuple[str, Component, Method], Sequence[Sensor]]
+# (source, model, lower band, upper band): microjoules.
+_Weights = dict[tuple[str, str, float, float], int]
 
 
 def sensors_of(store: SqliteStore, at_seconds: int) -> Sensors:
-    """Which sensors the energy of each site, component and method is from, by what each has booked in its lifetime."""
+    """Which sensors the energy of each site, component and quality is from, by what each has booked in its lifetime."""
     plan = SitePlan()
     plan.replace(store.sites(), store.assignments())
-    sums: dict[tuple[str, Component, Method], dict[tuple[str, float, float, bool], int]] = {}
+    channels = _channels(store)
+    sums: dict[SensorsKey, _Weights] = {}
     for cursor in store.cursors():
         site = plan.site_of(cursor.host, at_seconds)
-        channels = store.load_channels(cursor.host, cursor.epoch)
+        of_epoch = channels.get((cursor.host, cursor.epoch), {})
         for number, point in cursor.points.items():
-            info = channels.get(number)
-            if info is None or not info.is_booked or not point.booked_microjoules:
+            channel = of_epoch.get(number)
+            if channel is None or not point.booked_microjoules:
                 continue
-            lower, upper = info.uncertainty_lower_ratio, info.uncertainty_upper_ratio
-            is_stated = lower > 0 or upper > 0
-            if not is_stated:
-                lower = upper = SENSOR_RATIO_DEFAULT[info.method]
-            sensor = (f"{info.source} {info.model}".strip(), lower, upper, is_stated)
-            weights = sums.setdefault((site, info.component, info.method), {})
-            weights[sensor] = weights.get(sensor, 0) + abs(point.booked_microjoules)
+            component, method, sensor = channel
+            for quality in _QUALITIES[method]:
+                weights = sums.setdefault((site, component, quality, cursor.recorded), {})
+                weights[sensor] = weights.get(sensor, 0) + point.booked_microjoules
     return {
-        key: [Sensor(*sensor[:3], Fraction(part, sum(parts.values())), sensor[3]) for sensor, part in sorted(parts.items())]
-        for key, parts in sums.items()
+        key: [
+            sensor_of(source, f"{source} {model}".strip(), key[2], (lower, upper), energy / whole)
+            for (source, model, lower, upper), energy in sorted(weights.items())
+        ]
+        for key, weights in sums.items()
+        if (whole := sum(weights.values()))
     }
 
 
-def intervals_of(report: Report, sensors: Sensors) -> dict[FactorKind, tuple[Interval, bool]]:
-    """Totals with their 95 % intervals, by type of factor; and whether the upper end is open, as a gap has no bound."""
-    terms: dict[FactorKind, list[Term]] = {}
-    gaps: dict[FactorKind, list[Gap]] = {}
-    is_unbounded: dict[FactorKind, bool] = {}
-    for site in report.sites:
-        for line in site.lines:
-            if (part := line.emissions) is not None:
-                terms.setdefault(part.kind, []).extend(_terms(site.site, line, sensors))
-        for kind, total in site.emissions.items():
-            covered = sum(line.energy_microjoules for line in site.lines if line.emissions and line.emissions.kind == kind)
-            rate = total.grams / covered if covered else Fraction(0)
-            upper = site.gaps.upper_microjoules
-            gaps.setdefault(kind, []).append(Gap(site.gaps.lower_microjoules * rate, (upper or 0) * rate))
-            is_unbounded[kind] = is_unbounded.get(kind, False) or upper is None or bool(site.silent)
-    return {kind: (combine(each, gaps.get(kind, [])), is_unbounded.get(kind, False)) for kind, each in terms.items()}
+def _channels(
+    store: SqliteStore,
+) -> dict[tuple[str, bytes], dict[int, tuple[Component, Method, tuple[str, str, float, float]]]]:
+    """All channels that are booked, by epoch and number; one query for a thousand hosts."""
+    channel, cursor, host = schema.channels.c, schema.cursors.c, schema.hosts.c
+    query = (
+        select(
+            host.host, cursor.epoch, channel.channel, channel.component, channel.method, channel.source, channel.model,
+            channel.uncertainty_lower_ratio, channel.uncertainty_upper_ratio,
+        )
+        .join(schema.cursors, cursor.id == channel.cursor_id)
+        .join(schema.hosts, host.id == cursor.host_id)
+        .where(channel.role.in_([Role.LEAF, Role.RESIDUAL]))
+    )  # fmt: skip
+    found: dict[tuple[str, bytes], dict[int, tuple[Component, Method, tuple[str, str, float, float]]]] = {}
+    for name, epoch, number, component, method, *sensor in store.rows(query):
+        source, model, lower, upper = sensor
+        found.setdefault((name, epoch), {})[number] = (
+            Component(component), Method(method), (source, model, lower, upper),
+        )  # fmt: skip
+    return found
 
 
-def _terms(site: str, line: Line, sensors: Sensors) -> Iterable[Term]:
-    """One line's parts by sensor and factor."""
-    component, quality = line.component, line.quality
-    method = _METHOD_OF[quality]
-    found = sensors.get((site, component, method)) or (
-        sensors.get((site, component, Method.INTEGRAL)) if quality is Quality.BRIDGED else None
-    )
-    ratio = SENSOR_RATIO_DEFAULT[method]
-    parts = found or [Sensor(f"{component.name} {method.name}", ratio, ratio, Fraction(1), False)]
-    factor_ratio, factor = factor_ratio_of(line), _factor_name(line)
-    for sensor in parts:
-        grams = (line.grams or Fraction(0)) * sensor.share
-        yield Term(grams, sensor.name, sensor.lower_ratio, sensor.upper_ratio, factor, factor_ratio)
+def intervals_of(report: Report, sensors: Sensors) -> dict[FactorKind, Estimate]:
+    """The intervals of the report's totals, by type of factor."""
+    return _estimates(report.sites, sensors, FactorBands(report.factors))
 
 
-def _factor_name(line: Line) -> str:
-    factor = line.factors[0]
-    return f"{factor.zone} {factor.source} {factor.kind}"
+def site_intervals_of(report: Report, sensors: Sensors) -> dict[str, dict[FactorKind, Estimate]]:
+    """The intervals of each site's totals, by type of factor."""
+    bands = FactorBands(report.factors)
+    return {site.site: _estimates([site], sensors, bands) for site in report.sites}
 
 
-def factor_ratio_of(line: Line) -> float:
-    """Half-width of a line's factors: as their source states it, the largest of several, else the tier's."""
-    stated = [float(factor.uncertainty_ratio) for factor in line.factors if factor.uncertainty_ratio is not None]
-    return max(stated) if stated else FACTOR_RATIO_DEFAULT[line.basis.tier]
+def _estimates(sites: Sequence[SiteReport], sensors: Sensors, bands: FactorBands) -> dict[FactorKind, Estimate]:
+    kinds = by_kind(line for site in sites for line in site.lines)
+    gaps = [
+        SiteGaps(site.site, site.gaps.lower_microjoules, site.gaps.upper_microjoules, bool(site.silent)) for site in sites
+    ]
+    return {kind: estimate(lines, sensors, bands, gaps_of_kind(gaps, kind, kinds)) for kind, lines in kinds.items()}
+
+
+def assumed_text(estimate: Estimate) -> str:
+    """Which part of an interval rests on an assumption, for people."""
+    parts = []
+    for what, names, grams in (
+        ("sensors", estimate.sensors_assumed, estimate.sensors_assumed_grams),
+        ("factors", estimate.factors_assumed, estimate.factors_assumed_grams),
+    ):
+        if names:
+            whole = float(estimate.interval.grams)
+            share = f" for {grams / whole:.0%}" if whole else ""
+            parts.append(f"assumed bands of {what} {', '.join(names)}{share}")
+    return "; ".join(parts) or "stated bands alone"

@@ -7,9 +7,7 @@ grams are exact fractions as text, `rounded` beside them is for people. `verify.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, date, datetime
-from decimal import ROUND_HALF_EVEN, Decimal, localcontext
-from enum import Enum
+from datetime import UTC, datetime
 from fractions import Fraction
 from hashlib import sha256
 from typing import Any, Final
@@ -19,17 +17,14 @@ import rfc8785
 from wattledger_collector.accounting import GapSummary, Line, SiteBasis, coverage
 from wattledger_collector.certificates import Certificate
 from wattledger_collector.factors import Factor
-from wattledger_collector.records import Component, HostGapRow, Quality, SiteRow
-from wattledger_collector.uncertainty import Gap, Term, combine
+from wattledger_collector.records import HostGapRow, SiteRow
+from wattledger_collector.statement_uncertainty import SensorKey, assumed_tree, uncertainty_trees
+from wattledger_collector.statement_values import GRAMS_DIGITS, grams_tree, plain, rounded
 
-FORMAT: Final = "wattledger statement 1"
+FORMAT: Final = "wattledger statement 2"
 BOUNDARY: Final = "purchased electricity of the servers metered, scope 2, location based"
-GRAMS_DIGITS: Final = 6
 
 Tree = dict[str, Any]
-
-# (site, component, quality, recorded, sensor, lower band, upper band): microjoules.
-SensorKey = tuple[str, Component, Quality, bool, str, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +45,16 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class SiteFacts:
-    """A site's dated rows, which basis held when, and what is not known of it."""
+    """A site's dated rows, which basis held when, and what is not known of it.
+
+    gaps_by_recorded: the same gaps, those of recordings apart.
+    """
 
     site: str
     rows: tuple[SiteRow, ...]
     bases: tuple[tuple[SiteBasis, int], ...]
     gaps: GapSummary
+    gaps_by_recorded: Mapping[bool, GapSummary]
     silent: tuple[tuple[str, int, int], ...]
 
 
@@ -84,6 +83,7 @@ def statement_tree(
     factor_rows = [factor_tree(factor) for _, factor in factors]
     instrument_rows = [plain(asdict(each)) for each in instruments]
     merged = merge_lines(lines)
+    site_gaps = {(each.site, recorded): gap for each in sites for recorded, gap in each.gaps_by_recorded.items()}
     return {
         "format": FORMAT,
         "number": heading.number,
@@ -104,7 +104,8 @@ def statement_tree(
         "lines": merged,
         "totals": totals(merged),
         "sensors": _sensor_trees(sensors),
-        "uncertainty": uncertainty_trees(lines, sensors, sites),
+        "assumed_ratios": assumed_tree(),
+        "uncertainty": uncertainty_trees(lines, sensors, site_gaps, (each.site for each in sites if each.silent)),
         "factors": {"rows": factor_rows, "sha256": digest(canonical(factor_rows))},
         "instruments": {"rows": instrument_rows, "sha256": digest(canonical(instrument_rows))},
         "gaps": {"count": len(gaps), "sha256": digest(canonical(list(gaps)))},
@@ -119,27 +120,32 @@ def merge_lines(lines: Iterable[Line]) -> list[Tree]:
         basis = line.basis
         kind = str(basis.factor.kind) if line.emissions is not None and basis.factor is not None else ""
         pue = "" if basis.pue is None else f"{basis.pue:f}"
-        key = (basis.site, basis.zone or "", pue, str(basis.tier), kind, line.recorded, line.component, line.quality)
+        # Series of two sources in one zone are not off together.
+        source = basis.factor.source if kind and basis.factor is not None else ""
+        key = (basis.site, basis.zone or "", pue, str(basis.tier), kind, source, line.recorded, line.component, line.quality)
         total = sums.setdefault(key, [0, 0, Fraction(0)])
         total[0] += line.energy_microjoules
         total[1] += line.covered_nanoseconds
         total[2] += line.grams or 0
-    return [
-        {
-            "site": site,
-            "zone": zone or None,
-            "pue": pue or None,
-            "tier": tier,
-            "kind": kind or None,
-            "recorded": recorded,
-            "component": component.name.lower(),
-            "quality": quality.name.lower(),
-            "energy_microjoules": str(energy),
-            "covered_nanoseconds": str(covered),
-            "grams": grams_tree(grams) if kind else None,
-        }
-        for (site, zone, pue, tier, kind, recorded, component, quality), (energy, covered, grams) in sorted(sums.items())
-    ]
+    return [_line_tree(key, *total) for key, total in sorted(sums.items())]
+
+
+def _line_tree(key: tuple[Any, ...], energy: int, covered: int, grams: Fraction) -> Tree:
+    site, zone, pue, tier, kind, source, recorded, component, quality = key
+    return {
+        "site": site,
+        "zone": zone or None,
+        "pue": pue or None,
+        "tier": tier,
+        "kind": kind or None,
+        "source": source or None,
+        "recorded": recorded,
+        "component": component.name.lower(),
+        "quality": quality.name.lower(),
+        "energy_microjoules": str(energy),
+        "covered_nanoseconds": str(covered),
+        "grams": grams_tree(grams) if kind else None,
+    }
 
 
 def totals(lines: Iterable[Tree]) -> Tree:
@@ -179,44 +185,10 @@ def _emission_trees(lines: Iterable[Tree]) -> list[Tree]:
     return [{"kind": kind, "grams": grams_tree(each)} for kind, each in sorted(grams.items())]
 
 
-def grams_tree(grams: Fraction) -> Tree:
-    """Grams to the last digit, and rounded for people."""
-    return {"exact": str(grams), "rounded": rounded(grams, GRAMS_DIGITS)}
-
-
-def rounded(value: Fraction, digits: int) -> str:
-    """A decimal of so many digits, half to even."""
-    with localcontext(prec=60):
-        quotient = Decimal(value.numerator) / Decimal(value.denominator)
-        # Adding nothing takes the sign off a zero.
-        return f"{quotient.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_EVEN) + 0:f}"
-
-
 def factor_tree(factor: Factor) -> Tree:
     """A factor with all its fields."""
     tree = {field.name: plain(getattr(factor, field.name)) for field in fields(factor) if field.name != "kind"}
     return {**tree, "id": factor.id, "kind": str(factor.kind), "type": plain(asdict(factor.kind))}
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: decimals, days and large numbers as text."""
-    match value:
-        case Enum():
-            return plain(value.value)
-        case Decimal():
-            return f"{value:f}"
-        case date():
-            return value.isoformat()
-        case bool() | None | str() | float():
-            return value
-        case int():
-            return value if abs(value) < 2**53 else str(value)
-        case dict():
-            return {str(name): plain(each) for name, each in value.items()}
-        case list() | tuple():
-            return [plain(each) for each in value]
-        case _:
-            raise TypeError(f"{type(value).__name__} has no form in a statement")
 
 
 def gap_tree(row: HostGapRow, channels: int) -> Tree:
@@ -299,64 +271,6 @@ def _sensor_trees(sensors: Mapping[SensorKey, int]) -> list[Tree]:
         }
         for (site, component, quality, recorded, sensor, lower, upper), energy in sorted(sensors.items())
     ]
-
-
-def uncertainty_trees(lines: Iterable[Line], sensors: Mapping[SensorKey, int], sites: Sequence[SiteFacts]) -> list[Tree]:
-    """The 95 % interval of each type's total, recorded energy left out.
-
-    Sensors of one kind (source, component, quality, band) are off by a common share, on all hosts; a factor series is, too.
-    The sensors that share a line's energy share its grams likewise. Gaps count at their site's mean intensity.
-    """
-    kinds: dict[str, list[Line]] = {}
-    for line in lines:
-        if line.basis.factor is not None and line.emissions is not None and not line.recorded:
-            kinds.setdefault(str(line.basis.factor.kind), []).append(line)
-    return [{"kind": kind, **_uncertainty_tree(own, sensors, sites)} for kind, own in sorted(kinds.items())]
-
-
-def _uncertainty_tree(lines: Sequence[Line], sensors: Mapping[SensorKey, int], sites: Sequence[SiteFacts]) -> Tree:
-    terms = [term for line in lines for term in _terms(line, sensors)]
-    gaps = []
-    unknown = []
-    for facts in sites:
-        own = [line for line in lines if line.basis.site == facts.site]
-        energy = sum(line.energy_microjoules for line in own)
-        if not energy:
-            continue
-        intensity = sum((line.grams or Fraction(0) for line in own), Fraction(0)) / energy
-        upper = facts.gaps.upper_microjoules
-        if upper is None:
-            unknown.append(facts.site)
-        gaps.append(Gap(facts.gaps.lower_microjoules * intensity, (upper or 0) * intensity))
-    interval = combine(terms, gaps)
-    unstated = sorted(
-        {f"{factor.zone} {factor.source}" for line in lines for factor in line.factors if factor.uncertainty_ratio is None}
-    )
-    return {
-        "grams": grams_tree(interval.grams),
-        "lower_grams": f"{interval.lower_grams:.6f}",
-        "upper_grams": f"{interval.upper_grams:.6f}",
-        "gaps_without_upper_bound": unknown,
-        "factors_without_uncertainty": unstated,
-    }
-
-
-def _terms(line: Line, sensors: Mapping[SensorKey, int]) -> Iterable[Term]:
-    key = (line.basis.site, line.component, line.quality, line.recorded)
-    shares = [(each, energy) for each, energy in sensors.items() if each[:4] == key]
-    whole = sum(energy for _, energy in shares)
-    ratios = [float(factor.uncertainty_ratio) for factor in line.factors if factor.uncertainty_ratio is not None]
-    factor = f"{line.basis.zone} {line.factors[0].source}" if line.factors else ""
-    for (_, component, quality, _, sensor, lower, upper), energy in shares:
-        if whole:
-            yield Term(
-                grams=(line.grams or Fraction(0)) * Fraction(energy, whole),
-                sensor=f"{sensor} {component.name} {quality.name} {lower} {upper}",
-                sensor_lower_ratio=lower,
-                sensor_upper_ratio=upper,
-                factor=factor,
-                factor_ratio=max(ratios, default=0.0),
-            )
 
 
 def _iso(seconds: int) -> str:

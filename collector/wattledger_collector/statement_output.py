@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from wattledger_collector.records import MICROJOULES_PER_KWH
-from wattledger_collector.statement import Tree, rounded
 from wattledger_collector.statement_store import Stored
+from wattledger_collector.statement_values import Tree, rounded
 
 _TONNES_DIGITS = 6
 _GRAMS_PER_TONNE = 10**6
@@ -56,18 +56,30 @@ def write_statement(stored: Stored, console: Console) -> None:
                           ("Factor tier", "by_tier")):  # fmt: skip
         _write_totals(heading, tree["totals"][name], console)
     for each in tree["uncertainty"]:
-        say(
-            f"95 % interval, {each['kind']}: {_tonnes(each['grams']['exact'])} t "
-            f"-{_tonnes(each['lower_grams'])} +{_tonnes(each['upper_grams'])} t"
-        )
-        if each["factors_without_uncertainty"]:
-            say(f"  without the factors' own, which are not stated: {', '.join(each['factors_without_uncertainty'])}")
-        if each["gaps_without_upper_bound"]:
-            say(f"  without gaps of unknown size, at {', '.join(each['gaps_without_upper_bound'])}")
+        for sentence in _interval_sentences(each):
+            say(sentence)
     for site in tree["sites"]:
         share = "nothing was metered" if site["coverage"] is None else site["coverage"]["rounded"]
         say(f"Coverage of site {site['site']}: {share}; {site['gaps']['count']} gaps, {len(site['silent'])} silent hosts")
     _write_replaced(tree, console)
+
+
+def _interval_sentences(each: Tree) -> Iterable[str]:
+    """How far a total may be off, and what of it is assumed; the first form has less."""
+    site = "" if each.get("site") is None else f", site {each['site']}"
+    recorded = " (recorded)" if each.get("recorded") else ""
+    yield (
+        f"95 % interval{site}, {each['kind']}{recorded}: {_tonnes(each['grams']['exact'])} t "
+        f"-{_tonnes(each['lower_grams'])} +{_tonnes(each['upper_grams'])} t"
+    )
+    if unstated := each.get("factors_without_uncertainty"):
+        yield f"  without the factors' own, which are not stated: {', '.join(unstated)}"
+    for what in ("sensor", "factor"):
+        if names := each.get("assumed", {}).get(f"{what}s"):
+            amount = _tonnes(each["assumed"][f"{what}_grams"])
+            yield f"  with assumed bands, as none are stated, for {amount} t of the {what}s {', '.join(names)}"
+    if unbounded := each.get("gaps_without_upper_bound") or each.get("without_upper_bound"):
+        yield f"  without what nobody knows the size of, at {', '.join(unbounded)}"
 
 
 def _write_totals(heading: str, totals: Iterable[Tree], console: Console) -> None:

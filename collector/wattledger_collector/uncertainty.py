@@ -20,7 +20,7 @@ class Term:
     sensor_lower_ratio, sensor_upper_ratio, factor_ratio: half-widths of 95 % relative to the value; >= 0.
     """
 
-    grams: Fraction
+    grams: float
     sensor: str
     sensor_lower_ratio: float
     sensor_upper_ratio: float
@@ -55,28 +55,25 @@ class Interval:
         return self.upper_grams / abs(float(self.grams)) if self.grams else None
 
 
-def combine(terms: Iterable[Term], gaps: Iterable[Gap] = ()) -> Interval:
-    """The interval of a sum.
+def combine(grams: Fraction, terms: Iterable[Term], gaps: Iterable[Gap] = ()) -> Interval:
+    """The interval of a sum; grams: the sum itself, which is exact, where terms are not.
 
     Gaps are bounds and no distribution: they are added whole to the half-widths, never in squares.
     """
-    total = Fraction(0)
     lower: dict[str, list[float]] = {}
     upper: dict[str, list[float]] = {}
     factors: dict[str, list[float]] = {}
     for term in terms:
-        total += term.grams
-        grams = float(term.grams)
-        lower.setdefault(term.sensor, []).append(grams * term.sensor_lower_ratio)
-        upper.setdefault(term.sensor, []).append(grams * term.sensor_upper_ratio)
-        factors.setdefault(term.factor, []).append(grams * term.factor_ratio)
+        lower.setdefault(term.sensor, []).append(term.grams * term.sensor_lower_ratio)
+        upper.setdefault(term.sensor, []).append(term.grams * term.sensor_upper_ratio)
+        factors.setdefault(term.factor, []).append(term.grams * term.factor_ratio)
     of_factors = _squares(factors)
     missing_below, missing_above = 0.0, 0.0
     for gap in gaps:
         missing_below -= min(0.0, float(gap.lower_grams))
         missing_above += max(0.0, float(gap.upper_grams))
     return Interval(
-        total, sqrt(_squares(lower) + of_factors) + missing_below, sqrt(_squares(upper) + of_factors) + missing_above
+        grams, sqrt(_squares(lower) + of_factors) + missing_below, sqrt(_squares(upper) + of_factors) + missing_above
     )
 
 

@@ -22,11 +22,11 @@ from wattledger_collector.signed_note import NoteError
 from wattledger_collector.strict_zip import ZipError
 from wattledger_collector.verdict import PROBLEMS_MAX, Verdict, shown
 from wattledger_collector.verify_arguments import add_arguments
-from wattledger_collector.verify_figures import LeafSums, figure_problems
+from wattledger_collector.verify_figures import FIRST_FORMAT, LeafSums, figure_problems
 from wattledger_collector.verify_log import LogCheck, Trust
 
 BUNDLE_FORMAT: Final = "wattledger bundle 1"
-STATEMENT_FORMAT: Final = "wattledger statement 1"
+STATEMENT_FORMATS: Final = (FIRST_FORMAT, "wattledger statement 2")
 FILES: Final = ("checkpoint.txt", "gaps.json", "keys.txt", "latest.txt", "leaves.json", "log.json", "statement.json")
 MANIFEST: Final = "manifest.json"
 
@@ -71,8 +71,9 @@ class _Check:
     def run(self, trust: Trust) -> None:
         self._check_manifest()
         statement = self._canonical("statement.json")
-        if statement["format"] != STATEMENT_FORMAT:
-            raise ValueError(f"a statement of the form {statement['format']!r}; this program knows {STATEMENT_FORMAT!r}")
+        if statement["format"] not in STATEMENT_FORMATS:
+            known = " and ".join(map(repr, STATEMENT_FORMATS))
+            raise ValueError(f"a statement of the form {statement['format']!r:.80}; this program knows {known}")
         text = self._files.read("statement.json")
         self._verdict.facts.append(
             f"statement {statement['number']} of ledger {statement['database']}, {statement['period']['from']} to "

@@ -8,21 +8,18 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from math import sqrt
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-Tree = dict[str, Any]
+from wattledger_collector.verify_first import first_uncertainty_problems
+from wattledger_collector.verify_uncertainty import uncertainty_problems
+from wattledger_collector.verify_values import Tree, exact, grams_tree, integer
 
+FIRST_FORMAT: Final = "wattledger statement 1"
 MICROJOULES_PER_KWH: Final = 3_600_000_000_000
 CAUSES: Final = ("activity", "factor", "boundary", "method")
-# Intervals are floating point, printed with six digits.
-TOLERANCE_GRAMS: Final = 2e-6
-TOLERANCE_RATIO: Final = 1e-9
-# No decimal of a factor or PUE comes near; a larger power of ten would be reckoned for hours.
-EXPONENT_MAX: Final = 400
 
 _Halves = list[NDArray[np.int64]]
 
@@ -32,7 +29,7 @@ class LeafSums:
 
     def __init__(self, statement: Tree) -> None:
         self._interval_seconds = int(statement["interval_seconds"])
-        self._span = (_integer(statement["period"]["from_seconds"]), _integer(statement["period"]["to_seconds"]))
+        self._span = (integer(statement["period"]["from_seconds"]), integer(statement["period"]["to_seconds"]))
         self._edition = statement["edition"]
         # (site, component, quality, recorded, beginning of the interval): microjoules and nanoseconds.
         self.cells: dict[tuple[Any, ...], tuple[int, int]] = {}
@@ -88,21 +85,6 @@ def _whole(high: NDArray[np.int64], low: NDArray[np.int64]) -> list[int]:
     return [(above << 32) + below for above, below in zip(high.tolist(), low.tolist(), strict=True)]
 
 
-def _integer(value: object) -> int:
-    """A whole number as it is; a text would be repeated where it is multiplied. Raises ValueError."""
-    if type(value) is not int:
-        raise ValueError(f"{value!r:.80} stands where a whole number belongs")
-    return value
-
-
-def _exact(text: str) -> Fraction:
-    """A decimal or a fraction, exactly. Raises ValueError."""
-    exponent = text.lower().partition("e")[2]
-    if exponent and abs(int(exponent)) > EXPONENT_MAX:
-        raise ValueError(f"{text[:80]!r} has a power of ten beyond {EXPONENT_MAX}")
-    return Fraction(text)
-
-
 def figure_problems(statement: Tree, gaps: Sequence[Tree], sums: LeafSums) -> Iterator[str]:
     """What in a statement does not follow from its leaves, gaps and factor rows."""
     yield from _basis_problems(statement)
@@ -119,7 +101,10 @@ def figure_problems(statement: Tree, gaps: Sequence[Tree], sums: LeafSums) -> It
     yield from _differing("energy of a sensor", statement["sensors"], sensors)
     by_site = {site["site"]: _gap_sums(site["site"], gaps, statement["period"]) for site in statement["sites"]}
     yield from _gap_problems(statement, by_site, lines)
-    yield from _uncertainty_problems(statement, lines, by_site)
+    if statement["format"] == FIRST_FORMAT:
+        yield from first_uncertainty_problems(statement, lines, by_site)
+    else:
+        yield from uncertainty_problems(statement, lines, gaps)
     yield from _replaced_problems(statement)
 
 
@@ -158,6 +143,9 @@ def _lines(statement: Tree, sums: LeafSums) -> list[Tree]:
     """The statement's lines, from the cells of the leaves."""
     seconds = statement["interval_seconds"]
     bases = {site["site"]: site["bases"] for site in statement["sites"]}
+    sources = {row["id"]: row["source"] for row in statement["factors"]["rows"]}
+    # Lines of the first form do not tell series of two sources apart.
+    has_sources = statement["format"] != FIRST_FORMAT
     places: dict[str, int] = {}
     totals: dict[tuple[Any, ...], list[Any]] = {}
     # Grams are summed as microjoules x seconds by basis, and multiplied once.
@@ -175,7 +163,8 @@ def _lines(statement: Tree, sums: LeafSums) -> list[Tree]:
             base = own[place]
             until = min(base["to_seconds"], start + seconds)
             kind = base["kind"] if base["pue"] is not None else None
-            key = (site, base["zone"], base["pue"], base["tier"], kind, recorded, component, quality)
+            source = sources.get(base["factor"]) if has_sources and kind is not None else None
+            key = (site, base["zone"], base["pue"], base["tier"], kind, recorded, component, quality, source)
             total = totals.setdefault(key, [0, 0])
             # In whole microjoules; what is odd falls to the later part.
             total[0] += energy * (until - start) // seconds - energy * (at - start) // seconds
@@ -189,17 +178,17 @@ def _lines(statement: Tree, sums: LeafSums) -> list[Tree]:
     return [
         {
             "site": key[0], "zone": key[1], "pue": key[2], "tier": key[3], "kind": key[4], "recorded": key[5],
-            "component": key[6], "quality": key[7],
+            "component": key[6], "quality": key[7], **({"source": key[8]} if has_sources else {}),
             "energy_microjoules": str(energy),
             "covered_nanoseconds": str(covered),
-            "grams": None if key[4] is None else _grams_tree(_grams(joined[key], seconds)),
+            "grams": None if key[4] is None else grams_tree(_grams(joined[key], seconds)),
         }
         for key, (energy, covered) in totals.items()
     ]  # fmt: skip
 
 
 def _grams(shares: Mapping[tuple[str, str], int], seconds: int) -> Fraction:
-    return sum((amount * _exact(pue) * _exact(value) for (pue, value), amount in shares.items()), Fraction(0)) / (
+    return sum((amount * exact(pue) * exact(value) for (pue, value), amount in shares.items()), Fraction(0)) / (
         MICROJOULES_PER_KWH * seconds
     )
 
@@ -221,16 +210,10 @@ def _totals(lines: Iterable[Tree], group: str | None) -> list[Tree]:
             "energy_microjoules": str(energy),
             "covered_nanoseconds": str(covered),
             "uncovered_microjoules": str(uncovered),
-            "emissions": [{"kind": kind, "grams": _grams_tree(grams)} for kind, grams in sorted(kinds.items())],
+            "emissions": [{"kind": kind, "grams": grams_tree(grams)} for kind, grams in sorted(kinds.items())],
         }
         for (name, recorded), (energy, covered, uncovered, kinds) in found.items()
     ]  # fmt: skip
-
-
-def _grams_tree(grams: Fraction) -> Tree:
-    millionths = round(grams * 10**6)
-    sign = "-" if millionths < 0 else ""
-    return {"exact": str(grams), "rounded": f"{sign}{abs(millionths) // 10**6}.{abs(millionths) % 10**6:06}"}
 
 
 def _differing(what: str, stated: Sequence[Tree], reckoned: Iterable[Tree]) -> Iterator[str]:
@@ -267,7 +250,7 @@ def _gap_sums(site: str, gaps: Iterable[Tree], period: Tree) -> Tree:
             upper += above if is_within else max(above, 0)
         if gap["reason"] != "overlap":
             key = (gap["host"], gap["epoch"], gap["channel"])
-            spans.setdefault(key, (_integer(gap["channels"]), []))[1].append((max(first, begin), min(last, end)))
+            spans.setdefault(key, (integer(gap["channels"]), []))[1].append((max(first, begin), min(last, end)))
     missing = 0
     for channels, of_channel in spans.values():
         reached = begin
@@ -293,79 +276,9 @@ def _gap_problems(statement: Tree, by_site: Mapping[str, Tree], lines: Sequence[
         covered = sum(int(line["covered_nanoseconds"]) for line in lines if line["site"] == name)
         missing = int(by_site[name]["missing_nanoseconds"])
         missing += sum(int(host["missing_nanoseconds"]) for host in site["silent"])
-        share = None if covered + missing <= 0 else _grams_tree(Fraction(covered, covered + missing))
+        share = None if covered + missing <= 0 else grams_tree(Fraction(covered, covered + missing))
         if site["coverage"] != share:
             yield f"the coverage of site {name} is {share}, and not what is stated"
-
-
-def _uncertainty_problems(statement: Tree, lines: Sequence[Tree], gaps: Mapping[str, Tree]) -> Iterator[str]:
-    stated = {each["kind"]: each for each in statement["uncertainty"]}
-    kinds = {line["kind"] for line in lines if line["kind"] is not None and not line["recorded"]}
-    if set(stated) != kinds:
-        yield "the uncertainties are not of the types of factors that were used"
-        return
-    for kind in sorted(kinds):
-        own = [line for line in lines if line["kind"] == kind and not line["recorded"]]
-        total, lower, upper = _interval(statement, own, gaps)
-        each = stated[kind]
-        if each["grams"] != _grams_tree(total):
-            yield f"the total under {kind} beside its uncertainty is another one"
-        for name, value in (("lower_grams", lower), ("upper_grams", upper)):
-            # What is no number is near to nothing.
-            if not abs(float(each[name]) - value) <= TOLERANCE_GRAMS + TOLERANCE_RATIO * value:
-                yield f"{name} under {kind} is {value:.6f}, and not {each[name]}"
-
-
-def _interval(statement: Tree, lines: Sequence[Tree], gaps: Mapping[str, Tree]) -> tuple[Fraction, float, float]:
-    """A total and the half-widths of its 95 % interval: what shares a sensor or a factor is off together."""
-    below: dict[str, float] = {}
-    above: dict[str, float] = {}
-    of_factors: dict[str, float] = {}
-    ratios = _factor_ratios(statement)
-    for line in lines:
-        grams = float(Fraction(line["grams"]["exact"]))
-        own = [
-            sensor for sensor in statement["sensors"]
-            if all(sensor[name] == line[name] for name in ("site", "component", "quality", "recorded"))
-        ]  # fmt: skip
-        whole = sum(int(sensor["energy_microjoules"]) for sensor in own)
-        key = tuple(line[name] for name in ("site", "zone", "pue", "tier", "kind"))
-        # A row that is missing was told before.
-        source, ratio = ratios.get(key, ("", 0.0))
-        for sensor in own if whole else ():
-            part = grams * (int(sensor["energy_microjoules"]) / whole)
-            name = f"{sensor['sensor']} {sensor['component']} {sensor['quality']} {sensor['lower']} {sensor['upper']}"
-            below[name] = below.get(name, 0.0) + part * sensor["lower"]
-            above[name] = above.get(name, 0.0) + part * sensor["upper"]
-            factor = f"{line['zone']} {source}"
-            of_factors[factor] = of_factors.get(factor, 0.0) + part * ratio
-    total = sum((Fraction(line["grams"]["exact"]) for line in lines), Fraction(0))
-    shared = sum(value**2 for value in of_factors.values())
-    lower = sqrt(sum(value**2 for value in below.values()) + shared)
-    upper = sqrt(sum(value**2 for value in above.values()) + shared)
-    for site, summary in gaps.items():
-        own_lines = [line for line in lines if line["site"] == site]
-        energy = sum(int(line["energy_microjoules"]) for line in own_lines)
-        if energy:
-            intensity = sum((Fraction(line["grams"]["exact"]) for line in own_lines), Fraction(0)) / energy
-            lower -= min(0.0, float(int(summary["lower_microjoules"]) * intensity))
-            upper += max(0.0, float(int(summary["upper_microjoules"] or 0) * intensity))
-    return total, lower, upper
-
-
-def _factor_ratios(statement: Tree) -> dict[tuple[Any, ...], tuple[str, float]]:
-    """Source and largest relative uncertainty of the factors of a line, by what tells lines apart."""
-    rows = {row["id"]: row for row in statement["factors"]["rows"]}
-    found: dict[tuple[Any, ...], tuple[str, float]] = {}
-    for site in statement["sites"]:
-        for base in site["bases"]:
-            row = rows.get(base["factor"])
-            if row is not None:
-                key = (site["site"], base["zone"], base["pue"], base["tier"], base["kind"])
-                ratio = float(row["uncertainty_ratio"] or 0)
-                before = found.get(key, (row["source"], 0.0))
-                found[key] = (before[0], max(before[1], ratio))
-    return found
 
 
 def _replaced_problems(statement: Tree) -> Iterator[str]:
@@ -373,15 +286,15 @@ def _replaced_problems(statement: Tree) -> Iterator[str]:
     if replaced is None:
         return
     now = {
-        (emission["kind"], total["recorded"]): _exact(emission["grams"]["exact"])
+        (emission["kind"], total["recorded"]): exact(emission["grams"]["exact"])
         for total in statement["totals"]["all"]
         for emission in total["emissions"]
     }
     for each in replaced["differences"]:
         kind = each["kind"]
-        before, after = _exact(each["before"]["exact"]), _exact(each["after"]["exact"])
-        whole = sum((_exact(each["causes"][cause]["exact"]) for cause in CAUSES), Fraction(0))
-        if not whole == after - before == _exact(each["difference"]["exact"]):
+        before, after = exact(each["before"]["exact"]), exact(each["after"]["exact"])
+        whole = sum((exact(each["causes"][cause]["exact"]) for cause in CAUSES), Fraction(0))
+        if not whole == after - before == exact(each["difference"]["exact"]):
             yield f"the causes of the difference under {kind} do not add up to it"
         if after != now.get((kind, each["recorded"]), Fraction(0)):
             yield f"the difference under {kind} does not lead to the statement's total"

@@ -83,12 +83,28 @@ class Ledger:
         self.key = Ed25519PrivateKey.generate()
         self._last: dict[str, Booking] = {}
 
-    def book(self, host: str, rows: Sequence[EnergyRow], site: str = "hall", channels: int = 4) -> None:
-        """Energy of a host, which is made with its first."""
+    def book(
+        self,
+        host: str,
+        rows: Sequence[EnergyRow],
+        site: str = "hall",
+        channels: int = 4,
+        *,
+        source: str = "rapl",
+        band: tuple[float, float] = (0.02, 0.03),
+        recorded: bool = False,
+    ) -> None:
+        """Energy of a host, which is made with its first. source, band: of its sensors; (0, 0): none is stated."""
         before = self._last.get(host)
         if before is None:
             self.store.add_assignments([AssignmentRow(host, 0, site, 0)])
-            before = opening(host, channels=channels)
+            before = opening(host, channels=channels, recorded=recorded)
+            lower, upper = band
+            told = (
+                replace(each, source=source, uncertainty_lower_ratio=lower, uncertainty_upper_ratio=upper)
+                for each in before.channels
+            )
+            before = replace(before, channels=tuple(told))
             self.store.commit([before])
         booking = following(before, rows)
         self.store.commit([booking])

@@ -259,7 +259,8 @@ def test_the_interval_holds_sensors_factors_and_gaps(store: SqliteStore) -> None
     """By hand: one kind of sensor at -2 % and +3 %, a factor at 15 % by its tier, and a gap of a kWh, added whole."""
     made = report(store)
 
-    ((interval, is_open),) = intervals_of(made, sensors_of(store, made.period.from_seconds)).values()
+    (found,) = intervals_of(made, sensors_of(store, made.period.from_seconds)).values()
+    interval = found.interval
 
     (part,) = made.emissions.values()
     hall = next(site for site in made.sites if site.site == "hall")
@@ -268,7 +269,8 @@ def test_the_interval_holds_sensors_factors_and_gaps(store: SqliteStore) -> None
     assert interval.grams == part.grams
     assert interval.lower_grams == pytest.approx(grams * (0.02**2 + 0.15**2) ** 0.5)
     assert interval.upper_grams == pytest.approx(grams * (0.03**2 + 0.15**2) ** 0.5 + gap)
-    assert not is_open
+    assert not found.is_open
+    assert (found.sensors_assumed, found.factors_assumed) == ((), ("DE OWID-Ember",))
 
 
 def test_ticks_are_round(store: SqliteStore) -> None:

@@ -48,8 +48,8 @@ from wattledger_collector.merkle import leaf_hash
 from wattledger_collector.records import AssignmentRow, GapReason, GapRow, Quality
 from wattledger_collector.report import make_period, parse_time_zone
 from wattledger_collector.signed_note import SignedCheckpoint, parse_checkpoint, sign
-from wattledger_collector.statement import rounded
 from wattledger_collector.statement_store import Draft, append, checkpoints, log_keys, sign_again
+from wattledger_collector.statement_values import rounded
 from wattledger_collector.verdict import Verdict
 from wattledger_collector.verify import verify
 
@@ -190,9 +190,39 @@ def test_the_uncertainty_of_sensors_and_factor_is_reckoned_again(ledger: Ledger)
     ledger.book("a", [row(100 * MWH)])
     ledger.book("b", [row(100 * MWH)])
     closed = ledger.close(FactorCatalog([[factor("500", date(2024, 1, 1), uncertainty="0.10")]]))
-    (stated,) = closed.statement.tree["uncertainty"]
+    stated, of_hall = closed.statement.tree["uncertainty"]
     assert float(stated["lower_grams"]) == pytest.approx(1e8 * (0.02**2 + 0.1**2) ** 0.5)
     assert float(stated["upper_grams"]) == pytest.approx(1e8 * (0.03**2 + 0.1**2) ** 0.5)
+    assert stated["assumed"] == {"sensors": [], "sensor_grams": "0.000000", "factors": [], "factor_grams": "0.000000"}
+    assert {**of_hall, "site": None} == stated
+    assert verify(ledger.bundle(closed)).problems == []
+
+
+def test_what_states_no_band_has_an_assumed_one_that_is_named(ledger: Ledger) -> None:
+    """A counter without a band at 5 %, one with its own, an estimate at 50 %, a country at 15 %; the grams of each."""
+    ledger.book("bare", [row(100 * MWH)], source="nvml", band=(0.0, 0.0))
+    ledger.book("told", [row(100 * MWH)])
+    ledger.book("guessed", [row(10 * MWH, quality=Quality.MODEL)], source="estimate", band=(0.0, 0.0))
+    ledger.book("imported", [row(MWH)], source="import", band=(0.01, 0.01), recorded=True)
+    closed = ledger.close()
+    stated = {(each["recorded"], each["site"]): each for each in closed.statement.tree["uncertainty"]}
+    assert set(stated) == {(False, None), (False, "hall"), (True, None), (True, "hall")}
+    live, recorded = stated[False, None], stated[True, None]
+    parts = ((100 * 0.05) ** 2 + (100 * 0.02) ** 2 + (10 * 0.5) ** 2 + (210 * 0.15) ** 2) ** 0.5
+    assert float(live["lower_grams"]) == pytest.approx(727_000 * parts)
+    assert (live["assumed"]["sensors"], live["assumed"]["factors"]) == (["estimate", "nvml"], ["IN CEA"])
+    assert float(live["assumed"]["sensor_grams"]) == pytest.approx(110 * 727_000)
+    assert float(live["assumed"]["factor_grams"]) == pytest.approx(210 * 727_000)
+    assert float(recorded["upper_grams"]) == pytest.approx(727_000 * (0.01**2 + 0.15**2) ** 0.5)
+    assert recorded["assumed"]["sensors"] == []
+    assert verify(ledger.bundle(closed)).problems == []
+
+
+def test_one_source_is_off_together_whatever_it_measures(ledger: Ledger) -> None:
+    """What a counter bridged and what it counted are of the same sensor, so that they do not average out."""
+    ledger.book("a", [row(50 * MWH), row(50 * MWH, quality=Quality.BRIDGED)], band=(0.04, 0.04))
+    closed = ledger.close(FactorCatalog([[factor("500", date(2024, 1, 1), uncertainty="0.10")]]))
+    assert float(closed.statement.tree["uncertainty"][0]["upper_grams"]) == pytest.approx(5e7 * (0.04**2 + 0.1**2) ** 0.5)
     assert verify(ledger.bundle(closed)).problems == []
 
 
@@ -305,13 +335,30 @@ def test_a_removed_factor_row_is_noticed_by_digest_figures_and_log(ledger: Ledge
         (lambda tree: tree["totals"]["all"][0].update(energy_microjoules="1"), "total all"),
         (lambda tree: tree["lines"][0]["grams"].update(exact="1"), "line"),
         (lambda tree: tree["uncertainty"][0].update(lower_grams="0.000000"), "lower_grams"),
+        (lambda tree: tree["uncertainty"][0]["assumed"].update(factors=[]), "factors without a stated band are IN CEA"),
+        (lambda tree: tree["uncertainty"].pop(), "the uncertainties are not of the types"),
+        (lambda tree: tree["assumed_ratios"]["factors"].update(F5=0.0), "is no band"),
+        (lambda tree: tree["assumed_ratios"]["factors"].update(F5=0.01), "lower_grams"),
         (lambda tree: tree["sites"][0]["coverage"].update(rounded="1.000001"), "the coverage of site hall"),
         (lambda tree: tree["sites"][0]["gaps"].update(count=1), "the gaps of site hall"),
         (lambda tree: tree["sites"][0]["bases"][0].update(grams_per_kwh="1"), "another value"),
         (lambda tree: tree["sites"][0]["bases"][0].update(to_seconds=END - 1), "do not fill the period"),
         (lambda tree: tree["sensors"][0].update(energy_microjoules="1"), "energy of a sensor"),
     ],
-    ids=["total", "line", "uncertainty", "coverage", "gaps", "factor", "period", "sensor"],
+    ids=[
+        "total",
+        "line",
+        "uncertainty",
+        "assumed",
+        "no interval",
+        "no band",
+        "narrow band",
+        "coverage",
+        "gaps",
+        "factor",
+        "period",
+        "sensor",
+    ],
 )
 def test_a_false_figure_is_noticed_even_if_the_log_itself_signed_it(
     ledger: Ledger, change: Callable[[Any], None], words: str
@@ -564,7 +611,7 @@ def test_gaps_and_coverage_are_reckoned_again(ledger: Ledger) -> None:
     unknown = ledger.close()
     (site,) = unknown.statement.tree["sites"]
     assert site["gaps"]["upper_microjoules"] is None
-    assert unknown.statement.tree["uncertainty"][0]["gaps_without_upper_bound"] == ["hall"]
+    assert unknown.statement.tree["uncertainty"][0]["without_upper_bound"] == ["hall"]
     assert verify(ledger.bundle(unknown, "unknown")).problems == []
 
 
