@@ -171,7 +171,7 @@ def test_measured_and_modelled_are_never_one_series(target: Target) -> None:
     A table keeps it as a column.
     """
     for metric in re.findall(r"wattledger_\w+_(?:joules_total|power_watts|grams_total)", target.expr):
-        label = "metering" if metric.endswith("grams_total") else "method"
+        label = "metering" if "metering" in exported()[metric] else "method"
         if metric in WITHOUT_METHOD:
             assert label not in exported()[metric]
             continue

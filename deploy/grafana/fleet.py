@@ -42,6 +42,10 @@ from grafana.workload_panels import NAMED, energy_by_namespace, power_by_kind, u
 
 _SITES = 'site=~"$site"'
 _NO_HOSTS = "No host reports: run wattledger-agent doctor on one"
+_NO_FACTOR = "No factor holds: give the site a zone in collector.toml"
+_LOCATION = "wattledger_site_emissions_grams_total"
+_MARKET = "wattledger_site_market_based_emissions_grams_total"
+_GRAMS_PER_HOUR = f"sum by (site, metering) (rate(%s{{{_SITES}}}[$__rate_interval])) * 3600"
 _NO_MODEL = "Nothing is modelled here"
 _NO_MEASURE = "Nothing is measured here: wattledger-agent doctor says how to get sensors"
 # Each of these is 0 or more where the collector is scraped at all, so that an empty answer is told from "none".
@@ -69,7 +73,7 @@ def fleet() -> Dashboard:
 
 
 def _add_strip(board: Board) -> None:
-    grams = "wattledger_site_emissions_grams_total"
+    grams = _LOCATION
     board.add(
         tile(
             "Power now",
@@ -91,10 +95,10 @@ def _add_strip(board: Board) -> None:
         ),
         tile(
             "Emissions (CO2e)",
-            "Location based, scope 2: energy x PUE x the grid factor known when each interval was first booked. Factors "
-            "that were corrected later show in `wattledger-collector report`.",
+            "Location based, over all scopes: energy x PUE x the grid factor known when each interval was first booked. "
+            "Provisional: factors that were corrected later show in `wattledger-collector report`.",
             KILOGRAMS,
-            "No factor holds: give the site a zone in collector.toml",
+            _NO_FACTOR,
             [
                 Query(f'sum(increase({grams}{{{_SITES}, metering="measured"}}[$__range])) / 1000', "measured"),
                 Query(f'sum(increase({grams}{{{_SITES}, metering="modelled"}}[$__range])) / 1000', "modelled"),
@@ -165,18 +169,46 @@ def _add_carbon(board: Board) -> None:
     board.row("Carbon").add(
         time_panel(
             Frame(
-                "Emissions by site (CO2e)",
-                "Rate of the emission counters x 3600. Measured and modelled energy of a site are two lines.",
+                "Emissions by site, location based (CO2e)",
+                "Rate of the emission counters x 3600, by the grid's factor. Measured and modelled energy of a site are two "
+                "lines.",
                 GRAMS_PER_HOUR,
-                "No factor holds: give the site a zone in collector.toml",
+                _NO_FACTOR,
                 width=12,
                 decimals=1,
                 min_value=0,
             ),
-            Query(
-                f"sum by (site, metering) (rate(wattledger_site_emissions_grams_total{{{_SITES}}}[$__rate_interval]))"
-                " * 3600",
-                "{{site}}, {{metering}}",
+            Query(_GRAMS_PER_HOUR % _LOCATION, "{{site}}, {{metering}}"),
+        ),
+        time_panel(
+            Frame(
+                "Emissions by site, market based (CO2e)",
+                "The same energy by the residual mix of its market where it stands in scope 2; without one the grid's "
+                "factor stands in. Certificates are retired later: they are in `wattledger-collector report`, never here.",
+                GRAMS_PER_HOUR,
+                _NO_FACTOR,
+                width=12,
+                decimals=1,
+                min_value=0,
+            ),
+            Query(_GRAMS_PER_HOUR % _MARKET, "{{site}}, {{metering}}"),
+        ),
+        bar_panel(
+            Frame(
+                "Emissions by scope, location and market based (CO2e)",
+                "Both figures of the time range, of the same energy: report both, never add them. Scopes are those declared "
+                "when the energy came (2 where nothing is); 3.1 and 3.8 are a provider's and a lessor's electricity.",
+                KILOGRAMS,
+                _NO_FACTOR,
+                width=12,
+                decimals=3,
+            ),
+            *(
+                Query(
+                    f"sum by (scope, metering) (increase({grams}{{{_SITES}}}[$__range])) / 1000",
+                    f"scope {{{{scope}}}}, {method} based, {{{{metering}}}}",
+                )
+                for grams, method in ((_LOCATION, "location"), (_MARKET, "market"))
             ),
         ),
         time_panel(
@@ -185,7 +217,7 @@ def _add_carbon(board: Board) -> None:
                 "The factor in use at each site. An intensity: weigh it by energy, never add it up. Its source is in the "
                 "table below.",
                 GRAMS_PER_KWH,
-                "No factor holds: give the site a zone in collector.toml",
+                _NO_FACTOR,
                 width=12,
                 decimals=0,
                 min_value=0,
@@ -224,6 +256,52 @@ def _add_carbon(board: Board) -> None:
             ),
             Query(energy % 'method!="model"', "{{site}}, measured"),
             Query(energy % 'method="model"', "{{site}}, modelled"),
+        ),
+        bar_panel(
+            Frame(
+                "Energy by quality",
+                "Energy of the time range that is in the emission counters, by how it was metered (bridged: the amount was "
+                "counted, its place in time was not) and by the tier of its factor; F0 and F1 are the grid's own hours, F4 "
+                "and F5 a year's mean.",
+                KWH,
+                _NO_FACTOR,
+                width=12,
+            ),
+            Query(
+                "sum by (metering, factor_tier) "
+                f"(increase(wattledger_site_quality_energy_joules_total{{{_SITES}}}[$__range])) {TO_KWH}",
+                "{{metering}}, {{factor_tier}}",
+            ),
+        ),
+        over_time(
+            "Energy without a factor",
+            "All energy of a site so far that is in no emission counter, since no factor covers it (tier F9). Unknown, and "
+            "not zero. It falls when a factor comes.",
+            KWH,
+            "No collector is scraped: see deploy/prometheus",
+            Query(
+                f"sum by (site, metering) (wattledger_site_uncovered_energy_joules{{{_SITES}}}) {TO_KWH}",
+                "{{site}}, {{metering}}",
+            ),
+            width=12,
+        ),
+        over_time(
+            "Age of factors in use",
+            "Time since the end of the period that a site's factor describes. A yearly table is one to three years old "
+            "until the next one is published; its figures are provisional.",
+            SECONDS,
+            _NO_FACTOR,
+            Query(f"max by (site) (wattledger_site_factor_age_seconds{{{_SITES}}})", "{{site}}"),
+            width=12,
+        ),
+        over_time(
+            "Time with superseded factors",
+            "Time whose energy is in the emission counters with a factor for which another holds now. Counters stay; "
+            "reports use the new one, and a closed period is restated by closing it again.",
+            SECONDS,
+            "No collector is scraped: see deploy/prometheus",
+            Query(f"max by (site, resolution) (wattledger_site_superseded_seconds{{{_SITES}}})", "{{site}}, {{resolution}}"),
+            width=12,
         ),
         over_time(
             "Age of factors that are asked for",
