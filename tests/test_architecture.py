@@ -15,7 +15,7 @@ PURE_NAMES = {
     AGENT: """
         arm_cpus attribution certificate_dates cgroup_names channels config containment counters cpu_times
         cpus cross_checks delivery_text doctor_faults doctor_told folding gauges joining known_faults meter own_energy
-        readings roster rows session shares topology usage wire workload_accounts workload_meter wraps
+        readings roster rows session shares silence topology usage wire workload_accounts workload_meter wraps
     """,
     COLLECTOR: """
         accounting bands books certificate_table certificates channel_ends clocks closures columns config csv_table declared

@@ -110,6 +110,7 @@ class ChannelState(msgspec.Struct, frozen=True, array_like=True):
     energy_microjoules: cumulative since the opening. remainder: half microwatt-nanoseconds, in [0, 2e9).
     gap_*: cumulative bounds of what the channel may have missed. gap_reason: that of the last gap; 0 if there was none.
     late_nanoseconds: the value may have been taken so much before this moment, by a read that returned late.
+    has_lapsed: the value is older than this moment, and a gap stands for the time between; see silence.py.
     """
 
     boot_id: bytes
@@ -126,6 +127,7 @@ class ChannelState(msgspec.Struct, frozen=True, array_like=True):
     gap_unbounded_count: int = 0
     gap_reason: int = 0
     late_nanoseconds: int = 0
+    has_lapsed: bool = False
 
 
 def open_state(now: Instant) -> ChannelState:
@@ -272,7 +274,7 @@ def _take_counter(
 def _take_power(rule: Rule, state: ChannelState, power: int, now: Instant) -> tuple[ChannelState, GapDetail | None]:
     reason = _interruption(state, now)
     elapsed = now.boottime_nanoseconds - state.boottime_nanoseconds
-    if reason is not None or state.value is None or elapsed > rule.integral_gap_nanoseconds:
+    if reason is not None or state.value is None or state.has_lapsed or elapsed > rule.integral_gap_nanoseconds:
         return miss(rule, state, now, reason or GapReason.NOT_MEASURED, power)
     return _integrate(rule, state, (state.value + power) * elapsed, power, now)
 

@@ -337,6 +337,12 @@ _ALL = (
         "If it is not the agent that you want: kill {process}; a second agent needs a `state_dir` of its own.",
     ),
     Fault(
+        "meter-silent", "spool", "warning",
+        "{device} is metered by {source}, which has told nothing for five minutes or more: a gap stands for what it used",
+        "Follow the remedy of {source} above; where there is none, restart what {source} asks (a management controller: "
+        "ipmitool mc reset cold). If it is gone for good, take it out of `sources.{source}`.",
+    ),
+    Fault(
         "spool-foreign", "spool", "warning",
         "{path} was written on another machine ({theirs}; this one is {ours}), so that it will be set aside unsent",
         "After copying a disk: rm -r {path} on the copy. After a new mainboard nothing is to be done.",

@@ -1,9 +1,10 @@
 """Whether the state folder can hold the spool, and whose spool is there. Part of `doctor`.
 
 Writes nothing, not even for a test, and takes no lock. Source of truth: access(2), statvfs(3), proc_locks(5), the headers of
-the spool's segments.
+the spool's segments, and their newest record.
 """
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from wattledger_agent import spool_format
+from wattledger_agent.channels import Channel, MeterStateError, unpack
 from wattledger_agent.clock import dmi_uuid, machine_id
 from wattledger_agent.config import AgentConfig
 from wattledger_agent.doctor_faults import FAULTS, Finding
@@ -59,6 +61,7 @@ def spool_findings(
     yield _room(config, folder, existing, segments, free_bytes(existing))
     yield from _holder(spool / "lock", host)
     yield from _owner(spool, segments, host)
+    yield from _silent_meters(segments)
     yield from _date(segments, utc_seconds)
 
 
@@ -111,6 +114,27 @@ def _owner(spool: Path, segments: list[Path], host: Host) -> Iterator[Finding]:
         if theirs and ours and theirs.casefold() != ours.casefold():
             yield FAULTS["spool-foreign"].finding(path=spool, theirs=theirs, ours=ours)
             return
+
+
+def _silent_meters(segments: list[Path]) -> Iterator[Finding]:
+    """The meters whose silence stands in gaps, by the newest record of the agent that runs, or ran last."""
+    for channel in _channels(segments[-1]) if segments else ():
+        if channel.state.has_lapsed and not channel.is_closed:
+            yield FAULTS["meter-silent"].finding(device=channel.spec.key.device, source=channel.spec.key.source)
+
+
+def _channels(segment: Path) -> list[Channel]:
+    """The channels of a segment's newest record; none where it can't be read: the agent begins anew there, and says so."""
+    try:
+        data = segment.read_bytes()
+        samples = [one for one in spool_format.scan(data).entries if one.type == spool_format.RecordType.SAMPLES]
+    except (OSError, spool_format.NewerVersionError):
+        return []
+    for newest in samples[-1:]:
+        contents = spool_format.decode_contents(data[newest.offset : newest.offset + newest.length])
+        with contextlib.suppress(MeterStateError):
+            return [] if contents is None else unpack(contents[1], 0.0)[2]
+    return []
 
 
 def _date(segments: list[Path], utc_seconds: float) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ Which sources there are is the inventory's knowledge.
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from wattledger_agent.inventory import OPEN_SECONDS_MAX, Missing, try_open
@@ -52,6 +52,11 @@ class LateSources:
         self._beside = beside
         self._watched: dict[str, _Watched] = {}
         self._next_look_nanoseconds = 0
+
+    @property
+    def names(self) -> Collection[str]:
+        """The sources that are looked for."""
+        return self._watched.keys()
 
     def watch(self, name: str, now_nanoseconds: int) -> None:
         """Look for a source from now on until it is found."""

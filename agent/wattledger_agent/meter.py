@@ -5,7 +5,7 @@ there are in roster, which rows wait in rows, how a residual is reckoned in join
 protos/wattledger_protos/v1/telemetry.proto.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -45,6 +45,7 @@ from wattledger_agent.readings import (
 from wattledger_agent.roster import Roster
 from wattledger_agent.rows import Rows
 from wattledger_agent.shares import Shares
+from wattledger_agent.silence import LAPSE_NANOSECONDS, has_lapsed, lapse
 from wattledger_agent.workload_accounts import SavedAccounts
 from wattledger_agent.workload_meter import WorkloadSettings, workload_meter
 from wattledger_protos.v1 import telemetry_pb2 as pb
@@ -66,6 +67,9 @@ class Cut:
 
 
 _IN_TIME: Mapping[ChannelKey, int] = {}
+
+# How often in the time of a lapse it is looked for silent meters, so that most rows cost one comparison.
+LAPSE_LOOKS = 5
 
 
 class Meter:
@@ -102,6 +106,8 @@ class Meter:
         self._shares = Shares(self._gap_nanoseconds)
         self._gauges = Gauges(self._gap_nanoseconds)
         self._checks = CrossChecks()
+        self._expected: Container[str] = ()
+        self._next_lapse_nanoseconds = 0
 
     @property
     def refused(self) -> dict[ChannelKey, str]:
@@ -115,6 +121,10 @@ class Meter:
     def withdraw(self, keys: Iterable[ChannelKey], now: Instant) -> None:
         """Note that a source is away: its channels stay, and go on when they are offered again; the others go on without."""
         self._roster.withdraw(keys, now)
+
+    def expect(self, sources: Container[str]) -> None:
+        """Note which sources are to tell, present or not: the silence of their meters is a gap. Before, nobody's is."""
+        self._expected = sources
 
     @property
     def thinned_rows(self) -> int:
@@ -167,6 +177,8 @@ class Meter:
         for channel in self._roster.open.values():
             if channel.is_fresh and channel.is_offered and channel.spec.role is not Role.RESIDUAL:
                 self._roster.start(channel, now, serial)
+        if now.boottime_nanoseconds >= self._next_lapse_nanoseconds:
+            taken += self._note_silence(now, bit)
         for joint in self._roster.joints:
             joined = join(joint, self._roster, now, serial)
             if joined is not None:
@@ -297,6 +309,15 @@ class Meter:
         if now.boottime_nanoseconds - late < self._rows.settled_nanoseconds:
             return False
         return isinstance(reading, CounterReading) or late <= channel.rule.integral_gap_nanoseconds
+
+    def _note_silence(self, now: Instant, bit: int) -> int:
+        """Tell the gaps of meters that are silent for long; return how many there were."""
+        self._next_lapse_nanoseconds = now.boottime_nanoseconds + LAPSE_NANOSECONDS // LAPSE_LOOKS
+        silent = [each for each in self._roster.open.values() if has_lapsed(each, self._expected, now)]
+        for channel in silent:
+            state, gap = lapse(channel.rule, channel.state, now)
+            self._keep(channel, state, [] if gap is None else [gap], bit)
+        return len(silent)
 
     def _keep(self, channel: Channel, state: ChannelState, gaps: list[GapDetail], bit: int) -> None:
         if self.workloads is not None and channel.spec.role is Role.LEAF:

@@ -9,7 +9,7 @@ was offered and never answers, since while it is offered nothing else is booked 
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from wattledger_agent.containment import NODE
@@ -43,6 +43,10 @@ UNANSWERED_CADENCES_MAX = 3
 
 class Late(Protocol):
     """Looks for sources that are not there."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """The sources that are looked for."""
 
     def watch(self, name: str, now_nanoseconds: int) -> None:
         """Look for a source until it is found."""
@@ -215,6 +219,7 @@ class Readers:
                 meter.withdraw(asleep, now)
             if self._late is not None and (failing or running.is_empty):
                 self._close(running, self._late, now)
+        meter.expect({*(running.reader.source.name for running in self._running), *(self._late.names if self._late else ())})
 
     def close(self) -> None:
         """Close every source."""

@@ -247,7 +247,9 @@ class Roster:
         self.joints = []
         for channel in self.open.values():
             meter = channel.spec.parent
-            if channel.spec.role is Role.RESIDUAL and channel.is_offered and meter in self.open:
+            # Also while the meter is away: its silence is a gap of the residual too.
+            is_reckoned = channel.is_offered or bool(channel.bases)
+            if channel.spec.role is Role.RESIDUAL and is_reckoned and meter in self.open:
                 parts = children.get(meter, [])
                 present = [part for part in parts if part.is_offered]
                 self.joints.append(Joint(channel, self.open[meter], parts, present))

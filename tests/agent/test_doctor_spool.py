@@ -6,12 +6,16 @@ import time
 from pathlib import Path
 
 from tests.agent.doctoring import QUICK, USER, fault, faults, host_config, instant, of_host
+from tests.agent.metering import at, counter
+from tests.agent.test_silence import CPU, silent_since
+from tests.agent.test_silence import NODE as SILENT
 
 from wattledger_agent.config import AgentConfig
 from wattledger_agent.doctor import Finding, Means, exit_status
 from wattledger_agent.doctor_clock import clock_findings, identity_findings
 from wattledger_agent.doctor_host import Host
 from wattledger_agent.doctor_spool import MEBIBYTE, spool_findings
+from wattledger_agent.meter import Cut, Meter
 from wattledger_agent.spool import Spool
 
 NOW = 1_780_000_000.0
@@ -148,6 +152,39 @@ def test_the_agent_of_the_unit_may_hold_its_spool(tmp_path: Path) -> None:
 
     assert "spool-locked" not in faults(findings)
     assert Finding("spool", "ok", "the agent of wattledger-agent.service (process 77) has it open") in findings
+
+
+def spool_of(folder: Path, state: bytes) -> None:
+    """A state folder whose newest record has this state."""
+    spool = Spool.open(folder / "state/spool", machine_id="", dmi_uuid="", opening=instant(NOW), new_epoch=lambda: bytes(16))
+    for last in (b"older", state):
+        spool.append(Cut(b"payload", last, b"catalog", 1, 1))
+    spool.close()
+
+
+def test_a_meter_whose_silence_stands_in_gaps_is_named(tmp_path: Path) -> None:
+    """The agent that runs knows it: doctor itself asks once, and a controller may answer just then."""
+    meter = Meter(state=silent_since(at(0)), integral_gap_seconds_max=10.0)
+    meter.offer([SILENT, CPU], at(0))
+    meter.expect({"redfish"})
+    meter.observe([counter(CPU, 1)], at(400))
+    cut = meter.cut(at(400))
+    assert cut is not None
+    spool_of(tmp_path, cut.state)
+
+    finding = fault(look(tmp_path), "meter-silent")
+
+    assert finding.found.startswith("node is metered by redfish, which has told nothing for five minutes or more")
+    assert finding.verdict == "warning"
+
+
+def test_a_meter_that_tells_and_a_state_that_can_not_be_read_are_no_silence(tmp_path: Path) -> None:
+    """What is wrong with the state is told by the agent when it starts."""
+    spool_of(tmp_path / "telling", silent_since(at(0)))
+    spool_of(tmp_path / "unread", b"none")
+
+    for folder in ("telling", "unread"):
+        assert "meter-silent" not in [finding.id for finding in look(tmp_path / folder)]
 
 
 def test_a_spool_of_another_machine_is_told(tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ class Found:
         self.watched: list[tuple[str, float]] = []
         self.next: list[OpenSource] = []
 
+    @property
+    def names(self) -> set[str]:
+        """What was asked for."""
+        return {name for name, _ in self.watched}
+
     def watch(self, name: str, now_nanoseconds: int) -> None:
         """Note it."""
         self.watched.append((name, now_nanoseconds / 1e9))
