@@ -43,17 +43,17 @@ class Terms:
     residual: ResidualMix | None
 
 
-class Declaration(Protocol):
+class SiteTerms(Protocol):
     """What an organisation says of its sites."""
 
-    def terms(self, site: str, zone: str, at_seconds: int, beside: FactorKind) -> Terms:
+    def at(self, site: str, zone: str, at_seconds: int, beside: FactorKind) -> Terms:
         """How a site in a grid zone is had at an instant. beside: what the grid's factor there counts."""
 
 
-class NoDeclaration:
+class PlainTerms:
     """Nothing is declared: all electricity is bought, and the grid's factor stands in for a residual mix."""
 
-    def terms(self, site: str, zone: str, at_seconds: int, beside: FactorKind) -> Terms:
+    def at(self, site: str, zone: str, at_seconds: int, beside: FactorKind) -> Terms:
         """The same for all."""
         return Terms(Scope.TWO, Scope.TWO, None)
 
@@ -164,14 +164,14 @@ class _Part(NamedTuple):
 
 
 def first_basis(
-    finder: BasisFinder, declaration: Declaration, site: str, from_seconds: int, interval_seconds: int
+    finder: BasisFinder, site_terms: SiteTerms, site: str, from_seconds: int, interval_seconds: int
 ) -> EmissionBasis | None:
     """The basis of an interval as it is known now; None if no factor holds in it.
 
     Where several factors share the interval, each counts for its part of the time; what none covers, or one of another type
     than the first, counts for nothing. Scopes are those of its beginning: holdings change with days, and so with intervals.
     """
-    parts = list(_parts(finder, declaration, site, from_seconds, from_seconds + interval_seconds))
+    parts = list(_parts(finder, site_terms, site, from_seconds, from_seconds + interval_seconds))
     if not parts:
         return None
     first = parts[0]
@@ -211,11 +211,11 @@ def _mean(values: Sequence[tuple[Decimal, _Part]], seconds: int) -> Fraction:
     return sum(products, Fraction(0)) / seconds
 
 
-def _parts(finder: BasisFinder, declaration: Declaration, site: str, from_seconds: int, to_seconds: int) -> Iterator[_Part]:
+def _parts(finder: BasisFinder, site_terms: SiteTerms, site: str, from_seconds: int, to_seconds: int) -> Iterator[_Part]:
     at = from_seconds
     for basis, seconds in finder.split(site, from_seconds, to_seconds):
         if basis.factor is not None and basis.pue is not None:
-            terms = declaration.terms(site, basis.zone or "", at, basis.factor.kind)
+            terms = site_terms.at(site, basis.zone or "", at, basis.factor.kind)
             yield _Part(basis.factor, basis.pue, basis.tier, terms, seconds)
         at += seconds
 

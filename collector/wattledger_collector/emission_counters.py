@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from wattledger_collector.accounting import BasisFinder
 from wattledger_collector.emission_bases import (
-    Declaration,
     Multiplier,
-    NoDeclaration,
+    PlainTerms,
     Runs,
     Share,
+    SiteTerms,
     first_basis,
     first_factor,
 )
@@ -113,12 +113,12 @@ class EmissionCounters:
         bases: Iterable[EmissionBasis],
         *,
         interval_seconds: int,
-        declaration: Declaration | None = None,
+        site_terms: SiteTerms | None = None,
     ) -> None:
         """bases: all rows of the store."""
         self._finder = finder
         self._interval_seconds = interval_seconds
-        self._declaration = declaration or NoDeclaration()
+        self._site_terms = site_terms or PlainTerms()
         self._known: Runs[Multiplier] = Runs()
         self._uncovered: Runs[bool] = Runs()
         # Whether energy that was uncovered when it came has a factor now: all has to be counted anew.
@@ -149,7 +149,7 @@ class EmissionCounters:
         bases = []
         for site, begin in intervals:
             if self._known.at(site, begin) is None:
-                basis = first_basis(self._finder, self._declaration, site, begin, self._interval_seconds)
+                basis = first_basis(self._finder, self._site_terms, site, begin, self._interval_seconds)
                 if basis is not None:
                     bases.append(basis)
                     self.is_outdated |= self._uncovered.at(site, begin) is not None

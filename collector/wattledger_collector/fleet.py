@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from wattledger_collector.accounting import BasisFinder, SiteBasis
-from wattledger_collector.emission_bases import Declaration
+from wattledger_collector.emission_bases import SiteTerms
 from wattledger_collector.emission_counters import EmissionCounters, EmissionSeries, Metering, Superseded, TierSeries
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.fleet_host import HostEntry
@@ -110,7 +110,7 @@ class FleetView:
         self.staleness_seconds = staleness_seconds
         self.plan = SitePlan()
         self._finder = BasisFinder((), FactorCatalog(()))
-        self._declaration: Declaration | None = None
+        self._site_terms: SiteTerms | None = None
         self._emissions = self._new_emissions(())
         self._superseded: Mapping[Superseded, int] = {}
         self._hosts: dict[str, HostEntry] = {}
@@ -132,14 +132,14 @@ class FleetView:
 
     # What feeds it.
 
-    def load(self, store: Store, finder: BasisFinder, now_seconds: float, declaration: Declaration | None = None) -> None:
+    def load(self, store: Store, finder: BasisFinder, now_seconds: float, site_terms: SiteTerms | None = None) -> None:
         """Take over what is committed; at start, before the first booking, or again after another writer was at work.
 
-        finder: zones, PUE and factors, for the emission counters and the page. declaration: how the sites are had.
+        finder: zones, PUE and factors, for the emission counters and the page. site_terms: how the sites are had.
         """
         self._store = store
         self._finder = finder
-        self._declaration = declaration
+        self._site_terms = site_terms
         self.set_plan(store.sites(), store.assignments())
         cursors = _by_host(store.cursors())
         for record in store.hosts():
@@ -441,7 +441,7 @@ class FleetView:
         self._totals_read_seconds = now_seconds
 
     def _new_emissions(self, bases: Iterable[EmissionBasis]) -> EmissionCounters:
-        return EmissionCounters(self._finder, bases, interval_seconds=self.interval_seconds, declaration=self._declaration)
+        return EmissionCounters(self._finder, bases, interval_seconds=self.interval_seconds, site_terms=self._site_terms)
 
     def _came_from_another(self, booking: Booking) -> bool:
         """Whether another collector has booked for the host since we last did: our totals lack what it booked."""

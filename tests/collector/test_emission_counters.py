@@ -10,7 +10,7 @@ from fractions import Fraction
 from tests.collector.fake_store import FakeStore
 
 from wattledger_collector.accounting import BasisFinder
-from wattledger_collector.emission_bases import Declaration, ResidualMix, Terms
+from wattledger_collector.emission_bases import ResidualMix, SiteTerms, Terms
 from wattledger_collector.emission_counters import EmissionCounters, Metering, Superseded, TierSeries
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factor_live import LiveFinder
@@ -40,10 +40,10 @@ def catalog(*values: tuple[int, str, str]) -> FactorCatalog:
     return FactorCatalog([parse_factors(HEADER + "".join(rows), "f")])
 
 
-def counters(store: FakeStore, factors: FactorCatalog, declaration: Declaration | None = None) -> EmissionCounters:
+def counters(store: FakeStore, factors: FactorCatalog, site_terms: SiteTerms | None = None) -> EmissionCounters:
     """Counters as a collector makes them at its start."""
     made = EmissionCounters(
-        BasisFinder(store.sites(), factors), store.emission_bases(), interval_seconds=900, declaration=declaration
+        BasisFinder(store.sites(), factors), store.emission_bases(), interval_seconds=900, site_terms=site_terms
     )
     add(made, store, store.rollups(0, 2**40))
     return made
@@ -152,7 +152,7 @@ class Declared:
 
     told: Terms
 
-    def terms(self, site: str, zone: str, at_seconds: int, beside: FactorKind) -> Terms:
+    def at(self, site: str, zone: str, at_seconds: int, beside: FactorKind) -> Terms:
         """What it says."""
         return self.told
 
