@@ -272,7 +272,9 @@ def _rollups(sums: _Sums) -> list[RollupRow]:
         total[1] += covered
     rows = []
     for (site, start, component, quality, recorded), (energy, covered) in sorted(merged.items()):
-        rows.append(RollupRow(site, start, component, quality, recorded, energy, covered))
+        # What a later edition took back, as an import that was wrong, is no figure.
+        if energy or covered:
+            rows.append(RollupRow(site, start, component, quality, recorded, energy, covered))
     return rows
 
 
