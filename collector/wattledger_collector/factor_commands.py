@@ -19,7 +19,7 @@ from rich.table import Table
 
 from wattledger_collector.command_setup import add_store_arguments, console, guarded, load_configured, open_named, print_json
 from wattledger_collector.factor_catalog import FactorCatalog, UnknownZoneError
-from wattledger_collector.factor_checks import check_factors, check_units, compare_labels, count_hours
+from wattledger_collector.factor_checks import check_factors, compare_labels, count_hours
 from wattledger_collector.factor_claims import Claim, check_claim, claim_lines
 from wattledger_collector.factor_files import bundled_tables, read_factor_text
 from wattledger_collector.factor_live import newest_factors
@@ -194,7 +194,7 @@ def _import(arguments: argparse.Namespace) -> int:
             keep_recorded=arguments.keep_recorded,
             dry_run=arguments.dry_run,
         )
-    for finding in check_units(recorded.added):
+    for finding in check_factors(factors):
         print(f"wattledger-collector: {finding}", file=sys.stderr)
     done = "would be recorded" if arguments.dry_run else "recorded"
     new = len(recorded.added) - recorded.superseding
