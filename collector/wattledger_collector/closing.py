@@ -5,9 +5,9 @@ assignments, factors and gaps as they are known at the closing, all of which the
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -163,11 +163,11 @@ class _Reading:
         self._progress = progress
 
     def days(self, assignments_last_id: int) -> Iterator[DayColumns]:
-        with closing(connect(self.store.path)) as connection:
-            rows = _assignments_until(self.store, assignments_last_id)
-            for columns in ColumnsReader(connection, self.store.interval_seconds, rows).days(self.span):
-                yield columns
-                self._progress(columns.first_seconds)
+        rows = _assignments_until(self.store, assignments_last_id)
+        reader = ColumnsReader(partial(connect, self.store.path), self.store.interval_seconds, rows)
+        for columns in reader.days(self.span):
+            yield columns
+            self._progress(columns.first_seconds)
 
     def sums(self, assignments_last_id: int) -> _Sums:
         sums = _Sums([], {}, {})

@@ -2,12 +2,17 @@
 
 Books and closes nothing. Source of truth: the table `energy`, whose rows of a closed edition nothing changes any more. A day
 of a thousand hosts with ten channels is a million rows; they are read in the order in which they lie, few columns of each.
+Days are read ahead by threads of their own, which SQLite and numpy let run beside the one that hashes what was read.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Final
+from queue import SimpleQueue
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +41,13 @@ _Integers = NDArray[np.int64]
 # A table of 128 MB.
 _TABLE_MAX: Final = 2**24
 
+# Days that are being read at a time. Each holds about 150 bytes for each of its rows while it is added up: 300 MB for two
+# days of a thousand hosts with ten channels.
+_READERS: Final = 2
+
+# Days that were read and wait for their turn: 16 bytes for each series and interval, 6 MB for a day of a thousand hosts.
+_DAYS_AHEAD_MAX: Final = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -48,14 +60,24 @@ class Span:
 
 
 class ColumnsReader:
-    """Reads a span's days. assignments: those by which hosts belong to sites; by host and time, the later recorded last."""
+    """Reads a span's days.
 
-    def __init__(self, connection: sqlite3.Connection, interval_seconds: int, assignments: Sequence[AssignmentRow]) -> None:
-        self._connection = connection
+    open_connection: makes one for each of the threads that read. assignments: those by which hosts belong to sites; by host
+    and time, the later recorded last.
+    """
+
+    def __init__(
+        self,
+        open_connection: Callable[[], sqlite3.Connection],
+        interval_seconds: int,
+        assignments: Sequence[AssignmentRow],
+    ) -> None:
+        self._open = open_connection
         self._interval_seconds = interval_seconds
         self._sites = SitesOfHosts(assignments)
         self._changes = {row.valid_from_seconds for row in assignments}
-        rows = connection.execute(_CHANNELS).fetchall()
+        with closing(open_connection()) as connection:
+            rows = connection.execute(_CHANNELS).fetchall()
         self._channel_ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
         # Channels of a host that are alike are one group; groups in order, so that hosts are.
         alike = [tuple(row[1:]) for row in rows]
@@ -65,20 +87,38 @@ class ColumnsReader:
         self._hosts = sorted({group[0] for group in self._groups})
         places = {host: place for place, host in enumerate(self._hosts)}
         self._host_of_group = np.fromiter((places[group[0]] for group in self._groups), np.int64, len(self._groups))
+        self._latest: tuple[_Cells, _Order] | None = None
 
-    def days(self, span: Span) -> Iterator[DayColumns]:
+    def days(self, span: Span) -> Generator[DayColumns, None, None]:
         """The days of UTC that have any energy in the span, in order. Raises StoreError for rows that can't be added."""
-        begin = span.from_seconds
-        while begin < span.to_seconds:
-            end = min((begin // DAY_SECONDS + 1) * DAY_SECONDS, span.to_seconds)
-            columns = self._day(span, begin, end)
-            if columns is not None:
-                yield columns
-            begin = end
+        with ExitStack() as stack:
+            idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+            for _ in range(_READERS):
+                idle.put(stack.enter_context(closing(self._open())))
+            # It ends before the connections are closed: what was begun is read to its end, and is a few days at most.
+            pool = stack.enter_context(ThreadPoolExecutor(_READERS, thread_name_prefix="columns"))
+            ahead: deque[Future[DayColumns | None]] = deque()
+            begin = span.from_seconds
+            while ahead or begin < span.to_seconds:
+                while begin < span.to_seconds and len(ahead) < _DAYS_AHEAD_MAX:
+                    end = min((begin // DAY_SECONDS + 1) * DAY_SECONDS, span.to_seconds)
+                    ahead.append(pool.submit(self._day_by, idle, span, begin, end))
+                    begin = end
+                columns = ahead.popleft().result()
+                if columns is not None:
+                    yield columns
 
-    def _day(self, span: Span, begin: int, end: int) -> DayColumns | None:
+    def _day_by(self, idle: "SimpleQueue[sqlite3.Connection]", span: Span, begin: int, end: int) -> DayColumns | None:
+        """A day, read by a connection that nobody else uses meanwhile."""
+        connection = idle.get()
+        try:
+            return self._day(connection, span, begin, end)
+        finally:
+            idle.put(connection)
+
+    def _day(self, connection: sqlite3.Connection, span: Span, begin: int, end: int) -> DayColumns | None:
         starts = range(begin, end, self._interval_seconds)
-        parts = [self._interval(start, span.edition) for start in starts]
+        parts = [_interval(connection, start, span.edition) for start in starts]
         rows = np.concatenate(parts)
         if not len(rows):
             return None
@@ -95,13 +135,6 @@ class ColumnsReader:
             if not len(rows):
                 return None
         return self._summed(begin, len(starts), rows, interval, group, site, names)
-
-    def _interval(self, start: int, edition: int) -> _Integers:
-        texts = self._connection.execute(_ROWS, (start, edition)).fetchone()
-        if texts[0] is None:
-            return np.empty((0, len(_VALUES)), np.int64)
-        # All four are gathered in one walk over the rows, so that their places agree.
-        return np.stack([np.fromstring(text, np.int64, sep=",") for text in texts], axis=1)
 
     def _sites_at(self, starts: range) -> tuple[list[str], _Integers]:
         """Names of sites in order, and which of them each host belongs to in each interval."""
@@ -129,30 +162,63 @@ class ColumnsReader:
     ) -> DayColumns:
         # Groups are of a host and sorted, so that series come out sorted by host; within it they are sorted below.
         kinds, kind = _distinct(rows[:, 1])
-        code = (group * len(names) + site) * len(kinds) + kind
-        codes, place = _distinct(code)
-        series = [self._series(int(each), names, kinds) for each in codes]
-        order = sorted(range(len(series)), key=series.__getitem__)
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(len(order))
-        cell = rank[place] * intervals + interval
-        shape = (len(series), intervals)
+        codes, place = _distinct((group * len(names) + site) * len(kinds) + kind)
+        order = self._order(_Cells(codes.tobytes(), kinds.tobytes(), tuple(names)))
+        cell = order.rank[place] * intervals + interval
+        shape = (len(codes), intervals)
         return DayColumns(
             first_seconds=begin,
             interval_seconds=self._interval_seconds,
-            series=tuple(series[each] for each in order),
+            series=order.series,
             energy_microjoules=_added(cell, rows[:, 2], shape),
             covered_nanoseconds=_added(cell, rows[:, 3], shape),
         )
 
-    def _series(self, code: int, names: Sequence[str], kinds: _Integers) -> Series:
+    def _order(self, cells: "_Cells") -> "_Order":
+        """The series of these cells. Mostly they are those of the day before, so that they are not made and sorted again."""
+        latest = self._latest
+        if latest is not None and latest[0] == cells:
+            return latest[1]
+        kinds = np.frombuffer(cells.kinds, np.int64).tolist()
+        series = [self._series(code, cells.names, kinds) for code in np.frombuffer(cells.codes, np.int64).tolist()]
+        order = sorted(range(len(series)), key=series.__getitem__)
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        made = _Order(tuple(series[each] for each in order), rank)
+        self._latest = cells, made
+        return made
+
+    def _series(self, code: int, names: Sequence[str], kinds: Sequence[int]) -> Series:
         rest, kind = divmod(code, len(kinds))
         group, site = divmod(rest, len(names))
         host, component, source, lower, upper, recorded = self._groups[group]
-        edition, quality = divmod(int(kinds[kind]), 1 << _EDITION_BITS)
+        edition, quality = divmod(kinds[kind], 1 << _EDITION_BITS)
         return Series(
             host, names[site], Component(component), Quality(quality), bool(recorded), edition, source, lower, upper
         )
+
+
+class _Cells(NamedTuple):
+    """What a day's rows are of: codes of group, site and kind in order, as bytes; the kinds, likewise; names of sites."""
+
+    codes: bytes
+    kinds: bytes
+    names: tuple[str, ...]
+
+
+class _Order(NamedTuple):
+    """The series of a day, sorted, and the place of each code among them."""
+
+    series: tuple[Series, ...]
+    rank: _Integers
+
+
+def _interval(connection: sqlite3.Connection, start: int, edition: int) -> _Integers:
+    texts = connection.execute(_ROWS, (start, edition)).fetchone()
+    if texts[0] is None:
+        return np.empty((0, len(_VALUES)), np.int64)
+    # All four are gathered in one walk over the rows, so that their places agree.
+    return np.stack([np.fromstring(text, np.int64, sep=",") for text in texts], axis=1)
 
 
 def _distinct(values: _Integers) -> tuple[_Integers, _Integers]:

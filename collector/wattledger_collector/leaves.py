@@ -15,9 +15,10 @@ others. It is derived from a secret of the ledger, so that the same rows give th
 """
 
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -84,15 +85,15 @@ def make_leaves(columns: DayColumns, secret: bytes) -> Iterator[Leaf]:
     at = 0
     for host, of_host in groupby(columns.series, key=lambda series: series.host):
         series = list(of_host)
-        header = rfc8785.dumps(
+        header = _header(
             {
-                "host": host,
-                "day": day,
-                "first_interval_seconds": columns.first_seconds,
-                "intervals": intervals,
-                "interval_seconds": columns.interval_seconds,
-                "salt": make_salt(secret, host, day).hex(),
-                "series": [series_tree(each) for each in series],
+                "day": rfc8785.dumps(day),
+                "first_interval_seconds": rfc8785.dumps(columns.first_seconds),
+                "host": rfc8785.dumps(host),
+                "interval_seconds": rfc8785.dumps(columns.interval_seconds),
+                "intervals": rfc8785.dumps(intervals),
+                "salt": rfc8785.dumps(make_salt(secret, host, day).hex()),
+                "series": b"[" + b",".join(_series_text(*each[1:]) for each in series) + b"]",
             }
         )
         body = cells[at : at + len(series)].tobytes()
@@ -105,18 +106,36 @@ def make_salt(secret: bytes, host: str, day: str) -> bytes:
     return hmac.digest(secret, f"{day} {host}".encode(), "sha256")[:SALT_BYTES]
 
 
-def series_tree(series: Series) -> dict[str, Any]:
-    """A series as the header has it."""
-    return {
-        "site": series.site,
-        "component": series.component.name.lower(),
-        "quality": series.quality.name.lower(),
-        "recorded": series.recorded,
-        "edition": series.edition,
-        "sensor": series.sensor,
-        "lower": series.lower_ratio,
-        "upper": series.upper_ratio,
-    }
+def _header(values: Mapping[str, bytes]) -> bytes:
+    """An object in canonical JSON, of values that are. Names in ASCII are in order of RFC 8785 if they are in any order."""
+    return b"{" + b",".join(rfc8785.dumps(name) + b":" + value for name, value in sorted(values.items())) + b"}"
+
+
+# A fleet has thousands of series and few that differ in more than their host.
+@lru_cache(maxsize=4096)
+def _series_text(
+    site: str,
+    component: Component,
+    quality: Quality,
+    recorded: bool,
+    edition: int,
+    sensor: str,
+    lower_ratio: float,
+    upper_ratio: float,
+) -> bytes:
+    """A series as the header has it, in canonical JSON."""
+    return rfc8785.dumps(
+        {
+            "site": site,
+            "component": component.name.lower(),
+            "quality": quality.name.lower(),
+            "recorded": recorded,
+            "edition": edition,
+            "sensor": sensor,
+            "lower": lower_ratio,
+            "upper": upper_ratio,
+        }
+    )
 
 
 def exact_sums(columns: Columns) -> list[int]:
@@ -129,8 +148,15 @@ def exact_sums(columns: Columns) -> list[int]:
 
 def sums_by_interval(columns: DayColumns, names: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], list[int], list[int]]]:
     """(key, microjoules, nanoseconds) of the series that are alike in the named fields, each list by interval."""
-    rows: dict[tuple[Any, ...], list[int]] = {}
-    for place, series in enumerate(columns.series):
-        rows.setdefault(tuple(getattr(series, name) for name in names), []).append(place)
-    for key, places in rows.items():
+    for key, places in _alike(columns.series, tuple(names)).items():
         yield key, exact_sums(columns.energy_microjoules[places]), exact_sums(columns.covered_nanoseconds[places])
+
+
+# Days have mostly the same series, and each is asked for in two ways.
+@lru_cache(maxsize=4)
+def _alike(series: tuple[Series, ...], names: tuple[str, ...]) -> dict[tuple[Any, ...], list[int]]:
+    """Places of the series by their values in the named fields."""
+    rows: dict[tuple[Any, ...], list[int]] = {}
+    for place, each in enumerate(series):
+        rows.setdefault(tuple(getattr(each, name) for name in names), []).append(place)
+    return rows
