@@ -15,9 +15,10 @@ from rich.console import Console
 
 from wattledger_collector import hosts
 from wattledger_collector.books import BooksError
-from wattledger_collector.config import Configuration, ConfigurationError
+from wattledger_collector.config import Configuration, ConfigurationError, parse_configuration
 from wattledger_collector.configuration import load_configuration
 from wattledger_collector.csv_table import TableError
+from wattledger_collector.declared_files import Declaration, load_declaration
 from wattledger_collector.embodied import EmbodiedError
 from wattledger_collector.factor_catalog import FactorCatalog, UnknownZoneError
 from wattledger_collector.factor_files import load_catalog
@@ -95,6 +96,33 @@ def load_named(arguments: argparse.Namespace) -> tuple[Configuration | None, Fac
     if path is None and CONFIGURATION_PATH_DEFAULT.exists():
         path = CONFIGURATION_PATH_DEFAULT
     return (None, load_catalog()) if path is None else load_configuration(path)
+
+
+def load_declared(arguments: argparse.Namespace) -> Declaration | None:
+    """What the organisation declares: by `--inventory`, else by the configuration; None if neither names a file.
+
+    Raises InventoryError and TableError; the configuration is one that load_configured has found good.
+    """
+    named: Path | None = arguments.inventory
+    if named is not None:
+        return load_declaration(named)
+    path: Path | None = arguments.config
+    if path is None and CONFIGURATION_PATH_DEFAULT.exists():
+        path = CONFIGURATION_PATH_DEFAULT
+    if path is None:
+        return None
+    file = parse_configuration(path.read_text(encoding="utf-8")).inventory.file
+    return load_declaration(path.resolve().parent / file) if file else None
+
+
+def add_inventory_argument(parser: argparse.ArgumentParser) -> None:
+    """The option that names a declaration."""
+    parser.add_argument(
+        "--inventory",
+        type=Path,
+        metavar="FILE",
+        help="what the organisation declares, as `inventory` takes it (default: inventory.file of collector.toml)",
+    )
 
 
 def open_named(arguments: argparse.Namespace, configured: str | None) -> SqliteStore:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from wattledger_collector.facility import Category
 from wattledger_collector.factor_catalog import FactorCatalog, UnknownZoneError
 from wattledger_collector.factors import seconds_of_day
 from wattledger_collector.records import SITE_UNASSIGNED
@@ -105,6 +106,12 @@ class FactorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: tuple[FactorSource, ...] = ()
 
 
+class InventorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """file: what the organisation declares beside its meters (`declared.py`); empty: nothing."""
+
+    file: str = ""
+
+
 class StatementSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """key: the file of the key that signs statements, relative to the configuration's folder; empty: beside the database."""
 
@@ -116,6 +123,8 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     valid_from: the day (UTC) from which zone and PUE hold; without it a new site's hold for all time and a changed site's
     from the next interval. factors: the sources for the site's zone, best first, each used where those before have nothing.
+    pue_from, pue_to: the days between which the PUE was determined, the last not included. pue_category: where IT energy was
+    measured for it (`facility.Category`); None: not stated. pue_evidence: the document that says so.
     """
 
     name: str
@@ -123,6 +132,10 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pue: Decimal = Decimal(1)
     valid_from: date | None = None
     factors: tuple[str, ...] = ()
+    pue_from: date | None = None
+    pue_to: date | None = None
+    pue_category: int | None = None
+    pue_evidence: str = ""
 
 
 class HostRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,13 +151,14 @@ class HostRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of collector.toml."""
+    statements: StatementSettings = StatementSettings()
 
     server: Server = Server()
     http: Http = Http()
     store: StoreSettings = StoreSettings()
     silence: Silence = Silence()
     factors: FactorSettings = FactorSettings()
-    statements: StatementSettings = StatementSettings()
+    inventory: InventorySettings = InventorySettings()
     site: tuple[Site, ...] = ()
     host: tuple[HostRule, ...] = ()
 
@@ -251,6 +265,7 @@ _TABLES: Mapping[type[msgspec.Struct], Mapping[str, type[msgspec.Struct]]] = {
         "store": StoreSettings,
         "silence": Silence,
         "factors": FactorSettings,
+        "inventory": InventorySettings,
         "statements": StatementSettings,
     },
     Server: {"tls": Tls},
@@ -353,12 +368,34 @@ def _check_sites(configuration: Configuration) -> list[str]:
                 f"{path}.pue of site {site.name!r} is {site.pue}: facility energy / IT energy is {PUE_MIN} to {PUE_MAX}, "
                 f"write 1.3 for 30 % overhead"
             )
+        problems += _check_evidence(site, path)
         key = (site.name, valid_from_seconds(site))
         if key in seen:
             problems.append(f"{path} repeats site[{seen[key]}] {site.name!r}: keep one, or give each its own valid_from")
         seen.setdefault(key, index)
     if len(configuration.site) > SITES_MAX:
         problems.append(f"there are {len(configuration.site)} sites: at most {SITES_MAX} are possible")
+    return problems
+
+
+def _check_evidence(site: Site, path: str) -> list[str]:
+    """Sentences on what a PUE rests on."""
+    problems: list[str] = []
+    if (site.pue_from is None) != (site.pue_to is None):
+        given, other = ("pue_from", "pue_to") if site.pue_to is None else ("pue_to", "pue_from")
+        problems.append(f"{path}.{given} of site {site.name!r} has no {other}: a PUE describes a time, name both its ends")
+    elif site.pue_from is not None and site.pue_to is not None and site.pue_to <= site.pue_from:
+        problems.append(
+            f"{path}.pue_to of site {site.name!r} is {site.pue_to}, not after pue_from {site.pue_from}: "
+            "it is the first day after the time that the PUE describes"
+        )
+    if site.pue_category is not None and site.pue_category not in tuple(Category):
+        problems.append(
+            f"{path}.pue_category of site {site.name!r} is {site.pue_category}: choose 1 (IT energy at the "
+            "output of the UPS), 2 (of the PDU) or 3 (at the IT's input)"
+        )
+    if not site.pue_evidence.isprintable():
+        problems.append(f"{path}.pue_evidence of site {site.name!r} is no single line of text: name the document")
     return problems
 
 

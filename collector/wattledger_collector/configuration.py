@@ -24,11 +24,13 @@ from wattledger_collector.config import (
     site_of_host,
     valid_from_seconds,
 )
+from wattledger_collector.declared_files import Declaration, check_declaration, load_declaration
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factor_files import load_catalog
 from wattledger_collector.factor_sources import PROVIDERS
 from wattledger_collector.factor_store import stored_names
 from wattledger_collector.factors import FactorFileError
+from wattledger_collector.inventory import InventoryError
 from wattledger_collector.records import SITE_UNASSIGNED, AssignmentRow, Host, SiteRow, Store
 
 # The first row of a site or host holds for all time before, too: recordings and backlogs are older than the configuration.
@@ -53,6 +55,7 @@ def load_configuration(path: Path) -> tuple[Configuration, FactorCatalog]:
         zones, sources = stored_names(Path(configuration.store.path))
         check_zones(configuration, catalog, stored_zones=zones, stored_sources=sources)
         _check_files(configuration)
+        _check_inventory(configuration)
     except ConfigurationError as error:
         raise ConfigurationError([f"{path}: {problem}" for problem in error.problems]) from error
     except FactorFileError as error:
@@ -75,6 +78,9 @@ def _with_absolute_paths(configuration: Configuration, folder: Path) -> Configur
         http=replace(configuration.http, tls=absolute(configuration.http.tls)),
         store=replace(configuration.store, path=str(folder / configuration.store.path)),
         statements=replace(configuration.statements, key=key and str(folder / key)),
+        inventory=replace(
+            configuration.inventory, file=str(folder / configuration.inventory.file) if configuration.inventory.file else ""
+        ),
         factors=replace(
             configuration.factors,
             files=tuple(str(folder / name) for name in configuration.factors.files),
@@ -138,6 +144,21 @@ def _check_files(configuration: Configuration) -> None:
         raise ConfigurationError(problems)
 
 
+def _check_inventory(configuration: Configuration) -> None:
+    """Raise ConfigurationError for a declaration that can't be used."""
+    try:
+        if configuration.inventory.file:
+            check_declaration(Path(configuration.inventory.file))
+    except InventoryError as error:
+        raise ConfigurationError([f"inventory.file: {error}"]) from error
+
+
+def declaration_of(configuration: Configuration) -> Declaration | None:
+    """What the organisation declares; None if no file is configured. Raises InventoryError and TableError."""
+    file = configuration.inventory.file
+    return load_declaration(Path(file)) if file else None
+
+
 def _unreadable(name: str, file: str) -> list[str]:
     """A sentence if a file that is named can't be read."""
     if file:
@@ -169,7 +190,7 @@ def apply_sites(sites: Sequence[Site], store: Store, now_seconds: int, *, assume
     # Dated ones last: one that holds from the beginning leaves no time to the undated one.
     for site in sorted(sites, key=lambda site: site.valid_from is not None):
         start = _start_of(site)
-        row = SiteRow(site.name, start, site.zone or None, f"{site.pue:f}", assumed, now_seconds)
+        row = _site_row(site, start, now_seconds, assumed=assumed)
         stated.setdefault(site.name, {})[start] = row
     dated = {(site.name, valid_from_seconds(site)) for site in sites}
     new: list[SiteRow] = []
@@ -179,6 +200,21 @@ def apply_sites(sites: Sequence[Site], store: Store, now_seconds: int, *, assume
     if new:
         store.add_sites(new)
     return new
+
+
+def _site_row(site: Site, start: int, now_seconds: int, *, assumed: bool) -> SiteRow:
+    return SiteRow(
+        site=site.name,
+        valid_from_seconds=start,
+        zone=site.zone or None,
+        pue=f"{site.pue:f}",
+        assumed=assumed,
+        recorded_at_seconds=now_seconds,
+        pue_from="" if site.pue_from is None else site.pue_from.isoformat(),
+        pue_to="" if site.pue_to is None else site.pue_to.isoformat(),
+        pue_category="" if site.pue_category is None else str(site.pue_category),
+        pue_evidence=site.pue_evidence,
+    )
 
 
 def _site_changes(
@@ -210,7 +246,8 @@ def _says(row: SiteRow | None, other: SiteRow, start: int | None = None) -> bool
     """Whether a row says what another does; if `start` is given, also from there."""
     if row is None or (start is not None and row.valid_from_seconds != start):
         return False
-    return (row.zone, row.pue, row.assumed) == (other.zone, other.pue, other.assumed)
+    valid, recorded = other.valid_from_seconds, other.recorded_at_seconds
+    return dataclasses.replace(row, valid_from_seconds=valid, recorded_at_seconds=recorded) == other
 
 
 def _start_of(site: Site) -> int:

@@ -18,16 +18,27 @@ from typing import TYPE_CHECKING
 from wattledger_collector.accounting import BasisFinder
 from wattledger_collector.books import BooksError, parse_books, reckon
 from wattledger_collector.books_output import show_books, write_books
-from wattledger_collector.certificate_table import parse_certificates
-from wattledger_collector.certificates import Certificate
-from wattledger_collector.command_setup import add_store_arguments, guarded, load_configured, open_named, print_json
-from wattledger_collector.declared import Declared, parse_declared
+from wattledger_collector.command_setup import (
+    add_store_arguments,
+    guarded,
+    load_configured,
+    load_declared,
+    open_named,
+    print_json,
+)
 from wattledger_collector.factor_store import load_factors
 from wattledger_collector.inventory import InventoryError, parse_activities
 from wattledger_collector.inventory_output import show_inventory, write_inventory
 from wattledger_collector.inventory_report import draw_up
 from wattledger_collector.records import MICROJOULES_PER_KWH
-from wattledger_collector.report import make_period, parse_instant, parse_time_zone
+from wattledger_collector.report import (
+    make_period,
+    market_reckoning,
+    parse_instant,
+    parse_time_zone,
+    read_sums,
+    zones_of,
+)
 from wattledger_collector.report_output import rounded
 from wattledger_collector.sci import SciError, Score
 from wattledger_collector.workload_report import WorkloadLine, make_workload_report
@@ -57,8 +68,13 @@ def _add_period(parser: argparse.ArgumentParser, *, is_required: bool = True) ->
 
 def _add_inventory(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("inventory", help="scopes 1, 2 and 3 of a period, location and market based")
-    origin = parser.add_mutually_exclusive_group(required=True)
-    origin.add_argument("declared", nargs="?", type=Path, help="a TOML file of holdings, activities, hardware, certificates")
+    origin = parser.add_mutually_exclusive_group()
+    origin.add_argument(
+        "inventory",
+        nargs="?",
+        type=Path,
+        help="a TOML file of holdings, activities, hardware, certificates (default: inventory.file of collector.toml)",
+    )
     origin.add_argument("--example", action="store_true", help="write such a file, to begin with, and do nothing else")
     _add_period(parser, is_required=False)
     parser.add_argument("--json", action="store_true", help="one JSON object, exact grams as text")
@@ -101,36 +117,34 @@ def _inventory(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.from_ is None or arguments.to is None:
         raise InventoryError("an inventory is of a period: give --from and --to")
-    declared = parse_declared(_text(arguments.declared, InventoryError), str(arguments.declared))
     activities = parse_activities(
         (files("wattledger_collector") / "bundled_factors" / "activities.csv").read_text(encoding="utf-8"), "activities.csv"
     )
     time_zone = parse_time_zone(arguments.time_zone)
     begin, end = parse_instant(arguments.from_, time_zone), parse_instant(arguments.to, time_zone)
     configured, catalog = load_configured(arguments)
+    declaration = load_declared(arguments)
+    if declaration is None:
+        raise InventoryError("which declaration? Name its file, or write it as file under [inventory] into collector.toml")
     with closing(open_named(arguments, configured)) as store:
         catalog = catalog.with_recorded(load_factors(store))
-        make_period(begin, end, time_zone, store.interval_seconds)
+        period = make_period(begin, end, time_zone, store.interval_seconds)
+        finder = BasisFinder(store.sites(), catalog)
+        reckoning = market_reckoning(declaration, finder, catalog, store.interval_seconds)
+        edges = reckoning.edges(begin, end, zones_of(store.sites()))
         report = draw_up(
-            declared,
-            _certificates(declared, arguments.declared.parent),
+            declaration.declared,
+            declaration.certificates,
             activities,
-            store.rollups(begin, end),
-            BasisFinder(store.sites(), catalog),
+            read_sums(store, finder, period, edges=edges),
+            finder,
             from_seconds=begin,
             to_seconds=end,
             interval_seconds=store.interval_seconds,
+            catalog=catalog,
         )
     (write_inventory if arguments.json else show_inventory)(report, sys.stdout)
     return 0
-
-
-def _certificates(declared: Declared, folder: Path) -> list[Certificate]:
-    """All registry files, whose names are relative to the declaring file."""
-    if declared.certificates is None:
-        return []
-    paths = [folder / name for name in declared.certificates.files]
-    return [each for path in paths for each in parse_certificates(_text(path, InventoryError), str(path))]
 
 
 def _sci(arguments: argparse.Namespace) -> int:

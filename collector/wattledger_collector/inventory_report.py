@@ -25,11 +25,11 @@ from wattledger_collector.inventory import (
     network_losses_grams,
     total,
 )
-from wattledger_collector.market import MarketBased, Part, reckon
-from wattledger_collector.market_load import LoadSums, Tenures
+from wattledger_collector.market import MarketBased, Part
+from wattledger_collector.market_load import LoadSums, MarketReckoning
 from wattledger_collector.market_words import market_remarks
 from wattledger_collector.records import MICROJOULES_PER_KWH, RollupRow
-from wattledger_collector.residual_mixes import Counted, Mixes, counted
+from wattledger_collector.residual_mixes import Counted, counted
 
 _NO_GWP = Gwp.UNSTATED
 
@@ -129,10 +129,9 @@ def draw_up(
     """
     factors = {factor.activity: factor for factor in activities}
     instruments = instruments_of(declared, certificates)
-    mixes, tenures = Mixes(instruments.mixes, catalog), Tenures(declared)
-    sums = LoadSums(finder, tenures, mixes, interval_seconds, is_hourly=instruments.is_hourly)
-    electricity, kinds, undeclared = _electricity(declared, rollups, finder, interval_seconds, sums)
-    market = reckon(sums.loads(), instruments, mixes, from_seconds=from_seconds, to_seconds=to_seconds, used=used)
+    reckoning = MarketReckoning(declared, instruments, finder, catalog, interval_seconds)
+    electricity, kinds, undeclared = _electricity(declared, rollups, finder, interval_seconds, reckoning.sums)
+    market = reckoning.reckon(from_seconds, to_seconds, used)
     _check_counted({counted(kind) for kind in kinds}.union(market.total.totals), declared)
     entries = [
         *_electric_entries(declared, electricity, market),
@@ -178,6 +177,10 @@ def _electricity(
             part.it_microjoules += energy
             if basis.factor is None or basis.pue is None:
                 part.uncovered_microjoules += energy
+                if basis.pue is not None:
+                    # Certificates and residual mixes have rates of their own.
+                    part.add(Stream.IT_ELECTRICITY, energy, Fraction(0))
+                    part.add(Stream.OVERHEAD_ELECTRICITY, energy * (Fraction(basis.pue) - 1), Fraction(0))
                 begin += seconds
                 continue
             pue, factor = Fraction(basis.pue), basis.factor

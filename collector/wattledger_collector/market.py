@@ -21,7 +21,7 @@ The rules:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 from math import lcm
@@ -96,12 +96,16 @@ class Part(StrEnum):
 class Figure:
     """The market-based figure of a site, or of all; exact. energy: microjoules, grams: by what they count; each by part.
 
-    location: location-based grams of the same energy, by type of factor. Nobody changes one that was handed out.
+    location: location-based grams of the same energy, by type of factor. mixes: microjoules that each residual mix counts,
+    by market and beginning; stand_ins: those for which the grid average stands in, by market and reason. Nobody changes one
+    that was handed out.
     """
 
     energy: dict[Part, Fraction] = field(default_factory=dict)
     grams: dict[Part, dict[Counted, Fraction]] = field(default_factory=dict)
     location: dict[FactorKind, Fraction] = field(default_factory=dict)
+    mixes: dict[tuple[str, int], Fraction] = field(default_factory=dict)
+    stand_ins: dict[tuple[str, str], Fraction] = field(default_factory=dict)
 
     def microjoules(self, *parts: Part) -> Fraction:
         """Energy of some parts; of all if none is named."""
@@ -137,6 +141,11 @@ class Figure:
             sums = self.grams.setdefault(part, {})
             sums[of] = sums.get(of, _ZERO) + grams
 
+    @property
+    def is_location_based(self) -> bool:
+        """Whether no certificate and no residual mix has a part in it, so that it is the location-based figure."""
+        return Part.CERTIFICATES not in self.energy and Part.RESIDUAL_MIX not in self.energy
+
     def add_location(self, kind: FactorKind, grams: Fraction) -> None:
         """Book location-based grams."""
         self.location[kind] = self.location.get(kind, _ZERO) + grams
@@ -146,21 +155,34 @@ class Figure:
 class MarketBased:
     """The market-based figure of a period with all that it rests on.
 
-    mixes: the residual mixes that were used, each with the microjoules that they counted. stand_ins: microjoules for which
-    the grid average stood in, by market and reason.
+    total: of the sites that are told of; all_mixes: the residual mixes of all sites, by market and beginning.
     """
 
     instruments: Instruments
     matching: Matching
     sites: Mapping[str, Figure]
     total: Figure
-    mixes: Sequence[tuple[Mix, Fraction]]
-    stand_ins: Mapping[tuple[str, str], Fraction]
+    all_mixes: Mapping[tuple[str, int], Mix]
+
+    def of(self, site: str) -> "MarketBased":
+        """The same for one site alone: its part of what certificates cover for the sites of its market together."""
+        figure = self.sites.get(site, Figure())
+        return replace(self, sites={site: figure}, total=figure)
+
+    @property
+    def mixes(self) -> list[tuple[Mix, Fraction]]:
+        """The residual mixes that were used, each with the microjoules that it counts, in order."""
+        return [(self.all_mixes[name], energy) for name, energy in sorted(self.total.mixes.items())]
+
+    @property
+    def stand_ins(self) -> dict[tuple[str, str], Fraction]:
+        """Microjoules for which the grid average stands in, by market and reason."""
+        return dict(sorted(self.total.stand_ins.items()))
 
     @property
     def is_location_based(self) -> bool:
         """Whether no certificate and no residual mix had a part in it, so that it is the location-based figure."""
-        return not self.matching.allocated and not self.mixes
+        return self.total.is_location_based
 
     @property
     def used(self) -> dict[Certificate, Fraction]:
@@ -287,18 +309,14 @@ def reckon(
     claim = instruments.claim((market for market, _ in groups), from_seconds, to_seconds)
     matching = match(instruments.certificates, claim, load_sums, used)
     covering = _by_rate(matching)
-    mixed: dict[tuple[str, int], tuple[Mix, Fraction]] = {}
-    stand_ins: dict[tuple[str, str], Fraction] = {}
     for key, group in groups.items():
         for site, (covered, rates) in _cover_sites(group, covering.get(key, {})).items():
-            _book_site(sites[site], group[site], covered, rates, mixed, stand_ins)
+            _book_site(sites[site], group[site], covered, rates)
     total = Figure()
     for _, figure in sorted(sites.items()):
         _add_up(total, figure)
-    used_mixes = tuple(mixed[name] for name in sorted(mixed))
-    return MarketBased(
-        instruments, matching, dict(sorted(sites.items())), total, used_mixes, dict(sorted(stand_ins.items()))
-    )
+    all_mixes = {(each.mix.market, each.mix.from_seconds): each.mix for each in slices.values()}
+    return MarketBased(instruments, matching, dict(sorted(sites.items())), total, all_mixes)
 
 
 _Rate = tuple[Fraction, Counted]
@@ -336,14 +354,14 @@ def _book_site(
     slices: Sequence[_Slice],
     covered: Fraction,
     rates: Sequence[tuple[_Rate, Fraction]],
-    mixed: dict[tuple[str, int], tuple[Mix, Fraction]],
-    stand_ins: dict[tuple[str, str], Fraction],
 ) -> None:
     """Book a site's load of one market and hour: what is covered at the certificates' rates, the rest of each slice."""
     shares = divide(covered, [each.microjoules for each in slices]) if covered else [_ZERO] * len(slices)
     # Where a site's grid factors count unlike things within one hour or year, the first says what an untyped rate counts.
     beside = next((counted(each.load.kind) for each in slices if each.load.kind is not None), slices[0].mix.counted)
     for (grams_per_kwh, stated), share in rates:
+        if not share:
+            continue
         grams = share * grams_per_kwh / MICROJOULES_PER_KWH
         figure.add(Part.CERTIFICATES, share, grams, stated.beside(beside))
     for each, share in zip(slices, shares, strict=True):
@@ -354,10 +372,10 @@ def _book_site(
             grams = rest * Fraction(mix.grams_per_kwh) / MICROJOULES_PER_KWH
             figure.add(Part.RESIDUAL_MIX, rest, grams, mix.counted.beside(None if kind is None else counted(kind)))
             name = (mix.market, mix.from_seconds)
-            mixed[name] = (mix, mixed.get(name, (mix, _ZERO))[1] + rest)
+            figure.mixes[name] = figure.mixes.get(name, _ZERO) + rest
         elif _book_rest(figure, each.load, rest, Part.STAND_IN):
             reason = (mix.market, mix.missing)
-            stand_ins[reason] = stand_ins.get(reason, _ZERO) + rest
+            figure.stand_ins[reason] = figure.stand_ins.get(reason, _ZERO) + rest
 
 
 def _book_rest(figure: Figure, load: Load, microjoules: Fraction, part: Part) -> bool:
@@ -377,3 +395,7 @@ def _add_up(total: Figure, figure: Figure) -> None:
             total.add(part, _ZERO, grams, name)
     for kind, grams in figure.location.items():
         total.add_location(kind, grams)
+    for mix, microjoules in figure.mixes.items():
+        total.mixes[mix] = total.mixes.get(mix, _ZERO) + microjoules
+    for reason, microjoules in figure.stand_ins.items():
+        total.stand_ins[reason] = total.stand_ins.get(reason, _ZERO) + microjoules

@@ -2,7 +2,7 @@
 
 Values in, exact values out; no clock, no database. Sources of truth: `accounting.py` for the bases of a site's energy,
 `declared.py` for how sites are had, `market.py` for what load is. Rows may be sums of pieces (`pieces.py`) that end at the
-edges of `load_edges`.
+edges that `LoadSums.edges` gives.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from wattledger_collector.accounting import BasisFinder, SiteBasis
-from wattledger_collector.certificates import SECONDS_PER_HOUR
+from wattledger_collector.certificates import SECONDS_PER_HOUR, Certificate
 from wattledger_collector.declared import Declared, Holding
+from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.inventory import Asset, Scope, Stream
-from wattledger_collector.market import Load
+from wattledger_collector.market import Instruments, Load, MarketBased, reckon
 from wattledger_collector.records import RollupRow
 from wattledger_collector.residual_mixes import Mixes
 
@@ -61,23 +62,6 @@ class Tenures:
         return it, overhead
 
 
-def load_edges(
-    tenures: Tenures,
-    mixes: Mixes,
-    zones: Iterable[str],
-    from_seconds: int,
-    to_seconds: int,
-    *,
-    is_hourly: bool,
-) -> set[int]:
-    """The instants of a period at which load changes its market, mix or hour; zones: of all sites."""
-    edges = {edge for edge in tenures.edges() if from_seconds < edge < to_seconds}
-    edges |= mixes.edges(tenures.markets().union(zones), from_seconds, to_seconds)
-    if is_hourly:
-        edges.update(range(from_seconds - from_seconds % SECONDS_PER_HOUR, to_seconds, SECONDS_PER_HOUR))
-    return edges
-
-
 @dataclass(frozen=True, slots=True)
 class _Span:
     """A part of an interval in which nothing changes, and where its energy is summed."""
@@ -103,12 +87,16 @@ class LoadSums:
         self._spans: dict[tuple[str, int, int], _Span] = {}
         self._where: tuple[str, int] | None = None
         self._parts: list[_Span] = []
-        self._without_site: dict[str, Fraction] = {}
+        # IT energy of sites whose PUE is unknown, microjoules x seconds.
+        self._unknown: dict[str, int] = {}
 
-    @property
-    def unknown(self) -> Mapping[str, Fraction]:
-        """IT energy by site whose PUE is unknown, so that it is no load; microjoules."""
-        return self._without_site
+    def edges(self, from_seconds: int, to_seconds: int, zones: Iterable[str]) -> set[int]:
+        """The instants of a period at which load changes its market, mix or hour; zones: of all sites."""
+        edges = {edge for edge in self._edges if from_seconds < edge < to_seconds}
+        edges |= self._mixes.edges(self._tenures.markets().union(zones), from_seconds, to_seconds)
+        if self._is_hourly:
+            edges.update(range(from_seconds - from_seconds % SECONDS_PER_HOUR, to_seconds, SECONDS_PER_HOUR))
+        return edges
 
     def noting(self, rows: Iterable[RollupRow]) -> Iterator[RollupRow]:
         """The rows as they are, while each is added."""
@@ -123,10 +111,7 @@ class LoadSums:
             self._where, self._parts = where, list(self._cut(*where))
         for span in self._parts:
             if span.basis.pue is None:
-                before = self._without_site.get(row.site, Fraction(0))
-                self._without_site[row.site] = before + Fraction(
-                    row.energy_microjoules * span.seconds, self._interval_seconds
-                )
+                self._unknown[row.site] = self._unknown.get(row.site, 0) + row.energy_microjoules * span.seconds
                 continue
             self._sums[span.key] = self._sums.get(span.key, 0) + row.energy_microjoules * span.seconds
 
@@ -150,7 +135,9 @@ class LoadSums:
                 begin = until
 
     def loads(self) -> Iterator[Load]:
-        """The load, what is outside of scope 2 apart."""
+        """The load, what is outside of scope 2 apart; of sites whose PUE is unknown their IT energy, without a rate."""
+        for site, total in self._unknown.items():
+            yield Load(site, "", 0, Fraction(total, self._interval_seconds), None, None)
         for (site, since, hour), total in self._sums.items():
             span = self._spans[site, since, hour]
             basis = span.basis
@@ -166,3 +153,34 @@ class LoadSums:
                 yield Load(site, market, at, energy * inside, rate, kind)
             if inside != pue:
                 yield Load(site, market, at, energy * (pue - inside), rate, kind, is_outside=True)
+
+
+class MarketReckoning:
+    """Makes the market-based figure of a period while its rows are read for something else."""
+
+    def __init__(
+        self,
+        declared: Declared | None,
+        instruments: Instruments,
+        finder: BasisFinder,
+        catalog: FactorCatalog | None,
+        interval_seconds: int,
+    ) -> None:
+        """declared: how sites are had; None: all electricity is scope 2. catalog: where residual mixes are looked up."""
+        self._instruments, self._mixes = instruments, Mixes(instruments.mixes, catalog)
+        self.sums = LoadSums(finder, Tenures(declared), self._mixes, interval_seconds, is_hourly=instruments.is_hourly)
+
+    def edges(self, from_seconds: int, to_seconds: int, zones: Iterable[str]) -> set[int]:
+        """Where pieces have to end, so that their sums can be noted. zones: of all sites."""
+        return self.sums.edges(from_seconds, to_seconds, zones)
+
+    def reckon(self, from_seconds: int, to_seconds: int, used: Mapping[Certificate, Fraction] | None = None) -> MarketBased:
+        """The figure of the rows that were noted. used: what claims for other periods have taken of certificates."""
+        return reckon(
+            self.sums.loads(),
+            self._instruments,
+            self._mixes,
+            from_seconds=from_seconds,
+            to_seconds=to_seconds,
+            used=used,
+        )

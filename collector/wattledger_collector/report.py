@@ -5,7 +5,7 @@ rows of the store, `accounting.py` for the arithmetic.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -21,11 +21,15 @@ from wattledger_collector.accounting import (
     summarise_gaps,
     total_emissions,
 )
+from wattledger_collector.certificates import Certificate
 from wattledger_collector.closures import Closure, closed_by, is_late
+from wattledger_collector.declared_files import Declaration
 from wattledger_collector.facility import MeasuredPue
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import Factor, FactorKind
 from wattledger_collector.fleet_sites import SitePlan
+from wattledger_collector.market import Instruments, MarketBased, reckon
+from wattledger_collector.market_load import MarketReckoning
 from wattledger_collector.pieces import plan_readings
 from wattledger_collector.records import (
     MICROJOULES_PER_KWH,
@@ -41,6 +45,7 @@ from wattledger_collector.records import (
     SiteRow,
     Store,
 )
+from wattledger_collector.residual_mixes import Mixes
 
 # Times outside are slips of the keyboard, and datetime cannot show all of them.
 YEAR_MIN, YEAR_MAX = 1970, 2200
@@ -141,7 +146,8 @@ class Report:
 
     reasons: why it is provisional; empty if the period is closed and nothing has come since. closures: the statements that
     hold the whole period; empty if some of it is open. late: energy by site that came after the statement of its interval.
-    measured: the PUE of sites that have a meter of their own.
+    measured: the PUE of sites that have a meter of their own. market: scope 2, market based; declared: the names and digests
+    of the files in which instruments stand, empty without any.
     """
 
     period: Period
@@ -152,6 +158,8 @@ class Report:
     closures: tuple[Closure, ...] = ()
     late: tuple[tuple[str, int], ...] = ()
     measured: Mapping[str, MeasuredPue] = field(default_factory=dict)
+    market: MarketBased = field(default_factory=lambda: reckon((), Instruments(), Mixes(), from_seconds=0, to_seconds=0))
+    declared: tuple[tuple[str, str], ...] = ()
 
     @property
     def energy_microjoules(self) -> int:
@@ -230,9 +238,20 @@ def check_site(sites: Iterable[SiteRow], site: str | None) -> None:
 
 
 def make_report(
-    store: Store, catalog: FactorCatalog, period: Period, *, now_seconds: int, site: str | None = None
+    store: Store,
+    catalog: FactorCatalog,
+    period: Period,
+    *,
+    now_seconds: int,
+    site: str | None = None,
+    declaration: Declaration | None = None,
+    used: Mapping[Certificate, Fraction] | None = None,
 ) -> Report:
-    """Reckon a period's report. site: that one alone. Raises ReportError if the store has no such site."""
+    """Reckon a period's report. site: that one alone. Raises ReportError if the store has no such site.
+
+    declaration: of certificates and residual mixes, for the market-based figure; used: what statements of other periods have
+    taken of the certificates, in microjoules.
+    """
     sites = store.sites()
     plan = SitePlan()
     plan.replace(sites, store.assignments())
@@ -240,8 +259,14 @@ def make_report(
     closures = store.closures()
     closed = closed_by(closures, period.from_seconds, period.to_seconds, site)
     late: dict[str, int] = {}
-    rollups = _noting_late(_rollup_sums(store, BasisFinder(sites, catalog), period, site), closures, late)
+    reckoning = market_reckoning(declaration, BasisFinder(sites, catalog), catalog, store.interval_seconds)
+    # What a certificate covers is divided among all sites of its market, so that one of them alone can't be reckoned.
+    read = None if declaration is not None and declaration.certificates else site
+    edges = reckoning.edges(period.from_seconds, period.to_seconds, zones_of(sites))
+    sums = reckoning.sums.noting(read_sums(store, BasisFinder(sites, catalog), period, read, edges))
+    rollups = _noting_late((row for row in sums if site is None or row.site == site), closures, late)
     lines = account(rollups, BasisFinder(sites, catalog), store.interval_seconds)
+    market = reckoning.reckon(period.from_seconds, period.to_seconds, used)
     gaps = [row for row in store.gaps(period.from_seconds, period.to_seconds) if site is None or row.site == site]
     # What is shown and not booked has no part in the sums, so that its gaps leave nothing open.
     gaps = [row for row in gaps if row.channel is None or row.channel.is_booked]
@@ -263,12 +288,41 @@ def make_report(
         for name in sorted(names)
     )
     reasons = (*_reasons_of_closing(closed, late), *_reasons(reports, period, now_seconds))
-    return Report(period, store.interval_seconds, now_seconds, reports, reasons, closed, tuple(sorted(late.items())))
+    return Report(
+        period=period,
+        interval_seconds=store.interval_seconds,
+        made_at_seconds=now_seconds,
+        sites=reports,
+        reasons=reasons,
+        closures=closed,
+        late=tuple(sorted(late.items())),
+        market=market if site is None else market.of(site),
+        declared=() if declaration is None else declaration.files,
+    )
 
 
-def _rollup_sums(store: Store, finder: BasisFinder, period: Period, site: str | None) -> Iterator[RollupRow]:
-    """The roll-ups of the period, added up by pieces in which no basis changes and no closure begins or ends."""
-    edges = {edge for closure in store.closures() for edge in (closure.from_seconds, closure.to_seconds)}
+def market_reckoning(
+    declaration: Declaration | None, finder: BasisFinder, catalog: FactorCatalog, interval_seconds: int
+) -> MarketReckoning:
+    """What makes the market-based figure; without a declaration there are no instruments, and only published mixes."""
+    declared = None if declaration is None else declaration.declared
+    instruments = Instruments() if declaration is None else declaration.instruments
+    return MarketReckoning(declared, instruments, finder, catalog, interval_seconds)
+
+
+def zones_of(sites: Iterable[SiteRow]) -> set[str]:
+    """All grid zones that sites are or were in."""
+    return {row.zone for row in sites if row.zone is not None}
+
+
+def read_sums(
+    store: Store, finder: BasisFinder, period: Period, site: str | None = None, edges: Collection[int] = ()
+) -> Iterator[RollupRow]:
+    """The roll-ups of the period, added up by pieces in which no basis changes and no closure begins or ends.
+
+    site: that one alone. edges: further instants at which pieces end.
+    """
+    edges = {edge for closure in store.closures() for edge in (closure.from_seconds, closure.to_seconds)}.union(edges)
     span = Piece(period.from_seconds, period.to_seconds)
     names = {row.site for row in store.sites()} if site is None else {site}
     for reading in plan_readings(finder, names, span, edges, store.interval_seconds):

@@ -155,6 +155,12 @@ def test_inventory_of_a_file(ledger: str, capsys: pytest.CaptureFixture[str]) ->
     out = capsys.readouterr().out
     assert "Covered by certificates: 50.0 % of scope 2 electricity" in out
     assert "no residual mix for DE" in out
+    configuration = path.with_name("collector.toml")
+    configuration.write_text(f'[store]\npath = "{ledger}"\n[inventory]\nfile = "declared.toml"\n')
+    assert run("inventory", "--from", BEGIN, "--to", END, "--config", str(configuration)) == 0
+    assert capsys.readouterr().out == out
+    assert run("inventory", "--from", BEGIN, "--to", END, "--store", ledger) == 1
+    assert "which declaration?" in capsys.readouterr().err
     path.write_text(path.read_text().replace('"hall"', '"[bold]"').replace("Example Ltd", "[b]Ltd"))
     assert run(*common) == 0
     out = capsys.readouterr().out

@@ -104,6 +104,19 @@ SITE = '[[site]]\nname = "a"\n'
         (SITE + "pue = 0.9\n", "site[0].pue of site 'a' is 0.9: facility energy / IT energy is 1 to 10"),
         (SITE + "pue = 130\n", "site[0].pue of site 'a' is 130: facility energy / IT energy is 1 to 10, write 1.3 for 30 %"),
         (SITE + "pue = nan\n", "site[0].pue of site 'a' is NaN"),
+        (SITE + "pue_from = 2024-01-01\n", "site[0].pue_from of site 'a' has no pue_to: a PUE describes a time"),
+        (SITE + "pue_to = 2024-01-01\n", "site[0].pue_to of site 'a' has no pue_from: a PUE describes a time"),
+        (
+            SITE + "pue_from = 2024-01-01\npue_to = 2024-01-01\n",
+            "site[0].pue_to of site 'a' is 2024-01-01, not after pue_from 2024-01-01: it is the first day after",
+        ),
+        (
+            SITE + "pue_category = 4\n",
+            "site[0].pue_category of site 'a' is 4: choose 1 (IT energy at the output of the UPS)",
+        ),
+        (SITE + "pue_category = 'two'\n", "site[0].pue_category: expected `int | null`, got `str`"),
+        (SITE + "pue_evidence = 'a\\nb'\n".replace("'", '"'), "site[0].pue_evidence of site 'a' is no single line of text"),
+        ("[inventory]\nfiles = 'a'\n", "unknown key inventory.files: did you mean inventory.file?"),
         (SITE + SITE, "site[1] repeats site[0] 'a': keep one, or give each its own valid_from"),
         ("[[site]]\nname = ''\n", "site[0].name '' is no name: write letters, digits and hyphens"),
         ("[[site]]\nname = 'unassigned'\n", "site[0].name 'unassigned' is kept for hosts that no rule assigns"),
@@ -228,6 +241,22 @@ def test_rows_are_added_only_where_something_changed() -> None:
         ("oslo", 0, "1"),
     ]
     assert store.assignments()[-1] == AssignmentRow("web-1", later, "oslo", NOW + 7)
+
+
+def test_a_change_of_evidence_alone_adds_a_row() -> None:
+    """Its figure is the same; period, category and document are kept with the day from which they were stated."""
+    store = FakeStore()
+    bare = "[[site]]\nname = 'a'\nzone = 'DE'\npue = 1.3\n"
+    told = bare + "pue_from = 2024-01-01\npue_to = 2025-01-01\npue_category = 2\npue_evidence = 'audit 7'\n"
+    for text in (bare, told, told, told.replace("audit 7", "audit 8"), told.replace("= 2\n", "= 3\n")):
+        apply_configuration(parse_configuration(text), store, NOW)
+    facts = [(row.pue, row.pue_from, row.pue_to, row.pue_category, row.pue_evidence) for row in store.sites()]
+    assert facts == [
+        ("1.3", "", "", "", ""),
+        ("1.3", "2024-01-01", "2025-01-01", "2", "audit 7"),
+        ("1.3", "2024-01-01", "2025-01-01", "2", "audit 8"),
+        ("1.3", "2024-01-01", "2025-01-01", "3", "audit 7"),
+    ]
 
 
 def test_a_stated_instant_dates_the_row() -> None:

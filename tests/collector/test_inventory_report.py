@@ -231,6 +231,9 @@ HARDWARE = (
 NETWORK = '[[network]]\nzone = "DE"\nratio = 0.04\nof = "generated"\nevidence = "s"\n'
 
 
+RESIDUAL = '[[residual]]\nmarket = "DE"\ngrams_per_kwh = 700\nevidence = "AIB"\n'
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -247,6 +250,10 @@ NETWORK = '[[network]]\nzone = "DE"\nratio = 0.04\nof = "generated"\nevidence = 
         (OWNED + NETWORK.replace("0.04", "1"), "share in"),
         (OWNED + NETWORK + NETWORK, "declared twice"),
         (OWNED + '[[residual]]\nmarket = "DE"\ngrams_per_kwh = nan\nevidence = "AIB"\n', "at least 0"),
+        (OWNED + RESIDUAL + RESIDUAL, "the residual mix of DE is declared twice for one time"),
+        (OWNED + RESIDUAL + "to = 2024-06-02\n" + RESIDUAL + "from = 2024-06-01\n", "twice for one time"),
+        (OWNED + RESIDUAL + "from = 2024-06-01\nto = 2024-06-01\n", "its time has to end after it begins"),
+        (OWNED + RESIDUAL + 'gas = "methane"\n', "methane"),
     ],
 )
 def test_a_wrong_declaration_is_one_sentence(text: str, says: str) -> None:
@@ -263,3 +270,50 @@ def test_activities_need_a_factor_and_a_site_that_was_held() -> None:
         report(OWNED + ACTIVITY.replace("diesel_mineral", "coal"), [])
     with pytest.raises(InventoryError, match="was not held on that day"):
         report(OWNED + "from = 2024-06-01\n" + ACTIVITY, [])
+
+
+def test_residual_mixes_that_follow_each_other_are_no_overlap() -> None:
+    """One ends where the next begins."""
+    parse_declared(OWNED + RESIDUAL + "to = 2024-06-01\n" + RESIDUAL + "from = 2024-06-01\n", "declared.toml")
+
+
+def test_the_market_based_figure_loses_no_part_of_a_microjoule() -> None:
+    """At a PUE of 1.3 a microjoule of IT is 1.3 of the site: without instruments both figures are the same fraction."""
+    odd = RollupRow("hall", NOON, Component.CPU, Quality.COUNTER, False, 10 * MICROJOULES_PER_KWH + 1, 1)
+    made = report(OWNED, [odd], sites=(SiteRow("hall", 0, "DE", "1.3", False, 0),))
+    assert made.totals.scope_two_market_grams == made.totals.by_scope[Scope.TWO]
+    assert made.matching.load_microjoules == (10 * MICROJOULES_PER_KWH + 1) * Fraction("1.3")
+
+
+def test_a_published_residual_mix_is_used_and_of_another_type_refused() -> None:
+    """Without a declared one the table's is taken; one that counts other things than the grid factor can't be added."""
+    residual = replace(factor("700"), kind=replace(LOCATED, basis=Basis.RESIDUAL))
+    finder_rows = [used(10)]
+    sites = [SiteRow("hall", 0, "DE", "1.5", False, 0)]
+
+    def drawn(mix: Factor, text: str = OWNED) -> InventoryReport:
+        catalog = FactorCatalog([(factor(), mix)])
+        return draw_up(
+            parse_declared(text, "d"), (), ACTIVITIES, finder_rows, BasisFinder(sites, catalog),
+            from_seconds=YEAR[0], to_seconds=YEAR[1], interval_seconds=900, catalog=catalog,
+        )  # fmt: skip
+
+    assert drawn(residual).totals.scope_two_market_grams == 15 * 700
+    assert drawn(residual).totals.location_grams == 6000
+    direct = replace(residual, kind=replace(residual.kind, boundary=Boundary.DIRECT))
+    with pytest.raises(InventoryError, match="unlike types"):
+        drawn(direct)
+    assert drawn(direct, OWNED + RESIDUAL.replace("700", "500")).totals.scope_two_market_grams == 15 * 500
+
+
+def test_market_based_grams_of_a_site_are_divided_by_its_location_based_ones() -> None:
+    """A site that moved from one holding to another has its figure in both; energy without a factor may be covered."""
+    moved = OWNED + "to = 2024-06-01\n" + OWNED[OWNED.index("[[holding]]") :] + "from = 2024-06-01\n"
+    claimed = moved + RESIDUAL
+    made = report(claimed, [used(10, start=NOON - 86_400), used(30)])
+    assert [entry.market_grams for entry in made.entries if entry.stream == "it_electricity"] == [7000, 21_000]
+    bare = report(claimed, [used(10)], factors=(factor(zone="FR"),))
+    assert bare.uncovered_microjoules == 10 * MICROJOULES_PER_KWH
+    assert bare.totals.location_grams == 0
+    assert bare.totals.scope_two_market_grams == 15 * 700
+    assert [entry.market_grams for entry in bare.entries] == [7000, 3500]
