@@ -1,6 +1,7 @@
 """Copies of the database: `backup` while collectors run, `restore` when none does.
 
-A restored copy is older than what agents know: each host in it is withheld until its agent has sent what the copy lacks.
+A restored copy is older than what agents know: each host in it is withheld until its agent has sent what the copy lacks. It
+is older than what was stated, too: the log of the ledger that it replaces is carried over, since a log can't go back.
 Source of truth: https://www.sqlite.org/backup.html.
 """
 
@@ -8,13 +9,15 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from wattledger_collector.database import check_integrity, connect, database_path, explain
-from wattledger_collector.records import Host, StoreError
+from wattledger_collector.database import check_integrity, connect, database_path, explain, open_database
+from wattledger_collector.log_carrying import carry_log, is_ahead
+from wattledger_collector.records import INTERVAL_SECONDS_DEFAULT, Host, StoreError
 
 # A second copy may be under way beside the target; the name says whose it is.
 _PARTIAL: Final = ".partial"
@@ -48,10 +51,26 @@ def backup(url_or_path: str | Path, target: Path) -> int:
     return target.stat().st_size
 
 
-def restore(backup_path: Path, url_or_path: str | Path, *, force: bool = False) -> int:
-    """Put a backup in place of the database, with every host withheld; returns how many hosts there are.
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore did.
 
-    force: replace a database that exists. One in use is never replaced. StoreError.
+    hosts: how many are withheld. carried: the numbers of the statements that the backup lacked and the ledger that was
+    replaced had; they stay in the log. log_size: how many leaves the log has. is_log_unknown: what was replaced could not be
+    read, so that it may have had a longer log.
+    """
+
+    hosts: int
+    carried: tuple[int, ...]
+    log_size: int
+    is_log_unknown: bool
+
+
+def restore(backup_path: Path, url_or_path: str | Path, *, force: bool = False, forget_statements: bool = False) -> Restored:
+    """Put a backup in place of the database, with every host withheld, and with the log of statements as it was last.
+
+    force: replace a database that exists. One in use is never replaced. forget_statements: also where its log has statements
+    that the backup lacks and can't go on to. StoreError.
     """
     target = database_path(url_or_path)
     if not backup_path.is_file():
@@ -67,7 +86,9 @@ def restore(backup_path: Path, url_or_path: str | Path, *, force: bool = False) 
         with closing(sqlite3.connect(partial)) as connection:
             check_integrity(connection, partial)
             hosts = _withhold_all(connection, backup_path)
-        with _sole_use(target):
+        with _sole_use(target) as old:
+            carried, is_unknown = _carry(old, partial, forget_statements=forget_statements)
+            size = _log_size(partial)
             for suffix in ("-wal", "-shm"):
                 # What belongs to the database that is replaced would be played into the new one.
                 target.with_name(target.name + suffix).unlink(missing_ok=True)
@@ -78,7 +99,42 @@ def restore(backup_path: Path, url_or_path: str | Path, *, force: bool = False) 
         raise StoreError(f"cannot restore to {target} ({error.strerror}): check the folder and its free space") from error
     finally:
         partial.unlink(missing_ok=True)
-    return hosts
+    return Restored(hosts, carried, size, is_unknown)
+
+
+def _carry(old: sqlite3.Connection | None, partial: Path, *, forget_statements: bool) -> tuple[tuple[int, ...], bool]:
+    """Carry the log of the ledger that is replaced over; the statements that were, and whether its log can't be read."""
+    if old is None:
+        return (), False
+    with closing(sqlite3.connect(partial)) as new:
+        try:
+            if not is_ahead(old, new):
+                return (), False
+        except sqlite3.DatabaseError:
+            return (), True
+        is_older = _revision(new) != _revision(old)
+    if is_older:
+        # The log's tables may have come since.
+        open_database(partial, create=False, interval_seconds=INTERVAL_SECONDS_DEFAULT).close()
+    with closing(sqlite3.connect(partial)) as new:
+        new.execute("PRAGMA journal_mode = DELETE")
+        try:
+            return carry_log(old, new), False
+        except StoreError:
+            if not forget_statements:
+                raise
+            return (), False
+
+
+def _revision(connection: sqlite3.Connection) -> str:
+    return str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+
+
+def _log_size(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'log_checkpoint'").fetchone():
+            return 0
+        return int(connection.execute("SELECT coalesce(max(size), 0) FROM log_checkpoint").fetchone()[0])
 
 
 def _check_folder(target: Path) -> None:
@@ -116,10 +172,13 @@ def _withhold_all(connection: sqlite3.Connection, backup_path: Path) -> int:
 
 
 @contextmanager
-def _sole_use(path: Path) -> Iterator[None]:
-    """Hold the database to be replaced so that nobody else can open it meanwhile; StoreError if somebody has it open."""
+def _sole_use(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """Hold the database to be replaced so that nobody else can open it meanwhile; StoreError if somebody has it open.
+
+    None: there is none.
+    """
     if not path.exists():
-        yield
+        yield None
         return
     with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
         try:
@@ -130,7 +189,7 @@ def _sole_use(path: Path) -> Iterator[None]:
             # A file that is no database any more is what a restore is for.
             if error.sqlite_errorname.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
                 raise StoreError(f"the database {path} is in use: stop the collector first") from error
-        yield
+        yield connection
 
 
 def _put_in_place(partial: Path, target: Path) -> None:

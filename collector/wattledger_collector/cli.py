@@ -88,6 +88,11 @@ def _add_copies(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     back = commands.add_parser("restore", help="put a backup in the ledger's place, while no collector runs")
     back.add_argument("source", type=Path, help="a file made by backup")
     back.add_argument("--force", action="store_true", help="replace the ledger that is there")
+    back.add_argument(
+        "--forget-statements",
+        action="store_true",
+        help="also if the log loses statements by it",
+    )
     for parser, run in ((copy, _backup), (back, _restore)):
         parser.add_argument("--store", type=Path, help="the ledger (default: the one that --config names)")
         parser.add_argument("--config", type=Path, default=CONFIGURATION_PATH_DEFAULT, help="collector.toml")
@@ -145,8 +150,21 @@ def _backup(parsed: argparse.Namespace) -> int:
 
 
 def _restore(parsed: argparse.Namespace) -> int:
-    hosts = restore(parsed.source, _store_path(parsed), force=parsed.force)
-    print(f"restored; the counters of {hosts} hosts are withheld until their agents have sent again what the copy lacks")
+    done = restore(parsed.source, _store_path(parsed), force=parsed.force, forget_statements=parsed.forget_statements)
+    print(
+        f"restored; the counters of {done.hosts} hosts are withheld until their agents have sent again what the copy lacks"
+    )
+    if done.carried:
+        print(
+            f"statements made since the backup stay in the log: {', '.join(map(str, done.carried))}; keep their bundles, "
+            "which can be written again only if all that they state comes again"
+        )
+    elif done.log_size:
+        print(
+            f"the log of statements goes on after {done.log_size} leaves; one that was published with more must be restored"
+        )
+    if done.is_log_unknown:
+        print("the ledger that was replaced could not be read: compare its newest checkpoint before you close a period")
     return 0
 
 

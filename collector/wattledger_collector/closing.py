@@ -87,6 +87,10 @@ class _Sums:
     cells: dict[tuple[Any, ...], tuple[int, int]]
     sensors: dict[SensorKey, int]
 
+    def energy_until(self, edition: int) -> int:
+        """Microjoules of the editions up to this one."""
+        return sum(energy for (*_, own), (energy, _) in self.cells.items() if own <= edition)
+
 
 def close_period(
     store: SqliteStore,
@@ -327,7 +331,8 @@ def _replaced(before: Stored, reading: _Reading, last_id: int, sums: _Sums, cata
     edition = tree["edition"]
     differences = split(
         _stated(old),
-        grams(then, old_bases, old["edition"]),
+        # After a restore of a backup from before it, what it stated comes again, late: that is activity.
+        grams(then, old_bases, old["edition"]) if then.energy_until(old["edition"]) == int(_energy(old)) else _stated(old),
         grams(then, old_bases, edition),
         grams(then, factor_bases, edition),
         grams(sums, new_bases, edition),

@@ -100,7 +100,7 @@ def test_a_failed_backup_leaves_the_older_one(store: SqliteStore, tmp_path: Path
 def test_a_restored_database_withholds_every_host(store: SqliteStore, tmp_path: Path) -> None:
     """Each host waits for its agent; bookings computed from what was there before are stale."""
     backup(store.path, tmp_path / "backup.db")
-    assert restore(tmp_path / "backup.db", tmp_path / "new.db") == 1
+    assert restore(tmp_path / "backup.db", tmp_path / "new.db").hosts == 1
     new = open_store(tmp_path / "new.db", create=False)
     host = new.load_host("a")
     before = booked().host_after
@@ -135,7 +135,7 @@ def test_a_restore_replaces_a_database_only_by_force(store: SqliteStore, tmp_pat
     store.close()
     with pytest.raises(StoreError, match=r"there is a database at .* --force"):
         restore(tmp_path / "backup.db", store.path)
-    assert restore(tmp_path / "backup.db", store.path, force=True) == 1
+    assert restore(tmp_path / "backup.db", store.path, force=True).hosts == 1
     again = open_store(store.path, create=False)
     assert sum(row.energy_microjoules for row in again.rollups(0, 2**40)) == 5
     again.close()
@@ -157,7 +157,8 @@ def test_a_restore_over_a_damaged_database_works(store: SqliteStore, tmp_path: P
     ruin.write_bytes(b"no database at all" * 1000)
     log = tmp_path / "ruin.db-wal"
     log.write_bytes(b"what belonged to it")
-    assert restore(tmp_path / "backup.db", ruin, force=True) == 1
+    done = restore(tmp_path / "backup.db", ruin, force=True)
+    assert (done.hosts, done.is_log_unknown) == (1, True)
     assert not log.exists()
     again = open_store(ruin, create=False)
     assert again.load_cursor("a", EPOCH) == booked().cursor_after
