@@ -207,7 +207,7 @@ class FleetView:
         is_owed = self._is_behind or self._emissions.is_outdated
         is_due = not 0 <= now_seconds - self._totals_read_seconds < _TOTALS_READ_SECONDS_MIN
         if is_owed and is_due and self._store is not None:
-            self._load_totals(self._store, self._store.rollups(0, _END_OF_TIME_SECONDS), now_seconds)
+            self._read_totals_again(self._store, now_seconds)
         with self._lock:
             self._totals.prune(now_seconds)
             self._emissions.settle()
@@ -439,6 +439,15 @@ class FleetView:
         self._superseded = emissions.superseded_seconds()
         self._is_behind = False
         self._totals_read_seconds = now_seconds
+
+    def _read_totals_again(self, store: Store, now_seconds: float) -> None:
+        """Try it; without success sites are hidden until the next try."""
+        self._is_behind = True
+        self._totals_read_seconds = now_seconds
+        try:
+            self._load_totals(store, store.rollups(0, _END_OF_TIME_SECONDS), now_seconds)
+        except StoreError as error:
+            log.warning("the sites' totals can't be read and are not shown: %s", error)
 
     def _new_emissions(self, bases: Iterable[EmissionBasis]) -> EmissionCounters:
         return EmissionCounters(self._finder, bases, interval_seconds=self.interval_seconds, site_terms=self._site_terms)
