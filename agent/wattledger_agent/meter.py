@@ -114,9 +114,12 @@ class Meter:
         """Why a spec is not metered, by key; one sentence each."""
         return self._roster.refused
 
-    def offer(self, specs: Sequence[ChannelSpec], now: Instant) -> None:
-        """Register channels, or go on with those that the state knows. Several calls add up; a key's last spec counts."""
-        self._roster.offer(specs, now)
+    def offer(self, specs: Sequence[ChannelSpec], now: Instant, returned: Iterable[ChannelKey] = ()) -> None:
+        """Register channels, or go on with those that the state knows. Several calls add up; a key's last spec counts.
+
+        returned: parts that were gone and are back; see Offer.
+        """
+        self._roster.offer(specs, now, returned)
 
     def withdraw(self, keys: Iterable[ChannelKey], now: Instant) -> None:
         """Note that a source is away: its channels stay, and go on when they are offered again; the others go on without."""
@@ -151,7 +154,7 @@ class Meter:
             if type(reading) is Gone and not self._roster.remove(reading.key, now):
                 self.ignored_readings += 1
             elif type(reading) is Offer:
-                self._roster.offer(reading.specs, now)
+                self._roster.offer(reading.specs, now, reading.returned)
         self._roster.arrange()
         if self.is_past(now):
             self.ignored_rows += 1

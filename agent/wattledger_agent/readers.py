@@ -149,6 +149,7 @@ class Readers:
         # What is said of sources that were closed: their counts go on when they are found again.
         self._closed: dict[str, SourceHealth] = {}
         self._lost_keys: dict[str, set[ChannelKey]] = {}
+        self._removed_keys: dict[str, set[ChannelKey]] = {}
         for opened in sources:
             self._add(opened)
 
@@ -171,8 +172,8 @@ class Readers:
         gone: list[Reading] = []
         for opened in () if self._late is None else self._late.found(now.boottime_nanoseconds):
             self._add(opened)
-            meter.offer(opened.specs, now)
             name = opened.source.name
+            meter.offer(opened.specs, now, self._removed_keys.pop(name, ()))
             missing = self._lost_keys.pop(name, set()) - {spec.key for spec in opened.specs}
             gone += [Gone(key, f"{name}: {key.device} was not there when the source was opened again") for key in missing]
         return gone
@@ -251,6 +252,8 @@ class Readers:
         reason = health.last_error.rstrip(".") or f"{source.name}: all that it metered is gone"
         health.tell(f"{reason}; it is closed, and looked for again, ten minutes apart at most")
         self._closed[source.name] = health
+        # All that it metered was removed; a source that fails may have closed channels for other reasons.
+        self._removed_keys[source.name] = running.gone if running.is_empty else set()
         self._lost_keys[source.name] = {spec.key for spec in running.specs} - running.gone
         log.warning("%s", health.last_error)
         late.watch(source.name, now.boottime_nanoseconds)

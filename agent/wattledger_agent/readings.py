@@ -259,9 +259,11 @@ class Offer:
     """The source has opened itself anew, because a part came back or appeared: these are all its channels from now on.
 
     What it offered before and does not offer now it has said to be Gone, in the same read or earlier.
+    returned: those that were removed and are back, the same part as before; what they used meanwhile stands in a gap.
     """
 
     specs: tuple[ChannelSpec, ...]
+    returned: frozenset[ChannelKey] = frozenset()
 
 
 Reading = (

@@ -50,10 +50,12 @@ class Roster:
         self._integral_gap_seconds_max = integral_gap_seconds_max
         self._offered: dict[ChannelKey, ChannelSpec] = {}
         self._offered_at: Instant | None = None
+        self._returned: set[ChannelKey] = set()
         self._catalog: tuple[pb.Catalog, bytes] | None = None
 
-    def offer(self, specs: Iterable[ChannelSpec], now: Instant) -> None:
-        """Note what a source offers. Several calls add up; a key's last spec counts."""
+    def offer(self, specs: Iterable[ChannelSpec], now: Instant, returned: Iterable[ChannelKey] = ()) -> None:
+        """Note what a source offers. Several calls add up; a key's last spec counts. returned: see Offer."""
+        self._returned |= set(returned)
         for spec in specs:
             problem = problem_of(spec)
             if problem is None:
@@ -160,7 +162,8 @@ class Roster:
     def _register(self, spec: ChannelSpec, now: Instant) -> None:
         channel = self.open.get(spec.key)
         if channel is None:
-            self._add(spec, now, open_state(now), is_fresh=True)
+            if not self._take_up(spec, now):
+                self._add(spec, now, open_state(now), is_fresh=True)
             return
         channel.is_offered = True
         if channel.spec == spec:
@@ -171,6 +174,20 @@ class Roster:
             self._catalog = None
         else:
             self._replace(channel, spec, now)
+
+    def _take_up(self, spec: ChannelSpec, now: Instant) -> bool:
+        """Let a part that is back go on, under a new number, from its last reading; False if it is none.
+
+        What its counter then says of the time between, or does not, is what it says after any other silence.
+        """
+        ended = self._ended.get(spec.key) if spec.key in self._returned else None
+        self._returned.discard(spec.key)
+        if ended is None or ended.value is None or ended.boot_id != now.boot_id:
+            return False
+        before = next(one.spec for one in reversed(self.channels) if one.is_closed and one.spec.key == spec.key)
+        point = _point(ended)
+        self._add(spec, point, continue_anew(ended) if can_go_on(before, spec) else open_state(point), is_fresh=False)
+        return True
 
     def _move_absent(self, channel: Channel, found: ChannelSpec | None) -> None:
         """Let a channel whose source is away go on under the meter that now contains it."""

@@ -128,7 +128,7 @@ def test_a_gpu_that_was_bound_anew_is_offered_again_under_its_uuid(tmp_path: Pat
     assert source.wants_reopening()
     readings = source.read(20 * SECOND)
     assert isinstance(readings, list)
-    assert readings[0] == Offer(tuple(first))
+    assert readings[0] == Offer(tuple(first), frozenset({first[0].key}))
     assert nvml.calls["nvmlShutdown"] == 1
     assert [one.key for one in energy(readings) if isinstance(one, CounterReading)] == [spec.key for spec in first]
     assert not [one for one in source.read(30 * SECOND) if isinstance(one, Offer)]
@@ -136,7 +136,7 @@ def test_a_gpu_that_was_bound_anew_is_offered_again_under_its_uuid(tmp_path: Pat
 
 
 def test_a_gpu_that_came_back_is_metered_again_and_the_other_one_went_on(tmp_path: Path) -> None:
-    """Its channel is closed and a new one opened at 0; what it used meanwhile is in no figure."""
+    """Its channel is closed and a new one opened at 0; what it used meanwhile stands in a gap, and in no figure."""
     add_gpu(tmp_path, "0000:3b:00.0")
     nvml = FakeNvml([FakeGpu("GPU-a"), FakeGpu("GPU-b", bus_id="00000000:5E:00.0")])
     source = source_of(tmp_path, nvml)
@@ -154,6 +154,9 @@ def test_a_gpu_that_came_back_is_metered_again_and_the_other_one_went_on(tmp_pat
     # From 1 s to 9 s, and from the look after 30 s to 40 s; the other one all the time.
     assert energies[0][1] + energies[1][1] in {(8 + seconds) * 350_000_000 for seconds in range(5, 11)}
     assert energies[2] == ("gpu/GPU-b", 39 * 350_000_000)
+    (gap,) = book.account("gpu/GPU-a").details
+    assert gap.from_boottime_nanoseconds == 9 * SECOND
+    assert 30 * SECOND <= gap.to_boottime_nanoseconds <= 35 * SECOND
     source.close()
 
 
@@ -173,7 +176,7 @@ def test_where_nvml_finds_nothing_when_it_is_started_anew_it_is_tried_again(tmp_
     assert len(gone) == 1
     assert source.read(21 * SECOND) == []
     nvml.gpus[0].lost = False
-    assert source.read(30 * SECOND)[0] == Offer(first)
+    assert source.read(30 * SECOND)[0] == Offer(first, frozenset({first[0].key, first[1].key}))
     source.close()
 
 

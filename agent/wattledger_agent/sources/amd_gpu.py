@@ -29,6 +29,7 @@ from wattledger_agent.sources.amd_gpu_files import MICROWATTS_PER_WATT, AmdGpu
 from wattledger_agent.sources.amd_metrics import TABLE_BYTES, energy_microjoules, is_known
 from wattledger_agent.sources.amd_smi import AmdSmi, SmiCounters, load_amdsmi
 from wattledger_agent.sources.cpu import Opener, Pread, open_for_reading
+from wattledger_agent.sources.returning import Returning
 from wattledger_agent.sources.sensor_files import Chip, find_chips, gpus_without_chip, read_text
 
 NAME = "amd_gpu"
@@ -80,13 +81,17 @@ class AmdGpuSource:
         self._gpus: list[AmdGpu] = []
         self._notes: list[str] = []
         self._next_gauges_nanoseconds = 0
+        self._returning = Returning(NAME, lambda: _chips(sysfs_root))
+        # How the GPUs that stay are metered, while one that is back is taken in.
+        self._kept: dict[str, bool] = {}
 
     def open(self) -> Sequence[ChannelSpec]:
         """Find the GPUs, and how each is metered best. Raises SourceUnavailableError if there is none."""
         self.close()
         self._notes = []
         self._next_gauges_nanoseconds = 0
-        chips = [chip for chip in find_chips(self._sysfs_root) if chip.name == CHIP]
+        self._returning.opened()
+        chips = _chips(self._sysfs_root)
         for chip in sorted(chips, key=lambda chip: chip.device.name):
             self._gpus.append(AmdGpu(chip, self._device(chip), self._opener, self._pread))
         silent = gpus_without_chip(self._sysfs_root, VENDOR, chips)
@@ -100,13 +105,13 @@ class AmdGpuSource:
             )
         if silent:
             self._notes.append(f"{told}; it is not metered.")
-        awake = [gpu for gpu in self._gpus if not gpu.sleep.sleeps()]
+        awake = [gpu for gpu in self._gpus if gpu.device not in self._kept and not gpu.sleep.sleeps()]
         if any(not _has_known_table(gpu) for gpu in awake):
             self._open_smi()
         powers = {gpu.device: gpu.power_microwatts() for gpu in awake}
         counted = self._counting(awake, powers)
         for gpu in self._gpus:
-            self._decide(gpu, powers, gpu.device in counted)
+            self._decide(gpu, powers, self._kept.get(gpu.device, gpu.device in counted))
         return [gpu.spec for gpu in self._gpus if gpu.spec is not None]
 
     def read(self, now_nanoseconds: int) -> Sequence[Reading]:
@@ -114,7 +119,9 @@ class AmdGpuSource:
         with_gauges = now_nanoseconds >= self._next_gauges_nanoseconds
         if with_gauges:
             self._next_gauges_nanoseconds = now_nanoseconds + GAUGE_PERIOD_NANOSECONDS
-        readings: list[Reading] = []
+        gone = {gpu.spec.key: gpu.chip for gpu in self._gpus if gpu.spec is not None and gpu.gone}
+        present = (gpu.spec.key for gpu in self._gpus if gpu.spec is not None and not gpu.gone)
+        readings = self._returning.changes(now_nanoseconds, gone, present, self._open_anew)
         for gpu in self._gpus:
             if not gpu.gone:
                 self._read(gpu, readings, with_gauges)
@@ -132,6 +139,15 @@ class AmdGpuSource:
         if self._smi is not None:
             self._smi.close()
             self._smi = None
+
+    def _open_anew(self) -> Sequence[ChannelSpec]:
+        """Take in a GPU that is back. The others are metered as before: a trial may fail, or find one asleep."""
+        present = [gpu.spec for gpu in self._gpus if gpu.spec is not None and not gpu.gone]
+        self._kept = {spec.key.device: spec.method is Method.COUNTER for spec in present}
+        try:
+            return self.open()
+        finally:
+            self._kept = {}
 
     def _read(self, gpu: AmdGpu, readings: list[Reading], with_gauges: bool) -> None:
         if gpu.sleep.sleeps():
@@ -249,6 +265,10 @@ class AmdGpuSource:
             return self._accumulated(gpu)
         except OSError:
             return None
+
+
+def _chips(sysfs_root: Path) -> list[Chip]:
+    return [chip for chip in find_chips(sysfs_root) if chip.name == CHIP]
 
 
 def _has_known_table(gpu: AmdGpu) -> bool:

@@ -34,6 +34,7 @@ from wattledger_agent.readings import (
 from wattledger_agent.sources.cpu import Opener, Pread, open_for_reading
 from wattledger_agent.sources.hwmon_labels import Match, Row, Subject, find_row, load_rows
 from wattledger_agent.sources.hwmon_sensors import HwmonSensor, measured_by, place_of, position_of, sensors_of
+from wattledger_agent.sources.returning import Returning
 from wattledger_agent.sources.sensor_files import Chip, SensorFile, find_chips, read_text
 
 NAME = "hwmon"
@@ -82,11 +83,13 @@ class HwmonSource:
         self._pread = pread
         self._channels: list[_Channel] = []
         self._notes: list[str] = []
+        self._returning = Returning(NAME, lambda: find_chips(sysfs_root))
 
     def open(self) -> Sequence[ChannelSpec]:
         """Find the sensors that the table describes. Raises SourceUnavailableError if there are none."""
         self.close()
         self._notes = []
+        self._returning.opened()
         rows = load_rows()
         found = self._described(find_chips(self._sysfs_root), rows)
         self._note_windows([sensor for sensor, _ in found])
@@ -109,8 +112,11 @@ class HwmonSource:
         return [channel.spec for channel in self._channels]
 
     def read(self, now_nanoseconds: int) -> Sequence[Reading]:
-        """Read every sensor once; one that can't be read is alone in that."""
-        return [self._read(channel) for channel in self._channels if not channel.gone]
+        """Read every sensor once; one that can't be read is alone in that, and one that was removed is looked for."""
+        gone = {channel.spec.key: channel.files[0].chip for channel in self._channels if channel.gone}
+        present = (channel.spec.key for channel in self._channels if not channel.gone)
+        changes = self._returning.changes(now_nanoseconds, gone, present, self.open)
+        return [*changes, *(self._read(channel) for channel in self._channels if not channel.gone)]
 
     def notes(self) -> Sequence[str]:
         """What is switched off, unknown, doubled, or averaged over an unusual time."""

@@ -27,6 +27,7 @@ from wattledger_agent.readings import (
     TryAgain,
 )
 from wattledger_agent.sources.cpu import Opener, Pread, open_for_reading
+from wattledger_agent.sources.returning import Returning
 from wattledger_agent.sources.sensor_files import Chip, SensorFile, SleepWatch, find_chips, gpus_without_chip, read_text
 
 NAME = "intel_gpu"
@@ -76,12 +77,14 @@ class IntelGpuSource:
         self._pread = pread
         self._counters: list[_Counter] = []
         self._notes: list[str] = []
+        self._returning = Returning(NAME, lambda: _chips(sysfs_root))
 
     def open(self) -> Sequence[ChannelSpec]:
         """Find the cards' counters. Raises SourceUnavailableError if there are none."""
         self.close()
         self._notes = []
-        chips = [chip for chip in find_chips(self._sysfs_root) if CHIP.fullmatch(chip.name)]
+        self._returning.opened()
+        chips = _chips(self._sysfs_root)
         # The card's own chip comes before those of its tiles, whatever their numbers.
         for chip in sorted(chips, key=lambda chip: (str(chip.device), chip.name)):
             self._add(chip)
@@ -99,8 +102,10 @@ class IntelGpuSource:
         return [counter.spec for counter in self._counters]
 
     def read(self, now_nanoseconds: int) -> Sequence[Reading]:
-        """Read each counter: one system call, and one more where the GPU may sleep."""
-        readings: list[Reading] = []
+        """Read each counter: one system call, and one more where the GPU may sleep. A removed card is looked for."""
+        gone = {counter.spec.key: counter.file.chip for counter in self._counters if counter.gone}
+        present = (counter.spec.key for counter in self._counters if not counter.gone)
+        readings = self._returning.changes(now_nanoseconds, gone, present, self.open)
         for counter in self._counters:
             if not counter.gone:
                 readings.append(self._read(counter))
@@ -165,3 +170,7 @@ def _limit_watts(chip: Chip) -> float:
     """The highest limit that the card states, or 0; a limit of 0 is one that is switched off."""
     texts = [chip.text(f"power{number}_{kind}") for number in (CARD, PACKAGE) for kind in ("rated_max", "max")]
     return max((int(text) for text in texts if text.isdecimal()), default=0) / MICROWATTS_PER_WATT
+
+
+def _chips(sysfs_root: Path) -> list[Chip]:
+    return [chip for chip in find_chips(sysfs_root) if CHIP.fullmatch(chip.name)]

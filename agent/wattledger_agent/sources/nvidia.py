@@ -107,6 +107,7 @@ class NvidiaSource:
         self._run_generation = 0
         self._started = False
         self._is_lost = False
+        self._removed: set[ChannelKey] = set()
         self._look_nanoseconds = 0
         self._patience_seconds = patience_seconds
         self._read_nanoseconds = 0
@@ -177,16 +178,22 @@ class NvidiaSource:
         """Start NVML again and offer what it finds then; what is not there any more is gone."""
         before = [spec.key for gpu in self._gpus if not gpu.gone for spec in gpu.specs]
         before += [module.spec.key for module in self._modules if not module.gone]
+        # Until they are back, however often NVML is started meanwhile.
+        self._removed |= {spec.key for gpu in self._gpus if gpu.gone for spec in gpu.specs}
+        self._removed |= {module.spec.key for module in self._modules if module.gone}
         reason = "nvidia: NVML was started anew, and does not find it"
         try:
             specs = tuple(self.open())
         except SourceUnavailableError as error:
             # Tried again at the next look.
             self._is_lost = True
+            self._removed |= set(before)
             self._notes.append(error.reason)
             return [Gone(key, reason) for key in before]
         keys = {spec.key for spec in specs}
-        return [*(Gone(key, reason) for key in before if key not in keys), Offer(specs)]
+        returned = frozenset(self._removed & keys)
+        self._removed = (self._removed | set(before)) - keys
+        return [*(Gone(key, reason) for key in before if key not in keys), Offer(specs, returned)]
 
     def close(self) -> None:
         """Close the files and NVML."""
