@@ -111,6 +111,8 @@ def import_series(
                     raise _DryRunDone
         except _DryRunDone:
             return True
+        except MeterImportError:
+            raise
         except DATA_ERRORS as error:
             raise StoreError(
                 f"{source.file} could not be stored, and nothing of it was ({error!r}): check its values"
@@ -230,11 +232,11 @@ def _check_imports(
         raise MeterImportError("--another-feed is of meters of a whole site: leave it out for a host")
     if made.place is not Place.BOOKED:
         return
-    times = {
-        others[digest].provenance.file: (kept, spans)
+    times = [
+        (others[digest].provenance.file, kept, spans)
         for kept, digest, spans in booked_times(_driver(connection), made.meter.host)
         if digest != replaced
-    }
+    ]
     overlap = overlap_with_import(made.meter, series_spans(series), times)
     if overlap is not None:
         raise MeterImportError(

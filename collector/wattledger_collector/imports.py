@@ -12,7 +12,8 @@ What is booked stands in the way of all later bookings of its time: the host's r
 them. An import that was wrong is taken back by the exact opposite, and its row stays, with why.
 """
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -342,21 +343,22 @@ def series_spans(series: Series) -> list[tuple[int, int]]:
 
 
 def overlap_with_import(
-    meter: Meter, spans: Iterable[tuple[int, int]], others: Mapping[str, tuple[int, Iterable[tuple[int, int]]]]
+    meter: Meter, spans: Sequence[tuple[int, int]], others: Iterable[tuple[str, int, Iterable[tuple[int, int]]]]
 ) -> tuple[int, str] | None:
     """The first instant that another import of the host has booked already, and which.
 
-    others: by name, each one's component and spans; meters of two components of a host may be read at one time.
+    spans: in order. others: each one's file, component and spans; meters of two components may be read at one time.
     """
     own = meter.kept_component
-    found = [
-        (max(start, begin), name)
-        for name, (component, times) in others.items()
-        if own == component or IMPORTED_COMPONENT_ALL in (own, component)
-        for start, end in times
-        for begin, stop in spans
-        if begin < end and start < stop
-    ]
+    ends = [end for _, end in spans]
+    found: list[tuple[int, str]] = []
+    for name, component, times in others:
+        if own != component and IMPORTED_COMPONENT_ALL not in (own, component):
+            continue
+        for start, end in times:
+            place = bisect_right(ends, start)
+            if place < len(spans) and spans[place][0] < end:
+                found.append((max(start, spans[place][0]), name))
     return min(found, default=None)
 
 

@@ -22,8 +22,19 @@ from tests.collector.batches import (
 )
 
 from wattledger_collector.clocks import is_left_behind
+from wattledger_collector.imported_time import imported_spans
 from wattledger_collector.ledger import book
-from wattledger_collector.records import Booking, BootedSpan, ChannelInfo, Cursor, GapReason, Host, Quality, Role
+from wattledger_collector.records import (
+    Booking,
+    BootedSpan,
+    ChannelInfo,
+    Cursor,
+    GapReason,
+    Host,
+    ImportedSpan,
+    Quality,
+    Role,
+)
 from wattledger_collector.wire import CheckedBatch
 
 LEAF, RESIDUAL = 1, 2
@@ -133,14 +144,23 @@ def content(record: Record) -> bytes:
 
 @given(records=accounts(), data=st.data())
 def test_every_increment_ends_in_one_place(records: list[Record], data: st.DataObject) -> None:
-    """Booked + refused + left to another epoch = the last value, whatever is lost, damaged, repeated or stepped."""
+    """Booked + refused + left to others = the last value, whatever is lost, damaged, repeated or stepped."""
     totals = ledger(CHANNELS)
     overlap = st.tuples(st.integers(0, 1), st.integers(0, 5000), st.integers(1, 3000))
     spans = [
         BootedSpan(OTHER_EPOCH, boot_id(boot), start * SECOND, (start + length) * SECOND)
         for boot, start, length in data.draw(st.lists(overlap, max_size=2))
     ]
-    totals.host = msgspec.structs.replace(totals.host, spans=tuple(spans))
+    imported = imported_spans(
+        (component, [(begin, begin + length)])
+        for component, begin, length in data.draw(
+            st.lists(st.tuples(st.sampled_from([0, 1]), st.integers(-4000, 12_000), st.integers(1, 3000)), max_size=3)
+        )
+    )
+    imported = tuple(
+        ImportedSpan(each.component, UTC // SECOND + each.from_seconds, UTC // SECOND + each.to_seconds) for each in imported
+    )
+    totals.host = msgspec.structs.replace(totals.host, spans=tuple(spans), imported=imported)
     sent: list[CheckedBatch] = []
     for sequence, record in enumerate(records, 1):
         fate = data.draw(st.sampled_from(["arrives", "arrives", "arrives", "lost", "damaged"]))
