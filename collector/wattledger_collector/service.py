@@ -22,6 +22,8 @@ import uvicorn
 
 from wattledger_collector.config import Configuration, Http
 from wattledger_collector.configuration import HostPlacer, apply_configuration
+from wattledger_collector.declared import Declared, parse_declared
+from wattledger_collector.emission_terms import DeclaredTerms
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factor_fetch import Fetch, fetch
 from wattledger_collector.factor_live import RENEWAL_SECONDS as FACTORS_RENEWAL_SECONDS
@@ -29,6 +31,7 @@ from wattledger_collector.factor_live import LiveFactors
 from wattledger_collector.factor_refresh import FactorRefresh, SourceHealth
 from wattledger_collector.fleet import FleetView
 from wattledger_collector.fleet_sharing import FleetSharing
+from wattledger_collector.inventory import InventoryError
 from wattledger_collector.lease import RENEWAL_SECONDS
 from wattledger_collector.records import StoreError
 from wattledger_collector.self_metrics import make_registry
@@ -102,6 +105,7 @@ class Service:
         listener = self._listener = _listen(configuration.http)
         store = self._store = _open(configuration)
         name = configuration.server.name or socket.gethostname()
+        declared = _declared(configuration.inventory.file)
         apply_configuration(configuration, store, int(time.time()), assumed=self._assumed)
         view = FleetView(
             collector=name,
@@ -112,7 +116,7 @@ class Service:
         sharing.start(time.time())
         self._sharing = sharing
         live = self._live = LiveFactors(store, self._catalog)
-        view.load(store, live.finder, time.time())
+        view.load(store, live.finder, time.time(), DeclaredTerms(declared, lambda: live.catalog))
         self._writer = Writer(
             store, collector=name, listeners=[view.on_committed], place_hosts=HostPlacer(configuration, store)
         )
@@ -256,6 +260,18 @@ def notify(state: str, address: str) -> None:
     # A supervisor that does not listen is no reason not to serve; if it is there, its watchdog decides.
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+def _declared(file: str) -> Declared | None:
+    """What the organisation declares; None without a file. Its certificates are not read: counters have none."""
+    if not file:
+        return None
+    try:
+        return parse_declared(Path(file).read_text(encoding="utf-8"), file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServiceError(f"cannot read {file}: {error}; correct `inventory.file`") from error
+    except InventoryError as error:
+        raise ServiceError(str(error)) from error
 
 
 def _renew_factors(live: LiveFactors, view: FleetView) -> bool:
