@@ -5,7 +5,7 @@ the statement as it is kept, and the table of files in the README.
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +24,7 @@ from wattledger_collector.statement_store import (
     checkpoints,
     log_keys,
     log_leaves,
+    time_stamps,
 )
 from wattledger_collector.store import SqliteStore
 from wattledger_collector.strict_zip import ZipError, ZipWriter
@@ -32,6 +33,9 @@ FORMAT: Final = "wattledger bundle 1"
 
 # From so many checkpoints, the newest, a bundle shows that the log only grew: five years of monthly statements.
 PROOFS_MAX: Final = 60
+
+# The first that came after a statement say the most.
+TIME_STAMPS_MAX: Final = 12
 
 Add = Callable[[str, bytes], None]
 
@@ -52,15 +56,19 @@ def write_bundle(store: SqliteStore, statement: Stored, out: Path, progress: Pro
     files: dict[str, dict[str, int | str]] = {}
     try:
         with _sink(out) as add:
-            for name, data in _files(store, statement, progress):
+            stamps = time_stamps(store, statement.log_size)[:TIME_STAMPS_MAX]
+            for name, data in _files(store, statement, stamps, progress):
                 files[name] = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
                 add(name, data)
-            text = statement.canonical
-            files["statement.json"] = {"bytes": len(text), "sha256": sha256(text).hexdigest()}
-            manifest = canonical({"format": FORMAT, "files": files})
             # In order of their names, as a zip file has them.
+            last = [("statement.json", statement.canonical)]
+            last += [(_time_stamp_name(place), answer) for place, (_, answer) in enumerate(stamps)]
+            for name, data in last:
+                files[name] = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
+            manifest = canonical({"format": FORMAT, "files": files})
             add("manifest.json", manifest)
-            add("statement.json", text)
+            for name, data in last:
+                add(name, data)
     except OSError as error:
         raise BundleError(f"cannot write {out} ({error.strerror}): check the folder and its free space") from error
     except ZipError as error:
@@ -68,7 +76,9 @@ def write_bundle(store: SqliteStore, statement: Stored, out: Path, progress: Pro
     return sum(int(each["bytes"]) for each in files.values()) + len(manifest)
 
 
-def _files(store: SqliteStore, statement: Stored, progress: Progress) -> Iterator[tuple[str, bytes]]:
+def _files(
+    store: SqliteStore, statement: Stored, stamps: Sequence[tuple[SignedCheckpoint, bytes]], progress: Progress
+) -> Iterator[tuple[str, bytes]]:
     """All files up to the manifest, in order of their names."""
     all_checkpoints = checkpoints(store)
     own = next(each for each in all_checkpoints if each.checkpoint.size == statement.log_size)
@@ -94,7 +104,7 @@ def _files(store: SqliteStore, statement: Stored, progress: Progress) -> Iterato
             f"restore a backup that holds them"
         )
     yield "leaves.json", canonical(index)
-    yield "log.json", _log(store, statement, all_checkpoints)
+    yield "log.json", _log(store, statement.log_first, statement.log_size, all_checkpoints, stamps)
 
 
 def _framed(leaves: Iterable[Leaf]) -> Iterator[bytes]:
@@ -103,22 +113,35 @@ def _framed(leaves: Iterable[Leaf]) -> Iterator[bytes]:
         yield leaf.entry
 
 
-def _log(store: SqliteStore, statement: Stored, signed: list[SignedCheckpoint]) -> bytes:
+def _time_stamp_name(place: int) -> str:
+    return f"time-stamp-{place + 1:02}.tsr"
+
+
+def _log(
+    store: SqliteStore,
+    first: int,
+    size: int,
+    signed: list[SignedCheckpoint],
+    stamps: Sequence[tuple[SignedCheckpoint, bytes]],
+) -> bytes:
     """The log's state before the statement, and proofs that it only grew since each of its checkpoints."""
     latest = signed[-1].checkpoint.size
     leaves = log_leaves(store, latest)
     if len(leaves) != latest:
         raise StoreError(f"the log has {len(leaves)} leaves of {latest}: restore the latest backup")
-    sizes = sorted({each.checkpoint.size for each in signed[-PROOFS_MAX:]} | {statement.log_size})
+    stamped = {each.checkpoint.size for each, _ in stamps}
+    sizes = sorted({each.checkpoint.size for each in signed[-PROOFS_MAX:]} | {size} | stamped)
     return canonical(
         {
-            "border": [each.hex() for each in border_at(store, statement.log_first).hashes],
+            "border": [each.hex() for each in border_at(store, first).hashes],
             "proofs": [
                 {"from": size, "to": latest, "hashes": [each.hex() for each in consistency_proof(leaves, size)]}
                 for size in sizes
             ],
             # By them each key is vouched for by the one before it.
             "rotations": [str(each) for each in signed if each.checkpoint.next_key],
+            # Which file is of which checkpoint.
+            "time_stamps": {_time_stamp_name(place): str(each) for place, (each, _) in enumerate(stamps)},
         }
     )
 

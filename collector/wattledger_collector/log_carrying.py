@@ -25,8 +25,10 @@ _NAMED_MAX: Final = 5
 
 
 def is_ahead(old: sqlite3.Connection, new: sqlite3.Connection) -> bool:
-    """Whether the ledger that is replaced has statements or checkpoints that the copy lacks."""
-    return any(_extra(old, new, table) for table in ("statement", "log_checkpoint"))
+    """Whether the ledger that is replaced has statements, checkpoints, or signatures under them, that the copy lacks."""
+    if any(_extra(old, new, table) for table in ("statement", "log_checkpoint", "log_time_stamp")):
+        return True
+    return _rows(old, "log_checkpoint", "id, note") != _rows(new, "log_checkpoint", "id, note")
 
 
 def carry_log(old: sqlite3.Connection, new: sqlite3.Connection) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 # The newest migration: what this program reads and writes.
-REVISION: Final = "0009"
+REVISION: Final = "0010"
 
 # An SQLite addition that passes 2^63 turns into a floating point number without a word; this check makes it an error.
 _FITS_INT64 = "{} BETWEEN -9223372036854775807 AND 9223372036854775807"
@@ -381,6 +381,15 @@ log_checkpoints = Table(
     Column("size", BigInteger, nullable=False),
     Column("note", String, nullable=False),
     Column("border", LargeBinary, nullable=False),
+)
+
+# What time-stamping authorities answered (RFC 3161), as they sent it.
+log_time_stamps = Table(
+    "log_time_stamp",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("checkpoint_id", Integer, ForeignKey("log_checkpoint.id"), nullable=False),
+    Column("answer", LargeBinary, nullable=False, unique=True),
 )
 
 # The public keys that checkpoints were signed with, in order.

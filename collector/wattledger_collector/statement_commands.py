@@ -1,4 +1,4 @@
-"""The commands of statements: `statement close|list|show|bundle|checkpoint|witness|cosigned|rotate-key`, and `verify`.
+"""The commands of statements: `statement close|list|show|bundle|checkpoint` and so on, and `verify`.
 
 No policy: arguments in, text out; data goes to stdout, complaints to stderr. Exit status 0: done, 1: refused. Sources of
 truth: `closing.py`, `bundle.py`, `verify.py`, `witness.py`.
@@ -48,7 +48,7 @@ class StatementError(ValueError):
 def add_statements(subparsers: "Subparsers") -> None:
     """Add the commands."""
     parser = subparsers.add_parser("statement", help="close periods, and hand out what proves their figures")
-    actions = parser.add_subparsers(required=True, metavar="close|list|show|bundle|checkpoint|witness|cosigned|rotate-key")
+    actions = parser.add_subparsers(required=True, metavar="close|list|show|bundle|checkpoint|witness|cosigned|...")
     _add_close(actions)
     listed = actions.add_parser("list", help="all statements")
     listed.add_argument("--json", action="store_true", help="a JSON list")
@@ -97,6 +97,19 @@ def _add_log(actions: "Subparsers") -> None:
     action = actions.add_parser("cosigned", help="keep a checkpoint that a witness has signed; later bundles carry it")
     action.add_argument("file", type=Path, help="what the witness printed")
     _finish(action, _cosigned)
+    action = actions.add_parser(
+        "time-stamped", help="keep what a time-stamping authority answered (RFC 3161); later bundles carry it"
+    )
+    action.add_argument("file", type=Path, help="the answer to what --time-stamp-request wrote")
+    action.add_argument(
+        "--tsa-certificate",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="its certificate or its root's, PEM",
+    )
+    _finish(action, _time_stamped)
     action = actions.add_parser("rotate-key", help="take a new signing key, which the old one vouches for")
     _add_key(action)
     _finish(action, _rotate)
@@ -125,11 +138,12 @@ def _mendable(run: "Run") -> "Run":
         from wattledger_collector.closing import ClosingError
         from wattledger_collector.signed_note import NoteError
         from wattledger_collector.signing_keys import KeyFileError
+        from wattledger_collector.time_stamps import TimeStampError
         from wattledger_collector.witness import WitnessError
 
         try:
             return run(arguments)
-        except (StatementError, BundleError, ClosingError, NoteError, KeyFileError, WitnessError) as error:
+        except (StatementError, BundleError, ClosingError, NoteError, KeyFileError, TimeStampError, WitnessError) as error:
             print(f"wattledger-collector: {error}", file=sys.stderr)
             return 1
 
@@ -224,8 +238,9 @@ def _bundle(arguments: argparse.Namespace) -> int:
 
 def _checkpoint(arguments: argparse.Namespace) -> int:
     from wattledger_collector.merkle import consistency_proof
-    from wattledger_collector.statement_store import checkpoints, log_keys, log_leaves
-    from wattledger_collector.witness import Request, time_stamp_request
+    from wattledger_collector.statement_store import checkpoints, leaf_secret, log_keys, log_leaves
+    from wattledger_collector.time_stamps import make_nonce, time_stamp_request
+    from wattledger_collector.witness import Request
 
     with _opened(arguments) as store:
         if arguments.keys:
@@ -237,7 +252,8 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
         newest = signed[-1]
         if arguments.time_stamp_request is not None:
             digest = sha256(newest.checkpoint.text.encode()).digest()
-            arguments.time_stamp_request.write_bytes(time_stamp_request(digest))
+            request = time_stamp_request(digest, make_nonce(leaf_secret(store), digest))
+            _write(arguments.time_stamp_request, request)
         if arguments.since is None:
             sys.stdout.write(str(newest))
             return 0
@@ -246,6 +262,40 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
         proof = consistency_proof(log_leaves(store, newest.checkpoint.size), arguments.since)
         sys.stdout.write(str(Request(arguments.since, tuple(proof), newest)))
     return 0
+
+
+def _time_stamped(arguments: argparse.Namespace) -> int:
+    from wattledger_collector.statement_store import checkpoints, keep_time_stamp, leaf_secret
+    from wattledger_collector.time_stamps import (
+        OtherImprintError,
+        TimeStampError,
+        check_authority,
+        load_trusted,
+        make_nonce,
+        read_time_stamp,
+    )
+
+    answer = _bytes(arguments.file)
+    with _opened(arguments) as store:
+        for signed in reversed(checkpoints(store)):
+            digest = sha256(signed.checkpoint.text.encode()).digest()
+            try:
+                stamp = read_time_stamp(answer, digest)
+            except OtherImprintError:
+                continue
+            if stamp.nonce != make_nonce(leaf_secret(store), digest):
+                raise TimeStampError(
+                    f"{arguments.file} answers another request: write one with `statement checkpoint --time-stamp-request`"
+                )
+            trusted = [each for path in arguments.tsa_certificate for each in load_trusted(_bytes(path))]
+            if trusted:
+                check_authority(stamp, trusted)
+            is_new = keep_time_stamp(store, signed, answer)
+            what = "kept" if is_new else "there already"
+            who = stamp.authority if trusted else f"{stamp.authority}; name its certificate to have checked who that is"
+            print(f"{what}: the log of {signed.checkpoint.size} leaves, {stamp.at.isoformat()}, by {who}")
+            return 0
+    raise TimeStampError(f"{arguments.file} is of no checkpoint of this ledger")
 
 
 def _witness(arguments: argparse.Namespace) -> int:
@@ -340,6 +390,20 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StatementError(f"cannot read {path}: {error}; name a text file in UTF-8") from error
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StatementError(f"cannot read {path} ({error.strerror}): name another file") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise StatementError(f"cannot write {path} ({error.strerror}): name another file") from error
 
 
 def _replace(path: Path, text: str) -> None:

@@ -242,6 +242,31 @@ def keep_cosignatures(store: SqliteStore, signed: SignedCheckpoint) -> int:
     )
 
 
+def keep_time_stamp(store: SqliteStore, signed: SignedCheckpoint, answer: bytes) -> bool:
+    """Keep an authority's answer beside a checkpoint of ours; whether it is new. Raises StoreError."""
+    checkpoint, stamp = schema.log_checkpoints.c, schema.log_time_stamps.c
+    with store.writing() as connection:
+        if connection.execute(select(stamp.id).where(stamp.answer == answer)).first() is not None:
+            return False
+        for number, note in connection.execute(select(checkpoint.id, checkpoint.note)).fetchall():
+            if parse_checkpoint(note).checkpoint == signed.checkpoint:
+                connection.execute(schema.log_time_stamps.insert().values(checkpoint_id=number, answer=answer))
+                return True
+    raise StoreError(f"this ledger never signed a checkpoint of {signed.checkpoint.size} leaves with that root")
+
+
+def time_stamps(store: SqliteStore, size: int) -> list[tuple[SignedCheckpoint, bytes]]:
+    """The time stamps of checkpoints of at least so many leaves, in the order of the log."""
+    checkpoint, stamp = schema.log_checkpoints.c, schema.log_time_stamps.c
+    query = (
+        select(checkpoint.note, stamp.answer)
+        .join(schema.log_time_stamps, stamp.checkpoint_id == checkpoint.id)
+        .where(checkpoint.size >= size)
+        .order_by(checkpoint.id, stamp.id)
+    )
+    return [(parse_checkpoint(note), answer) for note, answer in store.rows(query)]
+
+
 def log_leaves(store: SqliteStore, size: int) -> list[bytes]:
     """The first `size` leaves of the log."""
     columns = schema.statements.c

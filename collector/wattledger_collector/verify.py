@@ -20,6 +20,7 @@ from wattledger_collector.bundle_files import JSON_BYTES_MAX, Files, open_files
 from wattledger_collector.merkle import ProofError, leaf_hash, node_hash
 from wattledger_collector.signed_note import NoteError
 from wattledger_collector.strict_zip import ZipError
+from wattledger_collector.time_stamps import TimeStampError
 from wattledger_collector.verdict import PROBLEMS_MAX, Verdict, shown
 from wattledger_collector.verify_arguments import add_arguments
 from wattledger_collector.verify_figures import FIRST_FORMAT, LeafSums, figure_problems
@@ -39,19 +40,21 @@ def verify(
     earlier: str | None = None,
     trusted: Sequence[str] = (),
     witnesses: Sequence[str] = (),
+    authorities: Sequence[bytes] = (),
     progress: Callable[[str], None] = lambda day: None,
 ) -> Verdict:
     """Check a bundle.
 
     earlier: a checkpoint of the same log that was published before; the log may only have grown since. trusted: keys of the
     log that the reader knows from elsewhere, `name+id+key`; without one the bundle's own first key is believed, and said.
-    witnesses: keys of witnesses, all of which must have signed. progress: is told of each day's leaves. Never raises.
+    witnesses: keys of witnesses, all of which must have signed. authorities: certificates (PEM) of time-stamping authorities
+    or their roots, to one of which a time stamp must lead. progress: is told of each day's leaves. Never raises.
     """
     verdict = Verdict()
     try:
         files = open_files(path)
-        _Check(files, verdict, progress).run(Trust(earlier, trusted, witnesses))
-    except (OSError, ZipError, NoteError, ProofError) as error:
+        _Check(files, verdict, progress).run(Trust(earlier, trusted, witnesses, authorities))
+    except (OSError, ZipError, NoteError, ProofError, TimeStampError) as error:
         verdict.problems.append(str(error))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError,
             MemoryError) as error:  # fmt: skip
@@ -228,14 +231,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check and tell."""
-    earlier = None
-    if arguments.checkpoint is not None:
-        try:
-            earlier = arguments.checkpoint.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            print(f"wattledger-collector: cannot read {arguments.checkpoint}: {error}", file=sys.stderr)
-            return 1
-    verdict = verify(arguments.bundle, earlier=earlier, trusted=arguments.key, witnesses=arguments.witness)
+    try:
+        earlier = None if arguments.checkpoint is None else arguments.checkpoint.read_text(encoding="utf-8")
+        authorities = [path.read_bytes() for path in arguments.tsa_certificate]
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"wattledger-collector: cannot read what the bundle is to be compared with: {error}", file=sys.stderr)
+        return 1
+    verdict = verify(
+        arguments.bundle, earlier=earlier, trusted=arguments.key, witnesses=arguments.witness, authorities=authorities
+    )
     for fact in verdict.facts:
         print(shown(fact))
     for problem in verdict.problems:

@@ -15,3 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--key", action="append", default=[], metavar="KEY", help="the log's public key, name+id+key")
     parser.add_argument("--witness", action="append", default=[], metavar="KEY", help="a witness that must have signed")
+    parser.add_argument(
+        "--tsa-certificate",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="certificate (PEM) of a time-stamping authority, or its root's: a time stamp must lead to it",
+    )

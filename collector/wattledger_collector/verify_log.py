@@ -6,7 +6,8 @@ the notes, and what the reader knows from elsewhere.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from hashlib import sha256
+from typing import Any, Final
 
 from wattledger_collector.bundle_files import Files
 from wattledger_collector.merkle import ProofError, check_consistency
@@ -18,7 +19,10 @@ from wattledger_collector.signed_note import (
     parse_checkpoint,
     parse_verifier_key,
 )
+from wattledger_collector.time_stamps import TimeStampError, check_authority, load_trusted, read_time_stamp
 from wattledger_collector.verdict import Verdict
+
+TIME_STAMP_SUFFIX: Final = ".tsr"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +30,14 @@ class Trust:
     """What the reader knows from elsewhere.
 
     earlier: a checkpoint of the same log that was published before. keys: of the log, `name+id+key`; without one the
-    bundle's own first key is believed, and said. witnesses: keys of witnesses, all of which must have signed.
+    bundle's own first key is believed, and said. witnesses: keys of witnesses, all of which must have signed. authorities:
+    certificates (PEM) of time-stamping authorities or their roots, to one of which a time stamp must lead.
     """
 
     earlier: str | None = None
     keys: Sequence[str] = ()
     witnesses: Sequence[str] = ()
+    authorities: Sequence[bytes] = ()
 
 
 class LogCheck:
@@ -44,6 +50,8 @@ class LogCheck:
         self._trust = trust
         self._rotations: Sequence[str] = log["rotations"]
         self._proofs: Sequence[Mapping[str, Any]] = log["proofs"]
+        # Bundles of earlier releases have none.
+        self._time_stamps: Mapping[str, str] = log.get("time_stamps", {})
         self.own = parse_checkpoint(files.read("checkpoint.txt").decode())
         self._latest = parse_checkpoint(files.read("latest.txt").decode())
 
@@ -63,6 +71,7 @@ class LogCheck:
                 )
             self._check_keys(before)
             self._check_grown(before)
+        self._check_time_stamps(origin)
 
     def _check_keys(self, signed: SignedCheckpoint) -> None:
         keys = [parse_verifier_key(line) for line in self._files.read("keys.txt").decode().splitlines()]
@@ -95,6 +104,39 @@ class LogCheck:
                 self._verdict.complain(f"the witness {key.name} did not sign the checkpoint")
             else:
                 self._verdict.tell(f"the witness {key.name} saw the log with {min(seen)} leaves")
+
+    def _check_time_stamps(self, origin: str) -> None:
+        """Who stamped a state of the log that has the statement, and when."""
+        files = {name for name in self._files.names if name.endswith(TIME_STAMP_SUFFIX)}
+        for name in sorted(files ^ set(self._time_stamps)):
+            self._verdict.complain(f"{name} and log.json do not know each other")
+        trusted = [each for pem in self._trust.authorities for each in load_trusted(pem)]
+        found = 0
+        for name in sorted(files & set(self._time_stamps)):
+            signed = parse_checkpoint(self._time_stamps[name])
+            checkpoint = signed.checkpoint
+            if checkpoint.origin != origin or checkpoint.size < self.own.checkpoint.size:
+                self._verdict.complain(f"{name} is of a state of the log that does not have the statement")
+            self._check_keys(signed)
+            self._check_grown(signed)
+            try:
+                stamp = read_time_stamp(self._files.read(name), sha256(checkpoint.text.encode()).digest())
+                known = check_authority(stamp, trusted) if trusted else None
+            except TimeStampError as error:
+                self._verdict.complain(f"{name}: {error}")
+                continue
+            found += 1
+            who = (
+                "by what calls itself that: name its certificate, or its root's, with --tsa-certificate"
+                if known is None
+                else f"trusted by the certificate of {known.subject.rfc4514_string()} that you named"
+            )
+            self._verdict.tell(
+                f"the log of {checkpoint.size} leaves was there on {stamp.at.isoformat()}: time stamp {stamp.serial} of "
+                f"{stamp.authority}, {who}"
+            )
+        if trusted and not found:
+            self._verdict.complain("there is no time stamp of an authority that is named as trusted")
 
     def _check_grown(self, before: SignedCheckpoint) -> None:
         """Whether the newest checkpoint continues this one."""

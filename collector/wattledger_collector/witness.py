@@ -114,15 +114,3 @@ def _check_continues(request: Request, seen: Seen) -> None:
         check_consistency(seen.size, seen.root, checkpoint.size, checkpoint.root, request.proof)
     except ProofError as error:
         raise WitnessError(f"the log does not continue what this witness saw: {error}") from error
-
-
-# What RFC 3161 asks of an authority: version 1, the imprint under SHA-256, no nonce, and the certificate with the answer.
-_TIME_STAMP_BEFORE = bytes.fromhex("30390201013031300d060960864801650304020105000420")
-_TIME_STAMP_AFTER = bytes.fromhex("0101ff")
-
-
-def time_stamp_request(digest: bytes) -> bytes:
-    """A request (DER) to a time-stamping authority, for what has this SHA-256. Raises ValueError for another length."""
-    if len(digest) != 32:
-        raise ValueError(f"a SHA-256 has 32 bytes, not {len(digest)}")
-    return _TIME_STAMP_BEFORE + digest + _TIME_STAMP_AFTER

@@ -6,8 +6,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from tests.collector.authorities import Authority
 from tests.collector.closed_ledgers import BEGIN, DAY, MWH, Ledger, row
 
+from wattledger_collector import der
 from wattledger_collector.cli import main
 from wattledger_collector.signed_note import parse_checkpoint
 from wattledger_collector.verify import main as verify_alone
@@ -61,9 +64,8 @@ def test_a_witness_signs_and_a_bundle_carries_its_signature(run: Run, tmp_path: 
     """Checkpoint, witness, cosigned, a second statement with a proof; the auditor asks for the witness."""
     close(run)
     log_key = run("statement", "checkpoint", "--keys")[1].strip()
-    note, stamp = tmp_path / "note", tmp_path / "request.tsq"
-    note.write_text(run("statement", "checkpoint", "--time-stamp-request", str(stamp))[1])
-    assert len(stamp.read_bytes()) == 59
+    note = tmp_path / "note"
+    note.write_text(run("statement", "checkpoint")[1])
     state = ("--name", "auditor.example/witness", "--state", str(tmp_path / "witness"))
     status, _, complaint = run("statement", "witness", str(note), *state, store=False)
     assert (status, "--log-key" in complaint) == (1, True)
@@ -80,6 +82,35 @@ def test_a_witness_signs_and_a_bundle_carries_its_signature(run: Run, tmp_path: 
     run("statement", "bundle", "1", "--out", out)
     assert verify_alone([out, "--witness", witness_key, "--key", log_key, "--checkpoint", str(note)]) == 0
     assert verify_alone([out, "--witness", log_key]) == 1
+
+
+def test_a_time_stamp_is_asked_for_kept_and_told(run: Run, tmp_path: Path) -> None:
+    """Request, answer, and a bundle by which an auditor who knows the root learns the instant."""
+    close(run)
+    request, answer, root = tmp_path / "request.tsq", tmp_path / "answer.tsr", tmp_path / "root.pem"
+    assert run("statement", "checkpoint", "--time-stamp-request", str(request))[0] == 0
+    _, imprint, nonce, _ = der.sequence(der.parse(request.read_bytes()))
+    digest = der.sequence(imprint)[1].content
+    authority = Authority()
+    root.write_bytes(authority.root.public_bytes(Encoding.PEM))
+    trusting = ("--tsa-certificate", str(root))
+    for false, words in (
+        (authority.answer(digest, nonce.integer() + 1), "answers another request"),
+        (authority.answer(bytes(32), nonce.integer()), "is of no checkpoint of this ledger"),
+        (Authority().answer(digest, nonce.integer()), "does not lead to one"),
+    ):
+        answer.write_bytes(false)
+        status, _, complaint = run("statement", "time-stamped", str(answer), *trusting)
+        assert (status, words in complaint, complaint.count("\n")) == (1, True, 1)
+    answer.write_bytes(authority.answer(digest, nonce.integer()))
+    assert run("statement", "time-stamped", str(answer))[1].endswith("name its certificate to have checked who that is\n")
+    assert run("statement", "time-stamped", str(answer), *trusting)[1].startswith(
+        "there already: the log of 2 leaves, 2026-"
+    )
+    bundle = str(tmp_path / "bundle")
+    run("statement", "bundle", "--out", bundle)
+    status, out, _ = run("verify", bundle, *trusting, store=False)
+    assert (status, "was there on 2026-02-03T04:05:06+00:00: time stamp 77 of CN=Clock" in out) == (0, True)
 
 
 def test_a_key_is_rotated_and_later_statements_verify_by_the_first(run: Run, tmp_path: Path) -> None:

@@ -823,6 +823,7 @@ LATER_TABLES = {
     "0006": [],
     "0007": [],
     "0008": ["import_removal"],
+    "0009": ["log_time_stamp"],
 }
 
 

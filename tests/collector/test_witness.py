@@ -22,7 +22,7 @@ from wattledger_collector.signed_note import (
     verifier_key,
 )
 from wattledger_collector.signing_keys import KeyFileError, load_key, load_or_make_key, replace_key
-from wattledger_collector.witness import Request, Seen, WitnessError, parse_request, read_seen, time_stamp_request, witness
+from wattledger_collector.witness import Request, Seen, WitnessError, parse_request, read_seen, witness
 
 ORIGIN = "wattledger/0123"
 LOG, OTHER, WITNESS = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2, 3))
@@ -114,15 +114,6 @@ def test_a_witness_signs_for_a_known_key_alone() -> None:
         ask(stranger, None)
     with pytest.raises(WitnessError, match="no key that is known"):
         witness(request(5, 0), None, [], "w.example", WITNESS, 1000)
-
-
-def test_a_request_for_a_time_stamp_has_the_digest() -> None:
-    """The form of RFC 3161, whose length is in its second byte."""
-    asked = time_stamp_request(bytes(range(32)))
-    assert (asked[0], asked[1], len(asked)) == (0x30, len(asked) - 2, 59)
-    assert bytes(range(32)) in asked
-    with pytest.raises(ValueError, match="32 bytes"):
-        time_stamp_request(b"short")
 
 
 def test_a_border_grows_as_the_tree_does() -> None:
