@@ -21,7 +21,7 @@ PURE_NAMES = {
         accounting bands books certificate_table certificates channel_ends clocks closures columns config csv_table declared
         embodied emission_bases emission_counters emission_terms facility factor_catalog factor_units factors gaps hello
         import_series imported_time imports intervals inventory inventory_report leaves ledger log_border market market_load
-        market_words merkle pieces plausible records residual_mixes restating sci session signed_note statement
+        market_words merkle pieces plausible records residual_mixes restating rounding sci session signed_note statement
         statement_uncertainty statement_values tally uncertainty verdict verify_figures verify_first verify_uncertainty
         verify_values wire witness workload_ledger workload_records
     """,

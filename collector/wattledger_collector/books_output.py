@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from wattledger_collector.books import Account, Books, Growth
-from wattledger_collector.report_output import rounded
+from wattledger_collector.rounding import rounded
 
 # The smallest step in which such figures are published: ten kilograms.
 TONNE_DIGITS = 2

@@ -39,7 +39,7 @@ from wattledger_collector.report import (
     read_sums,
     zones_of,
 )
-from wattledger_collector.report_output import rounded
+from wattledger_collector.rounding import rounded
 from wattledger_collector.sci import SciError, Score
 from wattledger_collector.workload_report import WorkloadLine, make_workload_report
 

@@ -16,7 +16,7 @@ from wattledger_collector.factors import FactorKind
 from wattledger_collector.records import MICROJOULES_PER_KWH
 from wattledger_collector.report import Period, Report
 from wattledger_collector.report_figures import Day
-from wattledger_collector.report_output import kwh, rounded
+from wattledger_collector.rounding import kwh, rounded
 from wattledger_collector.workload_report import WorkloadReport
 
 Cell = str | Element

@@ -37,7 +37,7 @@ from wattledger_collector.imports import TEXT_CHARACTERS_MAX, EnergyImport, Mete
 from wattledger_collector.progress import working
 from wattledger_collector.records import MICROJOULES_PER_KWH, SITE_UNASSIGNED, Component
 from wattledger_collector.report import parse_instant, parse_time_zone
-from wattledger_collector.report_output import rounded
+from wattledger_collector.rounding import rounded
 from wattledger_collector.store import SqliteStore
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from rich.table import Table
 from wattledger_collector.inventory import Scope
 from wattledger_collector.inventory_report import InventoryReport
 from wattledger_collector.records import MICROJOULES_PER_KWH
-from wattledger_collector.report_output import rounded
+from wattledger_collector.rounding import rounded
 
 KILOGRAM_DIGITS = 3
 

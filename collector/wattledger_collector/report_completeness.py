@@ -8,7 +8,7 @@ from fractions import Fraction
 from wattledger_collector.facility import MeasuredPue, Pue
 from wattledger_collector.records import MICROJOULES_PER_KWH, NANOSECONDS_PER_SECOND
 from wattledger_collector.report import Report, ReportError
-from wattledger_collector.report_output import kwh, rounded
+from wattledger_collector.rounding import kwh, rounded
 
 
 def require_complete(report: Report) -> None:

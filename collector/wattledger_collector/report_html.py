@@ -37,10 +37,11 @@ from wattledger_collector.report_evidence import (
     years_part,
 )
 from wattledger_collector.report_figures import Day
-from wattledger_collector.report_output import kwh, uncovered
+from wattledger_collector.report_output import uncovered
 from wattledger_collector.report_svg import Bar, column_chart, row_bar
-from wattledger_collector.report_table import QUALITY_WORDS, RECORDED_WORDS, kwh_text, mass_text
+from wattledger_collector.report_table import QUALITY_WORDS, RECORDED_WORDS, kwh_text
 from wattledger_collector.report_uncertainty import assumed_text
+from wattledger_collector.rounding import kwh, mass_text
 
 HOSTS_SHOWN_MAX = 20
 

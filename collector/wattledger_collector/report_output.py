@@ -14,8 +14,9 @@ import msgspec
 from wattledger_collector.accounting import Emissions, Line, SiteBasis
 from wattledger_collector.facility import MeasuredPue
 from wattledger_collector.factors import Factor, FactorKind
-from wattledger_collector.records import MICROJOULES_PER_KWH, NANOSECONDS_PER_SECOND, HostGapRow
+from wattledger_collector.records import NANOSECONDS_PER_SECOND, HostGapRow
 from wattledger_collector.report import Period, Report, SiteReport
+from wattledger_collector.rounding import kwh, rounded
 
 # Digits after the point: a microjoule is 2.8e-13 kWh, and a microgram of CO2e concerns nobody.
 KWH_DIGITS = 9
@@ -57,19 +58,6 @@ CSV_COLUMNS = (
     "gap_device",
     "gap_reason",
 )
-
-
-def rounded(value: Fraction, digits: int) -> str:
-    """A fraction as decimal text, rounded half up (away from zero), with exactly so many digits after the point."""
-    scaled = (abs(value) * 10**digits * 2 + 1) // 2
-    whole, part = divmod(scaled, 10**digits)
-    sign = "-" if value < 0 and scaled else ""
-    return f"{sign}{whole}.{part:0{digits}d}" if digits else f"{sign}{whole}"
-
-
-def kwh(microjoules: int) -> Fraction:
-    """Exact kilowatt-hours."""
-    return Fraction(microjoules, MICROJOULES_PER_KWH)
 
 
 def write_json(report: Report, out: TextIO) -> None:

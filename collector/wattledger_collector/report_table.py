@@ -22,7 +22,8 @@ from wattledger_collector.records import (
 )
 from wattledger_collector.report import Period, Report, SiteReport
 from wattledger_collector.report_completeness import measured_sentence
-from wattledger_collector.report_output import kwh, rounded, span_of, uncovered, vintage_of
+from wattledger_collector.report_output import span_of, uncovered, vintage_of
+from wattledger_collector.rounding import kwh, mass_text, rounded
 
 # More gaps than these fill a screen; the longest are shown, all are in JSON and CSV.
 GAPS_SHOWN_MAX = 12
@@ -241,14 +242,6 @@ def kwh_text(microjoules: int, whole: int | None = None) -> str:
 
 def _kwh_text(value: Fraction, whole_microjoules: int) -> str:
     return rounded(value, 3 if abs(whole_microjoules) >= MICROJOULES_PER_KWH else 6)
-
-
-def mass_text(grams: Fraction) -> str:
-    """A mass for people: in g, kg or t, with three digits after the point."""
-    for unit, size in (("t", 1_000_000), ("kg", 1_000)):
-        if abs(grams) >= size:
-            return f"{rounded(grams / size, 3)} {unit}"
-    return f"{rounded(grams, 3)} g"
 
 
 def _hours(nanoseconds: int) -> str:

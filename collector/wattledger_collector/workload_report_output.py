@@ -17,8 +17,9 @@ from rich.table import Table
 from wattledger_collector.accounting import Emissions
 from wattledger_collector.factors import FactorKind
 from wattledger_collector.records import MICROJOULES_PER_KWH
-from wattledger_collector.report_output import GRAM_DIGITS, KWH_DIGITS, kwh, rounded
-from wattledger_collector.report_table import kwh_text, mass_text
+from wattledger_collector.report_output import GRAM_DIGITS, KWH_DIGITS
+from wattledger_collector.report_table import kwh_text
+from wattledger_collector.rounding import kwh, mass_text, rounded
 from wattledger_collector.workload_records import IdlePolicy
 from wattledger_collector.workload_report import SiteWorkloads, WorkloadLine, WorkloadReport
 

@@ -22,7 +22,7 @@ from wattledger_collector.factor_checks import check_factors, count_hours
 from wattledger_collector.factors import COLUMNS, Factor, FactorFileError, Tier, parse_factors
 from wattledger_collector.records import MICROJOULES_PER_KWH, Component, Quality, RollupRow, SiteRow
 from wattledger_collector.report import Report, make_period, make_report, parse_instant, parse_time_zone
-from wattledger_collector.report_output import rounded
+from wattledger_collector.rounding import rounded
 from wattledger_collector.store import SqliteStore, open_store
 
 METERS = Path(__file__).parent.parent / "fixtures/meters"

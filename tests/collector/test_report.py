@@ -32,8 +32,9 @@ from wattledger_collector.records import (
     SiteRow,
 )
 from wattledger_collector.report import Report, ReportError, make_period, make_report, parse_instant, parse_time_zone
-from wattledger_collector.report_output import rounded, write_csv, write_json
-from wattledger_collector.report_table import mass_text, write_table
+from wattledger_collector.report_output import write_csv, write_json
+from wattledger_collector.report_table import write_table
+from wattledger_collector.rounding import mass_text, rounded
 
 CATALOG = load_catalog()
 UTC = ZoneInfo("UTC")
