@@ -12,7 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from grpc import aio
+from tests.collector.batches import WATT
 from tests.collector.bookings import INTERVAL, energy, following, opening
+from tests.collector.test_server import Agent
 
 from wattledger_collector.accounting import BasisFinder, account
 from wattledger_collector.config import Configuration, FactorSettings, FactorSource, Http, Server, Site, StoreSettings
@@ -417,6 +420,44 @@ def test_booking_and_page_go_on_while_a_provider_hangs(tmp_path: Path) -> None:
             await service.stop()
             assert time.monotonic() - begun < 10
             release.set()
+
+    asyncio.run(scene())
+
+
+def test_a_batch_is_booked_while_a_provider_hangs(tmp_path: Path) -> None:
+    """An agent says Hello and sends batches to the service itself: they are acknowledged and in the ledger meanwhile."""
+    is_hanging, release, has_returned = threading.Event(), threading.Event(), threading.Event()
+
+    def hang(_: Request) -> str:
+        is_hanging.set()
+        release.wait(30)
+        has_returned.set()
+        return "[]"
+
+    configuration = Configuration(
+        server=Server(port=0),
+        http=Http(port=0),
+        store=StoreSettings(path=str(tmp_path / "ledger.sqlite")),
+        factors=FactorSettings(source=(FactorSource(provider="rte-eco2mix", zones=("FR",)),)),
+        site=(Site("hall", "FR"),),
+    )
+
+    async def scene() -> None:
+        service = Service(configuration, load_catalog(), fetch=hang)
+        try:
+            addresses = await service.start()
+            assert await asyncio.to_thread(is_hanging.wait, 20)
+            async with aio.insecure_channel(addresses.grpc) as channel:
+                agent = Agent(channel)
+                assert await agent.open() == 0
+                assert [await agent.book(1, 10), await agent.book(2, 30)] == [1, 2]
+                await agent.finish()
+            with closing(open_store(tmp_path / "ledger.sqlite", create=False)) as store:
+                assert sum(row.energy_microjoules for row in store.host_energy(0, 2**40)) == 30 * WATT
+            assert not has_returned.is_set()
+        finally:
+            release.set()
+            await service.stop()
 
     asyncio.run(scene())
 
