@@ -15,9 +15,10 @@ from sqlalchemy import select
 
 from wattledger_collector import schema
 from wattledger_collector.accounting import BasisFinder, account, summarise_gaps
-from wattledger_collector.certificates import Certificate
+from wattledger_collector.closing_market import market_facts, used_before
 from wattledger_collector.closures import Closure
 from wattledger_collector.database import connect
+from wattledger_collector.declared_files import Declaration
 from wattledger_collector.energy_columns import ColumnsReader, Span
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.freezing import freeze
@@ -35,6 +36,8 @@ from wattledger_collector.statement import (
     gap_tree,
     statement_tree,
 )
+from wattledger_collector.statement_load import energy_of
+from wattledger_collector.statement_market import UsedBefore
 from wattledger_collector.statement_store import (
     Draft,
     OvertakenError,
@@ -49,7 +52,7 @@ from wattledger_collector.statement_values import Tree, grams_tree
 from wattledger_collector.store import SqliteStore
 
 # What two statements of one period have in common if nothing has changed.
-_COMPARED = ("lines", "sites", "sensors", "factors", "instruments", "gaps", "reallocated", "assumed_ratios")
+_COMPARED = ("lines", "sites", "sensors", "factors", "instruments", "gaps", "reallocated", "assumed_ratios", "market")
 
 # Each time, somebody else has closed the same period meanwhile; more often than that, nobody waits for a figure.
 CLOSINGS_MAX = 3
@@ -63,11 +66,11 @@ class ClosingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Who makes a statement: the key that signs it, the software and its version, and what comes with it from files."""
+    """Who makes a statement: the key that signs it, the software and its version, and what the organisation declares."""
 
     key: Ed25519PrivateKey
     software: str
-    instruments: tuple[Certificate, ...] = ()
+    declaration: Declaration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,10 @@ def _close(
     last_id = last_assignment_id(store)
     reading = _Reading(store, Span(period.from_seconds, period.to_seconds, closure.edition, site), progress)
     sums = reading.sums(last_id)
-    tree, gaps = _tree(store, catalog, period, maker, closure, sites, sums, now_seconds)
+    claims = UsedBefore()
+    if maker.declaration is not None and maker.declaration.certificates:
+        claims = used_before(store, period.from_seconds, period.to_seconds, site)
+    tree, gaps = _tree(store, catalog, period, maker, closure, sites, sums, claims, now_seconds)
     root = root_hash(sums.leaf_hashes)
     if before is not None:
         if _is_same(before, tree, root):
@@ -144,7 +150,8 @@ def _close(
         tree["replaces"] = _replaced(before, reading, last_id, sums, catalog, tree)
     else:
         tree["replaces"] = None
-    draft = Draft(tree, closure.closure, gaps, last_id, sums.leaf_hashes, root)
+    claims_after = claims.newest if tree["market"]["claimed"] else None
+    draft = Draft(tree, closure.closure, gaps, last_id, sums.leaf_hashes, root, claims_after)
     return Closed(append(store, draft, maker.key), is_new=True)
 
 
@@ -218,6 +225,7 @@ def _tree(
     closure: Closure,
     sites: Sequence[SiteRow],
     sums: _Sums,
+    claims: UsedBefore,
     now_seconds: int,
 ) -> tuple[Tree, bytes]:
     """The statement without its place in the log, and its gaps as bytes."""
@@ -263,7 +271,17 @@ def _tree(
         software=maker.software,
     )
     moved = _reallocated(store, closure, sums)
-    tree = statement_tree(heading, facts, lines, sums.sensors, maker.instruments, gaps, reallocated=moved)
+    market = market_facts(
+        maker.declaration,
+        catalog,
+        energy_of((key, energy) for key, (energy, _) in sums.cells.items()),
+        {each.site: each.bases for each in facts},
+        claims,
+        from_seconds=period.from_seconds,
+        to_seconds=period.to_seconds,
+        interval_seconds=store.interval_seconds,
+    )
+    tree = statement_tree(heading, facts, lines, sums.sensors, market, gaps, reallocated=moved)
     return tree, canonical(gaps)
 
 

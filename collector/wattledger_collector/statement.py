@@ -15,14 +15,17 @@ from typing import Any, Final
 import rfc8785
 
 from wattledger_collector.accounting import GapSummary, Line, SiteBasis, coverage
-from wattledger_collector.certificates import Certificate
 from wattledger_collector.factors import Factor
 from wattledger_collector.records import HostGapRow, SiteRow
+from wattledger_collector.statement_market import MarketFacts, market_tree
 from wattledger_collector.statement_uncertainty import SensorKey, assumed_tree, uncertainty_trees
 from wattledger_collector.statement_values import GRAMS_DIGITS, grams_tree, plain, rounded
 
 FORMAT: Final = "wattledger statement 2"
-BOUNDARY: Final = "purchased electricity of the servers metered, scope 2, location based"
+BOUNDARY: Final = (
+    "purchased electricity of the servers metered with their site's overhead, scope 2: location based in lines and totals, "
+    "market based beside it; what is declared to be another's electricity is told apart"
+)
 
 Tree = dict[str, Any]
 
@@ -73,15 +76,17 @@ def statement_tree(
     sites: Sequence[SiteFacts],
     lines: Sequence[Line],
     sensors: Mapping[SensorKey, int],
-    instruments: Sequence[Certificate],
+    market: MarketFacts,
     gaps: Sequence[Tree],
     *,
     reallocated: Sequence[tuple[str, int]] = (),
 ) -> Tree:
     """All of a statement but its place in the log, and what it replaces."""
-    factors = sorted({factor.id: factor for line in lines for factor in line.factors}.items())
-    factor_rows = [factor_tree(factor) for _, factor in factors]
-    instrument_rows = [plain(asdict(each)) for each in instruments]
+    used = {factor.id: factor for line in lines for factor in line.factors}
+    # Residual mixes of factor tables count market based alone.
+    used |= {mix.factor.id: mix.factor for mix in market.mixes if mix.factor is not None}
+    factor_rows = [factor_tree(factor) for _, factor in sorted(used.items())]
+    instrument_rows = [plain(asdict(each)) for each in market.market.instruments.certificates]
     merged = merge_lines(lines)
     site_gaps = {(each.site, recorded): gap for each in sites for recorded, gap in each.gaps_by_recorded.items()}
     return {
@@ -108,6 +113,7 @@ def statement_tree(
         "uncertainty": uncertainty_trees(lines, sensors, site_gaps, (each.site for each in sites if each.silent)),
         "factors": {"rows": factor_rows, "sha256": digest(canonical(factor_rows))},
         "instruments": {"rows": instrument_rows, "sha256": digest(canonical(instrument_rows))},
+        "market": market_tree(market, heading.from_seconds, heading.to_seconds),
         "gaps": {"count": len(gaps), "sha256": digest(canonical(list(gaps)))},
         "reallocated": [{"site": site, "energy_microjoules": str(energy)} for site, energy in reallocated],
     }

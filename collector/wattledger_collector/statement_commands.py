@@ -20,9 +20,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from wattledger_collector.command_setup import (
+    add_inventory_argument,
     add_store_arguments,
     console,
     guarded,
+    load_declared,
     load_named,
     open_named,
     print_json,
@@ -36,7 +38,6 @@ from wattledger_collector.verify_arguments import add_arguments
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from wattledger_collector.certificates import Certificate
     from wattledger_collector.closing import Progress as TellProgress
     from wattledger_collector.command_setup import Run, Subparsers
 
@@ -77,7 +78,7 @@ def _add_close(actions: "Subparsers") -> None:
     action.add_argument("--to", required=True, metavar="TIME", help="ISO date or datetime, not included")
     action.add_argument("--time-zone", default="UTC", metavar="NAME", help="IANA time zone of the times (default: UTC)")
     action.add_argument("--site", help="this site alone")
-    action.add_argument("--instruments", type=Path, metavar="FILE", help="registry of certificates to name in it, CSV")
+    add_inventory_argument(action)
     _add_key(action)
     _finish(action, _close)
 
@@ -157,23 +158,20 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _close(arguments: argparse.Namespace) -> int:
-    from wattledger_collector.certificate_table import parse_certificates
     from wattledger_collector.closing import Maker, close_period
     from wattledger_collector.statement_output import write_statement
 
     time_zone = parse_time_zone(arguments.time_zone)
     begin, end = parse_instant(arguments.from_, time_zone), parse_instant(arguments.to, time_zone)
     configuration, catalog = load_named(arguments)
-    instruments: tuple[Certificate, ...] = ()
-    if arguments.instruments is not None:
-        instruments = tuple(parse_certificates(_text(arguments.instruments), str(arguments.instruments)))
+    declaration = load_declared(arguments)
     with _store(arguments, configuration) as store, _progress("closing", begin, end) as tell:
         period = make_period(begin, end, time_zone, store.interval_seconds)
         closed = close_period(
             store,
             catalog.with_recorded(load_factors(store)),
             period,
-            Maker(_key(arguments, configuration, store), f"wattledger {version('wattledger')}", instruments),
+            Maker(_key(arguments, configuration, store), f"wattledger {version('wattledger')}", declaration),
             now_seconds=int(time.time()),
             site=arguments.site,
             progress=tell,

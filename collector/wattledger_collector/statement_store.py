@@ -69,7 +69,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A statement that lacks its place in the log. tree: as statement_tree made it, or with what it replaces."""
+    """A statement that lacks its place in the log. tree: as statement_tree made it, or with what it replaces.
+
+    claims_after: the newest statement when it was looked up what others use of its certificates; None: it uses none.
+    """
 
     tree: Tree
     closure: int
@@ -77,6 +80,7 @@ class Draft:
     assignments_last_id: int
     leaf_hashes: Sequence[bytes]
     leaf_root: bytes
+    claims_after: int | None = None
 
 
 def origin_of(store: SqliteStore) -> str:
@@ -168,6 +172,10 @@ def append(store: SqliteStore, draft: Draft, key: Ed25519PrivateKey) -> Stored:
         ).first()
         border = _border(connection)
         number = 1 if previous is None else previous[0] + 1
+        if draft.claims_after not in (None, number - 1):
+            raise OvertakenError(
+                f"statement {number - 1} came into the log meanwhile and may use the same certificates: close it again"
+            )
         tree = {
             **draft.tree,
             "number": number,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattledger_collector.verify_first import first_uncertainty_problems
+from wattledger_collector.verify_market import market_problems
 from wattledger_collector.verify_uncertainty import uncertainty_problems
 from wattledger_collector.verify_values import Tree, exact, grams_tree, integer
 
@@ -105,6 +106,7 @@ def figure_problems(statement: Tree, gaps: Sequence[Tree], sums: LeafSums) -> It
         yield from first_uncertainty_problems(statement, lines, by_site)
     else:
         yield from uncertainty_problems(statement, lines, gaps)
+        yield from market_problems(statement, sums.cells)
     yield from _replaced_problems(statement)
 
 

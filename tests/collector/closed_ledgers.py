@@ -14,8 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.collector.bookings import following, opening
 
 from wattledger_collector.bundle import write_bundle
-from wattledger_collector.certificates import Certificate
+from wattledger_collector.certificate_table import parse_certificates
 from wattledger_collector.closing import Closed, Maker, close_period
+from wattledger_collector.declared import parse_declared
+from wattledger_collector.declared_files import Declaration
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import Basis, Boundary, Factor, FactorKind, Gas, Signal, Tier, seconds_of_day
 from wattledger_collector.records import MICROJOULES_PER_KWH, AssignmentRow, Booking, EnergyRow, GapRow, Quality, SiteRow
@@ -57,6 +59,23 @@ V20 = factor("727.0", date(2024, 12, 1))
 V21 = factor("729.0", date(2025, 11, 1))
 CATALOG = FactorCatalog([[V20]])
 REVISED = FactorCatalog([[V20, V21]])
+
+
+COLUMNS = (
+    "certificate,kind,registry,market,from,to,volume_wh,grams_per_kwh,retired_for,serial_prefix,serial_first,serial_last\n"
+)
+
+
+def declare(certificates: str = "", more: str = "", matching: str = "yearly", holdings: str = "") -> Declaration:
+    """What an organisation declares: rows of certificates in the order of COLUMNS, and more of the declaration."""
+    text = (
+        'organisation = "Example"\napproach = "operational_control"\n'
+        + (holdings or '[[holding]]\nsite = "hall"\nsituation = "owned"\nevidence = "deed"\n')
+        + f'[certificates]\nbeneficiary = "Example"\nfiles = ["certificates.csv"]\nmatching = "{matching}"\n'
+        + more
+    )
+    rows = tuple(parse_certificates(COLUMNS + certificates, "certificates.csv"))
+    return Declaration(parse_declared(text, "inventory.toml"), rows, (("inventory.toml", "0" * 64),))
 
 
 def hall(pue: str = "1", valid_from: int = 0, zone: str = "IN", site: str = "hall") -> SiteRow:
@@ -122,11 +141,13 @@ class Ledger:
         begin: int = BEGIN,
         end: int = END,
         now: int = NOW,
-        instruments: tuple[Certificate, ...] = (),
+        declaration: Declaration | None = None,
+        site: str | None = None,
     ) -> Closed:
         """Close a period, in India's fiscal year if none is said."""
         period = make_period(begin, end, parse_time_zone("UTC"), INTERVAL)
-        return close_period(self.store, catalog, period, Maker(self.key, "wattledger test", instruments), now_seconds=now)
+        maker = Maker(self.key, "wattledger test", declaration)
+        return close_period(self.store, catalog, period, maker, now_seconds=now, site=site)
 
     def bundle(self, closed: Closed, name: str = "bundle") -> Path:
         """The statement's bundle."""

@@ -38,7 +38,6 @@ from tests.collector.closed_ledgers import (
 )
 
 from wattledger_collector.bundle import BundleError
-from wattledger_collector.certificate_table import parse_certificates
 from wattledger_collector.closing import Closed, ClosingError, Maker, close_period
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import Tier
@@ -633,22 +632,6 @@ def test_hours_of_factors_with_a_hole_are_reckoned_again(ledger: Ledger) -> None
     assert tonnes(closed.statement) * TONNE == 100 + 101 + 102 + 6 * 102 + 120
     assert {name: int(each["energy_microjoules"]) // KWH for name, each in by_tier.items()} == {"F0": 4, "F2": 6, "F9": 11}
     assert verify(ledger.bundle(closed)).problems == []
-
-
-def test_certificates_are_named_with_all_their_fields(ledger: Ledger) -> None:
-    """What was retired for the period stands in the statement, and can't be taken out of it."""
-    ledger.book("a", [row(MWH)])
-    text = (
-        "certificate,kind,registry,market,from,to,volume_wh,grams_per_kwh,retired_for\n"
-        "wind-1,GO,AIB,IN,2023-04-01T00:00Z,2023-05-01T00:00Z,1000000,0,Example\n"
-    )
-    closed = ledger.close(instruments=tuple(parse_certificates(text, "certificates.csv")))
-    (named,) = closed.statement.tree["instruments"]["rows"]
-    assert (named["certificate"], named["volume_wh"], named["grams_per_kwh"]) == ("wind-1", 1_000_000, "0")
-    bundle = ledger.bundle(closed)
-    assert verify(bundle).problems == []
-    forge(bundle, "statement.json", lambda tree: tree["instruments"]["rows"].clear())
-    assert "the statement's instruments are not those of their digest" in verify(bundle).problems
 
 
 def test_a_host_said_later_to_have_stood_elsewhere_changes_nothing_of_a_sites_statement(ledger: Ledger) -> None:
