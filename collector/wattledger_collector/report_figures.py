@@ -124,23 +124,58 @@ def measured_pues(report: Report, store: SqliteStore) -> dict[str, MeasuredPue]:
     period = report.period
     found: dict[str, list[EnergyImport]] = {}
     for made in imports(store):
-        source = made.provenance
-        if (
-            made.place is Place.FACILITY
-            and made.removal is None
-            and source.from_seconds < period.to_seconds
-            and source.to_seconds > period.from_seconds
-        ):
+        if made.place is Place.FACILITY and made.removal is None:
             found.setdefault(made.meter.site, []).append(made)
     names = {site.site for site in report.sites}
-    return {site: _measure(report, store, site, meters) for site, meters in sorted(found.items()) if site in names}
+    pues: dict[str, MeasuredPue] = {}
+    for site, meters in sorted(found.items()):
+        feeds = [
+            one for one in _feeds(meters) if one.from_seconds < period.to_seconds and one.to_seconds > period.from_seconds
+        ]
+        if feeds and site in names:
+            pues[site] = _measure(report, store, site, feeds)
+    return pues
 
 
-def _measure(report: Report, store: SqliteStore, site: str, made: Sequence[EnergyImport]) -> MeasuredPue:
-    """PUE over the intervals that all meters of the site cover whole."""
+@dataclass(frozen=True, slots=True)
+class _Feeds:
+    """Meters of a site that were read beside each other, between the first and the last that any of them told."""
+
+    from_seconds: int
+    to_seconds: int
+    made: tuple[EnergyImport, ...]
+
+
+def _feeds(made: Sequence[EnergyImport]) -> list[_Feeds]:
+    """A site's meters by time: those whose times overlap are one set of feeds, a meter that follows another is the next."""
+    meters: dict[str, list[EnergyImport]] = {}
+    for each in made:
+        meters.setdefault(each.meter.meter, []).append(each)
+    served = [
+        _Feeds(
+            min(each.provenance.from_seconds for each in imported),
+            max(each.provenance.to_seconds for each in imported),
+            tuple(imported),
+        )
+        for imported in meters.values()
+    ]
+    feeds: list[_Feeds] = []
+    for own in sorted(served, key=lambda one: one.from_seconds):
+        joined = own
+        if feeds and own.from_seconds < feeds[-1].to_seconds:
+            before = feeds.pop()
+            joined = _Feeds(before.from_seconds, max(before.to_seconds, own.to_seconds), (*before.made, *own.made))
+        feeds.append(joined)
+    return feeds
+
+
+def _measure(report: Report, store: SqliteStore, site: str, feeds: Sequence[_Feeds]) -> MeasuredPue:
+    """PUE over the intervals that all of the site's meters of that time cover whole."""
     period, length = report.period, report.interval_seconds
-    names = tuple(sorted({each.meter.meter or each.provenance.file for each in made}))
-    whole = _whole_intervals(store, period, made, length)
+    names = tuple(sorted({made.meter.meter or made.provenance.file for each in feeds for made in each.made}))
+    whole: dict[int, int] = {}
+    for each in feeds:
+        whole |= _whole_intervals(store, period, each, length)
     it: dict[int, int] = {}
     for row in store.rollups(period.from_seconds, period.to_seconds, site):
         if row.interval_start_seconds in whole:
@@ -160,11 +195,11 @@ def _measure(report: Report, store: SqliteStore, site: str, made: Sequence[Energ
     return MeasuredPue(site, pue, facility, used, len(both) * length, names, overhead, hosts, "")
 
 
-def _whole_intervals(store: SqliteStore, period: Period, made: Sequence[EnergyImport], length: int) -> dict[int, int]:
+def _whole_intervals(store: SqliteStore, period: Period, feeds: _Feeds, length: int) -> dict[int, int]:
     """Energy of all meters together, for the intervals in which none of them lacks a second."""
-    meters: dict[str, dict[int, tuple[int, int]]] = {}
-    for each in made:
-        of_meter = meters.setdefault(each.meter.meter, {})
+    meters: dict[str, dict[int, tuple[int, int]]] = {each.meter.meter: {} for each in feeds.made}
+    for each in feeds.made:
+        of_meter = meters[each.meter.meter]
         for row in meter_rows(store, each.provenance.digest, period.from_seconds, period.to_seconds):
             energy, covered = of_meter.get(row.interval_start_seconds, (0, 0))
             sums = (energy + row.energy_microjoules, covered + row.covered_nanoseconds)

@@ -191,15 +191,15 @@ def test_a_whole_period_is_complete(store: SqliteStore) -> None:
     assert completeness(made) == ("complete", "48 of 48 h of channel time have a figure")
 
 
-def facility(ledger: Path, watts: int, *, day: str = "2024-03-29", count: int = 24) -> int:
+def facility(ledger: Path, watts: int, *options: str, day: str = "2024-03-29", count: int = 24, meter: str = "main") -> int:
     """Import a site's meter."""
     begin = second(day)
     rows = [f"{datetime.fromtimestamp(begin + hour * 3600, UTC).isoformat()},{watts}" for hour in range(count)]
-    file = ledger.parent / f"site-{day[:10]}.csv"
+    file = ledger.parent / f"{'site' if meter == 'main' else meter}-{day[:10]}.csv"
     file.write_text("\n".join(["time,watts", *rows, ""]))
     words = ["import", "energy", str(file), "--store", str(ledger), "--form", "average_watts", "--value-column", "watts"]
     parsed = _parser().parse_args(
-        [*words, "--label", "start", "--site", "hall", "--point", "facility", "--meter", "main", "--partial-days"]
+        [*words, "--label", "start", "--site", "hall", "--point", "facility", "--meter", meter, "--partial-days", *options]
     )
     status: int = parsed.run(parsed)
     return status
@@ -235,6 +235,31 @@ def test_intervals_that_the_sites_meter_covers_in_part_have_no_part_in_the_pue(l
     assert measured.pue is not None
     assert measured.pue.ratio == Fraction("1.31")
     assert measured.measured_seconds == 23 * 3600 - 900
+
+
+def test_a_new_meter_goes_on_where_the_old_one_ended(ledger: Path, store: SqliteStore) -> None:
+    """A site whose meter was replaced at noon has one of them at a time, and a PUE of the whole day."""
+    assert facility(ledger, 3930, count=12) == 0
+    assert facility(ledger, 3930, day="2024-03-29T12:00", count=12, meter="new") == 0
+
+    measured = measured_pues(report(store), store)["hall"]
+
+    assert measured.pue is not None
+    assert (measured.pue.ratio, measured.measured_seconds) == (Fraction("1.31"), 24 * 3600)
+    assert measured.meters == ("main", "new")
+
+
+def test_a_feed_whose_file_is_missing_leaves_no_pue_of_the_other(ledger: Path, store: SqliteStore) -> None:
+    """Of two feeds one was not imported for the period: what the other tells is half of the site."""
+    assert facility(ledger, 2000, day="2024-03-28", count=24) == 0
+    assert facility(ledger, 3930, "--another-feed", day="2024-03-28", count=48, meter="second") == 0
+
+    assert measured_pues(report(store), store)["hall"].pue is None
+
+    assert facility(ledger, 2000, "--another-feed") == 0
+    measured = measured_pues(report(store), store)["hall"]
+    assert measured.pue is not None
+    assert measured.facility_microjoules == 24 * 5930 * 3_600_000_000
 
 
 def test_a_meter_that_sees_less_than_the_it_tells_no_pue(ledger: Path, store: SqliteStore) -> None:
