@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 from urllib.parse import urlsplit
 
 from wattledger_collector.config import is_loopback
@@ -88,7 +88,7 @@ def _over_http(request: Request) -> str:
     asked = urllib.request.Request(request.url, headers={"User-Agent": _USER_AGENT, **request.headers})
     try:
         with opener.open(asked, timeout=SILENCE_SECONDS_MAX) as answer:
-            body = _read(answer, where)
+            body = read_answer(answer, where)
     except urllib.error.HTTPError as error:
         with error:
             raise FetchError(_refusal(error.code, where), _retry_after(error.headers.get("Retry-After", ""))) from None
@@ -102,19 +102,32 @@ def _over_http(request: Request) -> str:
         raise FetchError(f"the answer of {where} is not UTF-8 (byte {error.start})") from None
 
 
-def _read(answer: IO[bytes], where: str) -> bytes:
-    chunks, size, until = [], 0, time.monotonic() + ANSWER_SECONDS_MAX
-    while chunk := answer.read(_CHUNK_BYTES):
+class Answer(Protocol):
+    """What the standard library has of an answer. length: of its body, in bytes; None: not told."""
+
+    length: int | None
+
+    def read1(self, n: int = -1, /) -> bytes:
+        """What is there by now, as soon as there is some; nothing at the end."""
+
+
+def read_answer(answer: Answer, where: str, clock: Callable[[], float] = time.monotonic) -> bytes:
+    """The whole body. where: for messages. Raises FetchError if it is too long, too slow or breaks off."""
+    # Told before reading: some versions of the library count it down, some don't.
+    length = answer.length
+    chunks, size, until = [], 0, clock() + ANSWER_SECONDS_MAX
+    # Not `read`, which waits for a whole chunk: a byte every few seconds would hold it for days.
+    while (length is None or size < length) and (chunk := answer.read1(_CHUNK_BYTES)):
         chunks.append(chunk)
         size += len(chunk)
         if size > ANSWER_BYTES_MAX:
             raise FetchError(
                 f"the answer of {where} has more than {ANSWER_BYTES_MAX} bytes: ask for fewer zones or less time"
             )
-        if time.monotonic() > until:
+        if clock() > until:
             raise FetchError(f"the answer of {where} was not complete after {ANSWER_SECONDS_MAX:.0f} s")
     # Read in parts, the library takes the end of a broken connection for the end of the answer.
-    if getattr(answer, "length", None):
+    if length is not None and size < length:
         raise FetchError(f"the answer of {where} broke off after {size} bytes")
     return b"".join(chunks)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wattledger_collector.factor_fetch import FetchError, fetch
+from wattledger_collector.factor_fetch import ANSWER_BYTES_MAX, FetchError, fetch, read_answer
 from wattledger_collector.factor_sources.provider import Request
 
 # By path: status, headers, body.
@@ -91,6 +91,37 @@ def test_an_answer_that_breaks_off_is_no_answer(server: str) -> None:
     """Half of a list might parse one day."""
     with pytest.raises(FetchError, match="/short broke off after 5 bytes"):
         fetch(Request(f"{server}/short"))
+
+
+class Endless:
+    """An answer that never ends; each part takes a second."""
+
+    length: int | None = None
+
+    def __init__(self, part: bytes) -> None:
+        self.seconds = 0.0
+        self._part = part
+
+    def read1(self, n: int = -1, /) -> bytes:
+        """Some more."""
+        self.seconds += 1
+        return self._part[:n]
+
+
+def test_an_answer_of_a_byte_a_second_is_given_up() -> None:
+    """It is read as it comes, so that the limit holds between two bytes, and not between two chunks."""
+    trickle = Endless(b"x")
+    with pytest.raises(FetchError, match="the answer of here was not complete after 120 s"):
+        read_answer(trickle, "here", lambda: trickle.seconds)
+    assert trickle.seconds == 121
+
+
+def test_an_answer_without_end_is_not_kept() -> None:
+    """No more than the limit, and one part, is ever in memory."""
+    flood = Endless(b"x" * 2**16)
+    with pytest.raises(FetchError, match=f"the answer of here has more than {ANSWER_BYTES_MAX} bytes: ask for fewer zones"):
+        read_answer(flood, "here", lambda: 0.0)
+    assert flood.seconds == ANSWER_BYTES_MAX // 2**16 + 1
 
 
 def test_other_machines_are_asked_with_tls_alone() -> None:

@@ -447,6 +447,11 @@ XML = "entsoe/de.xml"
         ),
         ("electricitymaps", EM, ("false", "null"), "has data[0].isEstimated None: expected true or false"),
         ("electricitymaps", EM, ('"data"', '"rows"'), "has history None: expected a list"),
+        ("electricitymaps", EM, ("302", '"Infinity"'), "has data[0].carbonIntensity 'Infinity': expected a finite number"),
+        ("electricitymaps", EM, ("10:00:00.000Z", "10:00:00.500Z"), "00.500Z': expected whole seconds"),
+        ("electricitymaps", EM, ('"data": [', '"data": [302, '), "has data[0] 302: expected an object"),
+        ("electricitymaps", EM, ('"data": [', '"data": [' + "0," * 100_000), "has 100004 rows in data: too many for one"),
+        ("electricitymaps", EM, ("302", "9" * 5_000), "has a number of thousands of digits"),
         ("electricitymaps", EM, ('"temporal', '"x": ' + "[" * 99_999 + '"'), "is nested too deeply"),
         ("watttime", WT, ("lbs_co2_per_mwh", "kg_co2_per_mwh"), "has meta.units 'kg_co2_per_mwh': expected lbs_co2_per_mwh"),
         ("watttime", WT, ("300", "0"), "has meta.data_point_period_seconds 0: expected 1 to 3600 seconds"),
@@ -473,6 +478,8 @@ XML = "entsoe/de.xml"
         ("entsoe", XML, ("<psrType>B05</psrType>", ""), "has no MktPSRType.psrType in TimeSeries[0]: every one needs it"),
         ("entsoe", XML, ("2024-05-01T11:00Z</end>", "9999-05-01T11:00Z</end>"), "expected up to a year"),
         ("eia930", "eia930/pjm.json", ('"total": "32"', '"total": "6000"'), "has 32 of 6000 rows: ask for a shorter span"),
+        ("entsoe", XML, ("2024-05-01T10:00Z</start>", "then</start>"), "Period[0].start 'then': expected a time in UTC"),
+        ("eia930", "eia930/pjm.json", ('"2022-03-13T05"', "null"), "has response.data[0].period None: expected a text"),
         ("eia930", "eia930/pjm.json", ("T05", "T5h"), "has response.data[0].period '2022-03-13T5h': expected an hour"),
         (
             "eia930",
@@ -501,6 +508,27 @@ def test_each_malformed_answer_is_one_sentence(name: str, path: str, change: tup
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 250
+
+
+def test_a_document_of_another_kind_is_named() -> None:
+    """Prices, say, are answered to another question."""
+    text = (FIXTURES / XML).read_text().replace("GL_MarketDocument", "Publication_MarketDocument")
+    with pytest.raises(AnswerError, match="is a Publication_MarketDocument: expected a GL_MarketDocument"):
+        PROVIDERS["entsoe"].parse(text, GERMANY)
+
+
+def test_a_year_of_quarters_of_many_types_is_too_much_for_one_answer() -> None:
+    """A stepwise curve makes 35,040 points of one: what an answer may unfold to is bounded."""
+    period = (
+        "<Period><timeInterval><start>2023-01-01T00:00Z</start><end>2024-01-01T00:00Z</end></timeInterval>"
+        "<resolution>PT15M</resolution><Point><position>1</position><quantity>1</quantity></Point></Period>"
+    )
+    series = (
+        "<TimeSeries><quantity_Measure_Unit.name>MAW</quantity_Measure_Unit.name><curveType>A03</curveType>"
+        f"<MktPSRType><psrType>B16</psrType></MktPSRType>{period}</TimeSeries>"
+    )
+    with pytest.raises(AnswerError, match="has 105120 points: too many for one question"):
+        PROVIDERS["entsoe"].parse(f"<GL_MarketDocument>{series * 3}</GL_MarketDocument>", GERMANY)
 
 
 def test_every_provider_says_where_its_answers_are_from() -> None:
