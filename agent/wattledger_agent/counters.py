@@ -185,11 +185,17 @@ def skip_to(rule: Rule, state: ChannelState, start: Instant) -> tuple[ChannelSta
 
 def span_start(reading: SpanReading, now: Instant) -> Instant:
     """Return the moment at which a recorded span begins."""
-    length = now.boottime_nanoseconds - reading.from_nanoseconds
+    return earlier(now, now.boottime_nanoseconds - reading.from_nanoseconds)
+
+
+def earlier(now: Instant, nanoseconds: int) -> Instant:
+    """Return the moment so long before now, in the same boot without a suspend between; now itself for 0."""
+    if nanoseconds == 0:
+        return now
     return Instant(
         now.boot_id,
-        reading.from_nanoseconds,
-        now.realtime_nanoseconds - length,
+        now.boottime_nanoseconds - nanoseconds,
+        now.realtime_nanoseconds - nanoseconds,
         now.synchronised,
         now.suspended_nanoseconds,
     )

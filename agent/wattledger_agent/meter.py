@@ -18,6 +18,7 @@ from wattledger_agent.counters import (
     GapDetail,
     Instant,
     advance,
+    earlier,
     is_believable,
     skip_to,
     span_start,
@@ -294,11 +295,13 @@ class Meter:
         if not is_believable(channel.rule, reading, now) or (late and not self._is_of_now(channel, reading, now, late)):
             self.unbelieved_readings += 1
             return False
+        # A power is of the moment for which it was asked; what came after it comes with the next one.
+        taken = earlier(now, late) if isinstance(reading, PowerReading) else now
         if channel.is_fresh:
-            at = span_start(reading, now) if isinstance(reading, SpanReading) else now
+            at = span_start(reading, now) if isinstance(reading, SpanReading) else taken
             self._roster.start(channel, at, self._rows.serial)
-        state, gap = advance(channel.rule, channel.state, reading, now)
-        if late:
+        state, gap = advance(channel.rule, channel.state, reading, taken)
+        if late and taken is now:
             state = structs.replace(state, late_nanoseconds=late)
         self._keep(channel, state, [] if gap is None else [gap], bit)
         return True
@@ -307,11 +310,15 @@ class Meter:
         """Say whether a late value may stand for this row: a counter's may, but for one from before a suspend or a boot.
 
         It tells what was used up to some moment since the read was asked for, and the next one tells the rest. A power that
-        is older than what is integrated over is none of the present.
+        is older than what is integrated over is none of the present, and one from before the channel's last is no news.
         """
         if now.boottime_nanoseconds - late < self._rows.settled_nanoseconds:
             return False
-        return isinstance(reading, CounterReading) or late <= channel.rule.integral_gap_nanoseconds
+        if isinstance(reading, CounterReading):
+            return True
+        since_last = now.boottime_nanoseconds - late - channel.state.boottime_nanoseconds
+        is_first = channel.state.value is None and since_last == 0
+        return (channel.is_fresh or is_first or since_last > 0) and late <= channel.rule.integral_gap_nanoseconds
 
     def _note_silence(self, now: Instant, bit: int) -> int:
         """Tell the gaps of meters that are silent for long; return how many there were."""

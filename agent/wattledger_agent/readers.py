@@ -192,9 +192,9 @@ class Readers:
             reader = running.reader
             found = reader.finish(deadline - time.monotonic())
             readings.extend(found)
-            if reader.late_nanoseconds:
-                values = (reading for reading in found if isinstance(reading, CounterReading | PowerReading))
-                late |= {reading.key: reader.late_nanoseconds for reading in values}
+            for reading in found:
+                if isinstance(reading, CounterReading | PowerReading) and (behind := _behind(reader, reading)):
+                    late[reading.key] = behind
             returned = running.note_answers(found, now)
             if returned or (found and running.is_withdrawn):
                 running.is_withdrawn = False
@@ -257,6 +257,11 @@ class Readers:
         self._lost_keys[source.name] = {spec.key for spec in running.specs} - running.gone
         log.warning("%s", health.last_error)
         late.watch(source.name, now.boottime_nanoseconds)
+
+
+def _behind(reader: Reader, reading: CounterReading | PowerReading) -> int:
+    """How late a value is: the whole read was, or one part of several in it."""
+    return reader.late_nanoseconds + reading.late_nanoseconds
 
 
 def _is_node_meter(spec: ChannelSpec) -> bool:

@@ -142,19 +142,25 @@ class CounterReading:
 
     counter_microjoules: as read, in [0, range].
     generation: changes when the counter may have started anew for a known reason (driver load); else 0.
+    late_nanoseconds: how long before the time of the read it was asked for, where the answer came late; else 0.
     """
 
     key: ChannelKey
     counter_microjoules: int
     generation: int = 0
+    late_nanoseconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class PowerReading:
-    """Power at the time of the read; the meter integrates it by trapezoids. power_microwatts >= 0."""
+    """Power at the time of the read; the meter integrates it by trapezoids.
+
+    power_microwatts: >= 0. late_nanoseconds: as of CounterReading.
+    """
 
     key: ChannelKey
     power_microwatts: int
+    late_nanoseconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)

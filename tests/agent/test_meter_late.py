@@ -161,4 +161,37 @@ def test_a_power_of_long_ago_is_none_of_the_present() -> None:
     meter.observe([PowerReading(POWER.key, 50_000_000)], at(3), {POWER.key: SECOND})
     meter.observe([PowerReading(POWER.key, 90_000_000)], at(70), {POWER.key: 61 * SECOND})
     account = booked(meter).account("gpu/0")
-    assert (account.energy, meter.unbelieved_readings) == (100_000_000, 1)
+    # Up to the second for which the late one was asked.
+    assert (account.energy, meter.unbelieved_readings) == (50_000_000, 1)
+
+
+def test_a_late_power_is_integrated_up_to_when_it_was_asked_for() -> None:
+    """At the row in which it came it would stand for seconds of which it says nothing; the next one tells of those."""
+    meter = begin(POWER)
+    meter.observe([PowerReading(POWER.key, 10_000_000)], at(1))
+    meter.observe([PowerReading(POWER.key, 100_000_000)], at(5), {POWER.key: 3 * SECOND})
+    assert booked(meter).account("gpu/0").energy == 55_000_000
+    meter.observe([PowerReading(POWER.key, 20_000_000)], at(6))
+    account = booked(meter).account("gpu/0")
+    assert (account.energy, account.details) == (55_000_000 + 4 * 60_000_000, [])
+
+
+def test_a_power_from_before_the_last_one_is_no_news() -> None:
+    """Answers that overtake one another would have time run backwards."""
+    meter = begin(POWER)
+    meter.observe([PowerReading(POWER.key, 10_000_000)], at(1))
+    meter.observe([PowerReading(POWER.key, 10_000_000)], at(4))
+    meter.observe([PowerReading(POWER.key, 90_000_000)], at(5), {POWER.key: 2 * SECOND})
+    meter.observe([PowerReading(POWER.key, 10_000_000)], at(6))
+    account = booked(meter).account("gpu/0")
+    assert (account.energy, account.details, meter.unbelieved_readings) == (50_000_000, [], 1)
+
+
+def test_a_first_power_that_is_late_is_one_of_the_row_that_asked_for_it() -> None:
+    """A source that is always late is metered from there on, without a gap at its beginning."""
+    meter = begin(POWER)
+    meter.observe([], at(1))
+    meter.observe([PowerReading(POWER.key, 30_000_000)], at(2), {POWER.key: SECOND})
+    meter.observe([PowerReading(POWER.key, 30_000_000)], at(3), {POWER.key: SECOND})
+    account = booked(meter).account("gpu/0")
+    assert (account.energy, account.details) == (30_000_000, [])

@@ -20,6 +20,7 @@ from tests.agent.fake_nvml import (
 from tests.agent.metering import Book, at
 
 from wattledger_agent.meter import Meter
+from wattledger_agent.readers import Readers
 from wattledger_agent.readings import (
     ChannelKey,
     CounterReading,
@@ -28,15 +29,18 @@ from wattledger_agent.readings import (
     Gone,
     Method,
     PowerReading,
+    Reading,
     Role,
     SourceUnavailableError,
     TryAgain,
     UtilizationKind,
     UtilizationReading,
 )
+from wattledger_agent.sampler import OpenSource
 from wattledger_agent.sources.nvidia import LOST_READS_MAX, NvidiaSource
 from wattledger_agent.sources.nvidia_gpu import POWER_BOUND_WATTS_DEFAULT
 from wattledger_agent.sources.nvml_recorded import RecordedNvml
+from wattledger_agent.worker import InlineReader
 
 NO_SYSFS = Path("/nonexistent")
 SECOND = 1_000_000_000
@@ -473,6 +477,95 @@ def test_the_sibling_reports_a_module_while_one_gpu_hangs() -> None:
         if not [one for one in readings if isinstance(one, TryAgain)]:
             break
         threading.Event().wait(0.005)
+    source.close()
+
+
+def answered_late(source: NvidiaSource, nvml: HangingNvml, second: int) -> tuple[int, list[Reading]]:
+    """Let the driver go, and read each second until the answer of the GPU that hung has come; when, and what was read."""
+    nvml.hangs = False
+    nvml.released.set()
+    while second < 2000:
+        readings = list(source.read(second * SECOND))
+        if not any(isinstance(one, TryAgain) and "has not returned" in one.reason for one in readings):
+            return second, readings
+        threading.Event().wait(0.005)
+        second += 1
+    raise AssertionError("it never answered")
+
+
+def test_a_late_answer_says_how_late_it_is_and_shows_nothing_of_now() -> None:
+    """Its energy is of when it was asked for; its load and temperature of then are none of this sample."""
+    nvml = HangingNvml([FakeGpu("GPU-a"), FakeGpu("GPU-b")], "GPU-b")
+    source = NvidiaSource(NO_SYSFS, nvml=nvml, patience_seconds=0.1)
+    source.open()
+    source.read(SECOND)
+    nvml.hangs = True
+    nvml.advance(1.0)
+    source.read(7 * SECOND)
+    second, readings = answered_late(source, nvml, 8)
+    counters = {one.key: one for one in readings if isinstance(one, CounterReading)}
+    assert counters[key_of("GPU-a")].late_nanoseconds == 0
+    assert counters[key_of("GPU-b")].late_nanoseconds == (second - 7) * SECOND
+    shown = {one.device for one in readings if isinstance(one, UtilizationReading | GaugeReading)}
+    assert shown == {"gpu/GPU-a"}
+    # Asked anew, it is in time again.
+    fresh = [one for one in source.read((second + 1) * SECOND) if isinstance(one, CounterReading)]
+    assert [one.late_nanoseconds for one in fresh] == [0, 0]
+    source.close()
+
+
+def test_a_late_power_of_a_module_does_not_come_after_a_newer_one() -> None:
+    """Its sibling was asked meanwhile: what the one that hung says of their module is older than what was booked."""
+    fields = {"185/0": 166_000, "185/1": 467_000}
+    serial = {"nvmlDeviceGetSerial": "1650000000001"}
+    gpus = [FakeGpu(name, name="NVIDIA GB200", fields=dict(fields), more=serial) for name in ("GPU-a", "GPU-b")]
+    nvml = HangingNvml(gpus, "GPU-a")
+    source = NvidiaSource(NO_SYSFS, nvml=nvml, patience_seconds=0.1)
+    source.open()
+    source.read(SECOND)
+    nvml.hangs = True
+    source.read(2 * SECOND)
+    gpus[1].answers["nvmlDeviceGetFieldValues"]["185/1"] = 900_000
+    source.read(3 * SECOND)
+    second, readings = answered_late(source, nvml, 4)
+    module = ChannelKey("module/1650000000001", "module", "nvidia")
+    assert [one for one in readings if isinstance(one, PowerReading) and one.key == module] == [
+        PowerReading(module, 900_000_000)
+    ]
+    own = [one for one in readings if isinstance(one, PowerReading) and one.key == key_of("GPU-a")]
+    assert [one.late_nanoseconds for one in own] == [(second - 2) * SECOND]
+    source.close()
+
+
+def test_the_energy_of_a_gpu_that_hung_is_dated_and_bounded_by_when_it_was_asked() -> None:
+    """Through the readers: what one part of a source had to wait for is told to the meter for that part alone."""
+    nvml = HangingNvml([FakeGpu("GPU-a"), FakeGpu("GPU-b")], "GPU-b")
+    source = NvidiaSource(NO_SYSFS, nvml=nvml, patience_seconds=0.1)
+    readers = Readers([OpenSource(source, source.open())], None, make_reader=InlineReader)
+    meter = Meter(state=None, integral_gap_seconds_max=10.0)
+    meter.offer(readers.specs, at(0))
+
+    def row(second: int) -> dict[ChannelKey, int]:
+        nvml.advance(1.0)
+        readings, late = readers.read(meter, at(second), 60.0)
+        meter.observe(readings, at(second), late)
+        return late
+
+    assert row(1) == {}
+    nvml.hangs = True
+    row(2)
+    nvml.hangs = False
+    nvml.released.set()
+    late: dict[ChannelKey, int] = {}
+    second = 2
+    while not late:
+        second += 1
+        late = row(second)
+        threading.Event().wait(0.005)
+    assert late == {key_of("GPU-b"): (second - 2) * SECOND}
+    states = {channel.spec.key: channel.state for channel in meter.open_channels}
+    assert states[key_of("GPU-b")].late_nanoseconds == (second - 2) * SECOND
+    assert states[key_of("GPU-a")].late_nanoseconds == 0
     source.close()
 
 

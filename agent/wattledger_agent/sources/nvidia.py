@@ -11,7 +11,8 @@ sample for its processes, and five every five seconds.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from wattledger_agent.readings import (
     ChannelKey,
     ChannelSpec,
     CounterReading,
+    GaugeReading,
     Gone,
     Offer,
     PowerReading,
@@ -108,10 +110,12 @@ class NvidiaSource:
         self._started = False
         self._is_lost = False
         self._removed: set[ChannelKey] = set()
+        # When that was asked for which each channel has told last.
+        self._told_nanoseconds: dict[ChannelKey, int] = {}
         self._look_nanoseconds = 0
         self._patience_seconds = patience_seconds
         self._read_nanoseconds = 0
-        self._lanes: Lanes[list[Reading]] = Lanes(f"read-{NAME}", PATIENCE_SECONDS)
+        self._lanes: Lanes[_Answer] = Lanes(f"read-{NAME}", PATIENCE_SECONDS)
 
     def open(self) -> Sequence[ChannelSpec]:
         """Start NVML and probe every GPU that is awake. Raises SourceUnavailableError if there is none."""
@@ -146,12 +150,13 @@ class NvidiaSource:
         hanging, late = self._lanes.hanging, self._lanes.late
         present = [(number, gpu) for number, gpu in enumerate(self._gpus) if not gpu.gone or gpu.device in late]
         for gpu in self._gpus:
-            gpu.hangs = gpu.device in hanging
-        found = self._lanes.run({gpu.device: partial(self._read, gpu, number, now_nanoseconds) for number, gpu in present})
+            # What answered late is not asked in this read: another one is, for their module.
+            gpu.hangs = gpu.device in hanging or gpu.device in late
+        found = self._lanes.run({gpu.device: partial(self._asked, gpu, number, now_nanoseconds) for number, gpu in present})
         said: set[ChannelKey] = set()
-        for _, gpu in present:
-            for reading in _hung(gpu) if found[gpu.device] is None else found[gpu.device] or ():
-                # One that answers late just now may speak of a module of which another one was asked already.
+        # Late answers come last: another one may have been asked for the same module since.
+        for _, gpu in sorted(present, key=lambda one: _is_late(found[one[1].device], now_nanoseconds)):
+            for reading in self._told(gpu, found[gpu.device], now_nanoseconds):
                 key = reading.key if isinstance(reading, CounterReading | PowerReading | TryAgain | Gone) else None
                 if key is None or key not in said:
                     readings.append(reading)
@@ -231,6 +236,28 @@ class NvidiaSource:
         period_seconds = (now_nanoseconds - self._read_nanoseconds) / NANOSECONDS_PER_SECOND
         self._read_nanoseconds = now_nanoseconds
         return min(PATIENCE_SECONDS, PATIENCE_PERIODS * period_seconds) if period_seconds > 0 else PATIENCE_SECONDS
+
+    def _asked(self, gpu: Gpu, number: int, now_nanoseconds: int) -> "_Answer":
+        """What a GPU says, with the time at which it was asked: the answer may come reads later."""
+        return now_nanoseconds, self._read(gpu, number, now_nanoseconds)
+
+    def _told(self, gpu: Gpu, answer: "_Answer | None", now_nanoseconds: int) -> Iterator[Reading]:
+        """What there is to pass on of an answer. A late one tells energy, with how late it is, and that a GPU is gone.
+
+        What it shows is none of now; nor is the power of a module of which another GPU has told since.
+        """
+        if answer is None:
+            yield from _hung(gpu)
+            return
+        asked, readings = answer
+        late = now_nanoseconds - asked
+        for reading in readings:
+            if isinstance(reading, CounterReading | PowerReading):
+                if not late or asked > self._told_nanoseconds.get(reading.key, -1):
+                    self._told_nanoseconds[reading.key] = asked
+                    yield replace(reading, late_nanoseconds=late) if late else reading
+            elif not late or not isinstance(reading, UtilizationReading | GaugeReading):
+                yield reading
 
     def _read(self, gpu: Gpu, number: int, now_nanoseconds: int) -> list[Reading]:
         readings: list[Reading] = []
@@ -315,6 +342,14 @@ class NvidiaSource:
                 ratio = min(memory.used / memory.total, 1.0)
                 readings.append(UtilizationReading(instance.device, UtilizationKind.MEMORY, ratio))
         return readings
+
+
+# When a GPU was asked (CLOCK_BOOTTIME), and what it said.
+_Answer = tuple[int, list[Reading]]
+
+
+def _is_late(answer: _Answer | None, now_nanoseconds: int) -> bool:
+    return answer is not None and answer[0] != now_nanoseconds
 
 
 def _hung(gpu: Gpu) -> list[Reading]:
