@@ -20,10 +20,12 @@ from rich.table import Table
 
 from wattledger_collector import hosts
 from wattledger_collector.command_setup import (
+    add_inventory_argument,
     add_store_arguments,
     console,
     guarded,
     load_configured,
+    load_declared,
     open_named,
     print_json,
 )
@@ -74,6 +76,7 @@ def _add_report(subparsers: "Subparsers") -> None:
     form.add_argument("--html", action="store_true", help="one page with charts, whole in itself, to read and to print")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where --html writes to (default: standard output)")
     parser.add_argument("--complete", action="store_true", help="refuse to report if anything is missing in the period")
+    add_inventory_argument(parser)
     add_store_arguments(parser)
     parser.set_defaults(run=guarded(_report))
 
@@ -111,6 +114,7 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.by is not None and (arguments.html or arguments.complete):
         raise ReportError("--by is a table, JSON or CSV: leave it out with --complete, and with --html, which has workloads")
     configured, catalog = load_configured(arguments)
+    declaration = load_declared(arguments)
     with closing(open_named(arguments, configured)) as store:
         catalog = catalog.with_recorded(load_factors(store))
         period = make_period(begin, end, time_zone, store.interval_seconds)
@@ -119,7 +123,10 @@ def _report(arguments: argparse.Namespace) -> int:
             by_workload = make_workload_report(store, catalog, period, by=arguments.by, now_seconds=now, site=arguments.site)
             return _show_workloads(by_workload, arguments)
         with working() as work:
-            report = work.do("sums", lambda: make_report(store, catalog, period, now_seconds=now, site=arguments.site))
+            report = work.do(
+                "sums",
+                lambda: make_report(store, catalog, period, now_seconds=now, site=arguments.site, declaration=declaration),
+            )
             report = replace(report, measured=measured_pues(report, store))
             if arguments.complete:
                 require_complete(report)

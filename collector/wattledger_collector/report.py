@@ -24,6 +24,7 @@ from wattledger_collector.accounting import (
 from wattledger_collector.certificates import Certificate
 from wattledger_collector.closures import Closure, closed_by, is_late
 from wattledger_collector.declared_files import Declaration
+from wattledger_collector.declared_pue import DeclaredPue, declared_pues
 from wattledger_collector.facility import MeasuredPue
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import Factor, FactorKind
@@ -146,8 +147,8 @@ class Report:
 
     reasons: why it is provisional; empty if the period is closed and nothing has come since. closures: the statements that
     hold the whole period; empty if some of it is open. late: energy by site that came after the statement of its interval.
-    measured: the PUE of sites that have a meter of their own. market: scope 2, market based; declared: the names and digests
-    of the files in which instruments stand, empty without any.
+    measured: the PUE of sites that have a meter of their own. pues: what sites declare, by time. market: scope 2, market
+    based; declared: the names and digests of the files in which instruments stand, empty without any.
     """
 
     period: Period
@@ -158,6 +159,7 @@ class Report:
     closures: tuple[Closure, ...] = ()
     late: tuple[tuple[str, int], ...] = ()
     measured: Mapping[str, MeasuredPue] = field(default_factory=dict)
+    pues: Mapping[str, tuple[DeclaredPue, ...]] = field(default_factory=dict)
     market: MarketBased = field(default_factory=lambda: reckon((), Instruments(), Mixes(), from_seconds=0, to_seconds=0))
     declared: tuple[tuple[str, str], ...] = ()
 
@@ -296,6 +298,7 @@ def make_report(
         reasons=reasons,
         closures=closed,
         late=tuple(sorted(late.items())),
+        pues=declared_pues(sites, period.from_seconds, period.to_seconds),
         market=market if site is None else market.of(site),
         declared=() if declaration is None else declaration.files,
     )

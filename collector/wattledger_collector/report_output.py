@@ -5,17 +5,26 @@ so that nothing is lost on the way. Source of truth: `report.py`.
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, TextIO
 
 import msgspec
 
 from wattledger_collector.accounting import Emissions, Line, SiteBasis
+from wattledger_collector.declared_pue import DeclaredPue
 from wattledger_collector.facility import MeasuredPue
 from wattledger_collector.factors import Factor, FactorKind
+from wattledger_collector.market import Figure
 from wattledger_collector.records import NANOSECONDS_PER_SECOND, HostGapRow
 from wattledger_collector.report import Period, Report, SiteReport
+from wattledger_collector.report_market import (
+    MARKET_COLUMNS,
+    certificate_rows,
+    instruments_tree,
+    scope_two_tree,
+    site_rows,
+)
 from wattledger_collector.rounding import kwh, rounded
 
 # Digits after the point: a microjoule is 2.8e-13 kWh, and a microgram of CO2e concerns nobody.
@@ -57,6 +66,7 @@ CSV_COLUMNS = (
     "gap_host",
     "gap_device",
     "gap_reason",
+    *MARKET_COLUMNS,
 )
 
 
@@ -84,6 +94,7 @@ def _report_tree(report: Report) -> dict[str, Any]:
         "late_energy": [{"site": site, "energy_microjoules": str(energy)} for site, energy in report.late],
         "energy_microjoules": str(report.energy_microjoules),
         "emissions": _emission_trees(report.emissions),
+        "scope_2": {**scope_two_tree(report.market.total), **instruments_tree(report.market, report.declared)},
         "sites": [_site_tree(report, site, names) for site in report.sites],
         "factors": [factor_tree(factor) for factor in report.factors],
     }
@@ -103,12 +114,28 @@ def _site_tree(report: Report, site: SiteReport, names: Mapping[int, Sequence[st
         "by_component": {component.name.lower(): str(energy) for component, energy in site.by_component().items()},
         "by_quality": {quality.name.lower(): str(energy) for quality, energy in site.by_quality().items()},
         "emissions": _emission_trees(site.emissions),
+        "scope_2": scope_two_tree(report.market.sites.get(site.site, Figure())),
+        "pue_declared": [_declared_tree(period, pue) for pue in report.pues.get(site.site, ())],
         "coverage_ratio": _ratio(site.coverage),
         "coverage_exact": _exact(site.coverage),
         "gaps": _gap_tree(report.period, site),
         "silent_hosts": [{"host": host.host, "since": period.show(host.since_seconds)} for host in site.silent],
         "lines": [_line_tree(report, line, names[id(line.factors)]) for line in site.lines],
         **({"pue_measured": _pue_tree(report.period, report.measured[site.site])} if site.site in report.measured else {}),
+    }
+
+
+def _declared_tree(period: Period, pue: DeclaredPue) -> dict[str, Any]:
+    return {
+        "ratio": f"{pue.ratio:f}",
+        "name": pue.name,
+        "valid_from": period.show(pue.valid_from_seconds),
+        "valid_to": period.show(pue.valid_to_seconds),
+        "determined_from": pue.from_day or None,
+        "determined_to": pue.to_day or None,
+        "category": None if pue.category is None else int(pue.category),
+        "evidence": pue.evidence or None,
+        "declared_without_evidence": pue.lacks_evidence,
     }
 
 
@@ -119,6 +146,8 @@ def _pue_tree(period: Period, measured: MeasuredPue) -> dict[str, Any]:
         "ratio": None if pue is None else rounded(pue.ratio, RATIO_DIGITS),
         "ratio_exact": None if pue is None else str(pue.ratio),
         "name": None if pue is None else pue.name,
+        "category": None if pue is None else int(pue.category),
+        "evidence": None if pue is None else pue.evidence,
         "from": None if pue is None else period.show(pue.from_seconds),
         "to": None if pue is None else period.show(pue.to_seconds),
         "measured_seconds": measured.measured_seconds,
@@ -259,7 +288,11 @@ def _ratio(value: Fraction | None) -> str | None:
 
 
 def write_csv(report: Report, out: TextIO) -> None:
-    """Write rows by site: one for each line (record `energy`), one for each gap (`gap`), and one of the sums (`site`)."""
+    """Write rows by site: one for each line (record `energy`), one for each gap (`gap`), and one of the sums (`site`).
+
+    Then scope 2: parts of the market-based figure (`market`), both sums (`scope2_location`, `scope2_market`), and at the end
+    the certificates (`certificate`, `surplus`, `refused`).
+    """
     writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for site in report.sites:
@@ -281,6 +314,15 @@ def write_csv(report: Report, out: TextIO) -> None:
                 "coverage_exact": _exact(site.coverage) or "",
             }
         )
+        writer.writerows(_csv_market(report, site.site))
+    writer.writerows(certificate_rows(report.market))
+
+
+def _csv_market(report: Report, site: str) -> Iterator[dict[str, object]]:
+    period = report.period
+    span = {"site": site, "from": period.show(period.from_seconds), "to": period.show(period.to_seconds)}
+    for row in site_rows(report.market.sites.get(site, Figure())):
+        yield {**span, **row}
 
 
 def _csv_gap(report: Report, site: str, row: HostGapRow) -> dict[str, object]:

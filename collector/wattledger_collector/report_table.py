@@ -4,7 +4,7 @@ Reckons nothing but the rounding. Whatever is rounded here stands exact in JSON 
 Source of truth: `report.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from wattledger_collector.records import (
 )
 from wattledger_collector.report import Period, Report, SiteReport
 from wattledger_collector.report_completeness import measured_sentence
+from wattledger_collector.report_market_table import market_sentences, market_table
 from wattledger_collector.report_output import span_of, uncovered, vintage_of
 from wattledger_collector.rounding import kwh, mass_text, rounded
 
@@ -53,6 +54,10 @@ def write_table(report: Report, console: Console) -> None:
     if len(report.sites) > 1:
         console.print(f"\n[bold]All sites[/bold]  {kwh_text(report.energy_microjoules)} kWh of IT energy")
         _print_sentences(_emission_sentences(report.emissions), console)
+    if report.sites:
+        console.print("\n[bold]Scope 2, location and market based[/bold]")
+        console.print(market_table(report.market))
+        _print_sentences(market_sentences(report.market), console)
     _print_legend(report, console)
     _print_factors(report.factors, console)
     _print_closing(report, console)
@@ -80,6 +85,7 @@ def _print_site(report: Report, site: SiteReport, console: Console) -> None:
         console.print(_emission_table(report, site))
     _print_sentences(_emission_sentences(site.emissions), console)
     _print_sentences(_site_sentences(report.period, site), console)
+    _print_sentences((f"{pue.sentence}." for pue in report.pues.get(site.site, ()) if pue.is_told), console)
     if (measured := report.measured.get(site.site)) is not None:
         _print_sentences([measured_sentence(measured)], console)
     if site.gap_rows:
@@ -89,7 +95,7 @@ def _print_site(report: Report, site: SiteReport, console: Console) -> None:
             _print_sentences([f"These are the longest; --json and --csv list the other {hidden}, too."], console)
 
 
-def _print_sentences(sentences: "Iterator[str] | list[str]", console: Console) -> None:
+def _print_sentences(sentences: Iterable[str], console: Console) -> None:
     """Print lines as they are: not folded, so that they can be searched, and with no figure coloured."""
     for sentence in sentences:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)

@@ -75,7 +75,8 @@ def test_report_as_table_and_csv(ledger: str, capsys: pytest.CaptureFixture[str]
 
     assert run("report", "--from", BEGIN, "--to", END, "--store", ledger, "--csv", "--site", "hall") == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert [row["record"] for row in rows] == ["energy", "site"]
+    assert [row["record"] for row in rows] == ["energy", "site", "market", "scope2_location", "scope2_market"]
+    assert rows[-1]["emissions_grams_exact"] == rows[-2]["emissions_grams_exact"] == rows[0]["emissions_grams_exact"]
 
 
 def book_pod(ledger: str) -> None:
