@@ -22,9 +22,11 @@ from wattledger_collector.declared_files import Declaration
 from wattledger_collector.energy_columns import ColumnsReader, Span
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.freezing import freeze
-from wattledger_collector.leaves import DayColumns, Leaf, make_leaves, sums_by_interval
+from wattledger_collector.import_store import imports, meter_rows
+from wattledger_collector.imports import SOURCE, Place
+from wattledger_collector.leaves import DayColumns, Leaf, exact_sums, make_leaves, sums_by_interval
 from wattledger_collector.merkle import leaf_hash, root_hash
-from wattledger_collector.records import AssignmentRow, RollupRow, SiteRow
+from wattledger_collector.records import AssignmentRow, Component, RollupRow, SiteRow
 from wattledger_collector.report import Period, channel_counts, check_site, make_report
 from wattledger_collector.restating import CAUSES, Difference, Grams, Segments, grams_of, segments_of, split
 from wattledger_collector.statement import (
@@ -36,6 +38,7 @@ from wattledger_collector.statement import (
     gap_tree,
     statement_tree,
 )
+from wattledger_collector.statement_imports import imports_tree, named
 from wattledger_collector.statement_load import energy_of
 from wattledger_collector.statement_market import UsedBefore
 from wattledger_collector.statement_store import (
@@ -52,7 +55,18 @@ from wattledger_collector.statement_values import Tree, grams_tree
 from wattledger_collector.store import SqliteStore
 
 # What two statements of one period have in common if nothing has changed.
-_COMPARED = ("lines", "sites", "sensors", "factors", "instruments", "gaps", "reallocated", "assumed_ratios", "market")
+_COMPARED = (
+    "lines",
+    "sites",
+    "sensors",
+    "factors",
+    "instruments",
+    "gaps",
+    "reallocated",
+    "assumed_ratios",
+    "market",
+    "imports",
+)
 
 # Each time, somebody else has closed the same period meanwhile; more often than that, nobody waits for a figure.
 CLOSINGS_MAX = 3
@@ -89,6 +103,8 @@ class _Sums:
     # (site, beginning of interval, component, quality, recorded, edition): microjoules and nanoseconds.
     cells: dict[tuple[Any, ...], tuple[int, int]]
     sensors: dict[SensorKey, int]
+    # (host, component): microjoules that came from other meters' files.
+    imported: dict[tuple[str, Component], int]
 
     def energy_until(self, edition: int) -> int:
         """Microjoules of the editions up to this one."""
@@ -181,12 +197,13 @@ class _Reading:
             self._progress(columns.first_seconds)
 
     def sums(self, assignments_last_id: int) -> _Sums:
-        sums = _Sums([], {}, {})
+        sums = _Sums([], {}, {}, {})
         secret = leaf_secret(self.store)
         for columns in self.days(assignments_last_id):
             sums.leaf_hashes.extend(leaf_hash(leaf.entry) for leaf in make_leaves(columns, secret))
             _add_cells(sums, columns)
             _add_sensors(sums, columns)
+            _add_imported(sums, columns)
         return sums
 
 
@@ -205,6 +222,14 @@ def _add_sensors(sums: _Sums, columns: DayColumns) -> None:
     for (site, component, quality, recorded, sensor, lower, upper), energy, _ in sums_by_interval(columns, names):
         key = (site, component, quality, recorded, sensor, lower, upper)
         sums.sensors[key] = sums.sensors.get(key, 0) + sum(energy)
+
+
+def _add_imported(sums: _Sums, columns: DayColumns) -> None:
+    for place, series in enumerate(columns.series):
+        if series.sensor == SOURCE:
+            key = (series.host, series.component)
+            energy = sum(exact_sums(columns.energy_microjoules[place : place + 1]))
+            sums.imported[key] = sums.imported.get(key, 0) + energy
 
 
 def _assignments_until(store: SqliteStore, last_id: int) -> list[AssignmentRow]:
@@ -281,8 +306,20 @@ def _tree(
         to_seconds=period.to_seconds,
         interval_seconds=store.interval_seconds,
     )
-    tree = statement_tree(heading, facts, lines, sums.sensors, market, gaps, reallocated=moved)
+    imported = _imports_tree(store, period, closure, sums)
+    tree = statement_tree(heading, facts, lines, sums.sensors, market, imported, gaps, reallocated=moved)
     return tree, canonical(gaps)
+
+
+def _imports_tree(store: SqliteStore, period: Period, closure: Closure, sums: _Sums) -> Tree:
+    """Which energy came from other meters' files, with the files."""
+    begin, end = period.from_seconds, period.to_seconds
+    made = named(imports(store), sums.imported, begin, end, closure.site)
+    beside = {
+        digest: sum(row.energy_microjoules for row in meter_rows(store, digest, begin, end))
+        for digest in (each.provenance.digest for each in made if each.place is not Place.BOOKED)
+    }
+    return imports_tree(made, sums.imported, beside)
 
 
 def _rollups(sums: _Sums) -> list[RollupRow]:

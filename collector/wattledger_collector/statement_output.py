@@ -55,13 +55,67 @@ def write_statement(stored: Stored, console: Console) -> None:
     for heading, name in (("All", "all"), ("Site", "by_site"), ("Component", "by_component"), ("Made of", "by_quality"),
                           ("Factor tier", "by_tier")):  # fmt: skip
         _write_totals(heading, tree["totals"][name], console)
+    if (market := tree.get("market")) is not None:
+        _write_market(market, console)
+        for sentence in _market_sentences(market):
+            say(sentence)
     for each in tree["uncertainty"]:
         for sentence in _interval_sentences(each):
             say(sentence)
+    for row in tree.get("imports", {}).get("rows", ()):
+        what = row["host"] or f"site {row['site']}"
+        say(f"Imported {row['file']} of {what} ({row['point']}, {row['form']}, {row['place']}), sha256 {row['sha256']}")
     for site in tree["sites"]:
         share = "nothing was metered" if site["coverage"] is None else site["coverage"]["rounded"]
         say(f"Coverage of site {site['site']}: {share}; {site['gaps']['count']} gaps, {len(site['silent'])} silent hosts")
     _write_replaced(tree, console)
+
+
+def _write_market(market: Tree, console: Console) -> None:
+    """Scope 2 market based, by what it is made of, and both methods' totals."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("Scope 2")
+    table.add_column("kWh", justify="right")
+    table.add_column("t", justify="right")
+    table.add_column("of")
+    for part in market["all"]["parts"]:
+        kwh = rounded(Fraction(part["microjoules"]) / MICROJOULES_PER_KWH, 3)
+        for place, grams in enumerate(part["grams"] or [None]):
+            table.add_row(
+                part["part"].replace("_", " ") if place == 0 else "",
+                kwh if place == 0 else "",
+                "" if grams is None else _tonnes(grams["grams"]["exact"]),
+                "" if grams is None else _counted(grams),
+            )
+    for name, words in (("market_based", "market based"), ("location_based", "location based")):
+        for grams in market["all"][name]:
+            table.add_row(words, "", _tonnes(grams["grams"]["exact"]), _counted(grams))
+    console.print(table)
+
+
+def _counted(row: Tree) -> str:
+    gas = f"{row['gas']} ({row['gwp']})" if row["gwp"] else row["gas"]
+    return " ".join(filter(None, (row["boundary"], gas))) or "a type that is not stated"
+
+
+def _market_sentences(market: Tree) -> Iterable[str]:
+    """What the market-based figure rests on."""
+    for remark in market["remarks"]:
+        yield f"Market based: {remark}"
+    claimed: dict[str, Fraction] = {}
+    for each in market["claimed"]:
+        claimed[each["certificate"]] = claimed.get(each["certificate"], Fraction(0)) + Fraction(each["microjoules"])
+    for name, energy in sorted(claimed.items()):
+        yield f"  certificate {name} covers {rounded(energy / MICROJOULES_PER_KWH, 3)} kWh"
+    for each in market["used_before"]:
+        kwh = rounded(Fraction(each["microjoules"]) / MICROJOULES_PER_KWH, 3)
+        numbers = ", ".join(map(str, each["statements"]))
+        yield f"  of certificate {each['certificate']} {kwh} kWh were used by statement {numbers}"
+    for each in market["refused"]:
+        yield f"  certificate {each['certificate']} counts for nothing, {each['code']}: {each['text']}"
+    for each in market["mixes"]:
+        if each["grams_per_kwh"] is not None:
+            yield f"  residual mix of {each['market']}: {each['grams_per_kwh']} g/kWh, {each['source']} ({each['evidence']})"
 
 
 def _interval_sentences(each: Tree) -> Iterable[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattledger_collector.verify_first import first_uncertainty_problems
+from wattledger_collector.verify_imports import SENSOR, import_problems
 from wattledger_collector.verify_market import market_problems
 from wattledger_collector.verify_uncertainty import uncertainty_problems
 from wattledger_collector.verify_values import Tree, exact, grams_tree, integer
@@ -35,6 +36,8 @@ class LeafSums:
         # (site, component, quality, recorded, beginning of the interval): microjoules and nanoseconds.
         self.cells: dict[tuple[Any, ...], tuple[int, int]] = {}
         self.sensors: dict[tuple[Any, ...], int] = {}
+        # (host, component): microjoules that came from other meters' files.
+        self.imported: dict[tuple[str, str], int] = {}
         self._first = 0
         # In halves of 32 bits, whose sums stay below 64 for more leaves than there are.
         self._day: dict[tuple[Any, ...], _Halves] = {}
@@ -61,6 +64,9 @@ class LeafSums:
             of_sensor = self._day_sensors.setdefault(sensor, _zeros(2, intervals))
             of_sensor[0] += energy >> 32
             of_sensor[1] += energy & 0xFFFFFFFF
+            if each["sensor"] == SENSOR:
+                host = (header["host"], each["component"])
+                self.imported[host] = self.imported.get(host, 0) + sum(energy.tolist())
         return header["day"], header["host"]
 
     def end_day(self) -> None:
@@ -107,6 +113,7 @@ def figure_problems(statement: Tree, gaps: Sequence[Tree], sums: LeafSums) -> It
     else:
         yield from uncertainty_problems(statement, lines, gaps)
         yield from market_problems(statement, sums.cells)
+        yield from import_problems(statement, sums.imported)
     yield from _replaced_problems(statement)
 
 

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from tests.collector.authorities import Authority
-from tests.collector.closed_ledgers import BEGIN, DAY, MWH, Ledger, row
+from tests.collector.closed_ledgers import BEGIN, COLUMNS, DAY, MWH, Ledger, row
 
 from wattledger_collector import der
 from wattledger_collector.cli import main
@@ -58,6 +59,34 @@ def test_a_period_is_closed_shown_bundled_and_verified(run: Run, tmp_path: Path)
     status, out, _ = run("verify", str(tmp_path / "bundle"), store=False)
     assert (status, out.splitlines()[-1]) == (1, "NOT verified")
     assert "FAILED: gaps.json was changed, or manifest.json was" in out
+
+
+def test_what_is_declared_enters_the_statement(run: Run, tmp_path: Path) -> None:
+    """--inventory names it; what covers the load, what does not, and both totals are shown."""
+    (tmp_path / "certificates.csv").write_text(
+        COLUMNS
+        + "wind,GO,AIB,IN,2023-04-01T00:00Z,2023-04-02T00:00Z,400000,0,Example,A,1,1\n"
+        + "free,GO,AIB,IN,2023-04-01T00:00Z,2023-04-02T00:00Z,400000,0,,B,1,1\n"
+    )
+    inventory = tmp_path / "inventory.toml"
+    inventory.write_text(
+        'organisation = "Example"\napproach = "operational_control"\n'
+        '[[holding]]\nsite = "hall"\nsituation = "owned"\nevidence = "deed"\n'
+        '[certificates]\nbeneficiary = "Example"\nfiles = ["certificates.csv"]\n'
+    )
+    words = ("statement", "close", "--from", "2023-04-01", "--to", "2023-04-02", "--inventory", str(inventory))
+    status, out, _ = run(*words)
+    assert status == 0
+    assert "certificate wind covers 400.000 kWh" in out
+    assert "certificate free counts for nothing, not_retired" in out
+    assert "no residual mix for IN: the grid average stands in for it" in out
+    market = json.loads(run("statement", "show", "--json")[1])["market"]
+    assert [each["name"] for each in market["files"]] == ["inventory.toml", "certificates.csv"]
+    (whole,), (covered,) = market["all"]["location_based"], market["all"]["market_based"]
+    assert Fraction(covered["grams"]["exact"]) == Fraction(whole["grams"]["exact"]) * Fraction(6, 10)
+    inventory.write_text("organisation = 1\n")
+    status, _, complaint = run(*words)
+    assert (status, "inventory.toml" in complaint) == (1, True)
 
 
 def test_a_witness_signs_and_a_bundle_carries_its_signature(run: Run, tmp_path: Path) -> None:

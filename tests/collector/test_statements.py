@@ -202,7 +202,7 @@ def test_what_states_no_band_has_an_assumed_one_that_is_named(ledger: Ledger) ->
     ledger.book("bare", [row(100 * MWH)], source="nvml", band=(0.0, 0.0))
     ledger.book("told", [row(100 * MWH)])
     ledger.book("guessed", [row(10 * MWH, quality=Quality.MODEL)], source="estimate", band=(0.0, 0.0))
-    ledger.book("imported", [row(MWH)], source="import", band=(0.01, 0.01), recorded=True)
+    ledger.book("imported", [row(MWH)], source="replay", band=(0.01, 0.01), recorded=True)
     closed = ledger.close()
     stated = {(each["recorded"], each["site"]): each for each in closed.statement.tree["uncertainty"]}
     assert set(stated) == {(False, None), (False, "hall"), (True, None), (True, "hall")}
