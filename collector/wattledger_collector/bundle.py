@@ -49,25 +49,36 @@ def write_bundle(store: SqliteStore, statement: Stored, out: Path, progress: Pro
 
     Raises BundleError and StoreError; then nothing is left behind.
     """
+    check_place(out)
+    stamps = time_stamps(store, statement.log_size)[:TIME_STAMPS_MAX]
+    last = [("statement.json", statement.canonical), *named_stamps(stamps)]
+    return write_files(out, FORMAT, _files(store, statement, stamps, progress), last)
+
+
+def check_place(out: Path) -> None:
+    """Raises BundleError if nothing can be written there."""
     if out.exists():
         raise BundleError(f"{out} is there already: name another place, or remove it")
     if not out.parent.is_dir():
         raise BundleError(f"there is no folder {out.parent}: make it first")
+
+
+def write_files(out: Path, form: str, before: Iterable[tuple[str, bytes]], after: Iterable[tuple[str, bytes]]) -> int:
+    """Write files and their manifest; returns the bytes.
+
+    before, after: the files whose names come before and after the manifest's, in order, as a zip file has them. Raises
+    BundleError, and what making the files raises; then nothing is left behind.
+    """
     files: dict[str, dict[str, int | str]] = {}
+    last = list(after)
     try:
         with _sink(out) as add:
-            stamps = time_stamps(store, statement.log_size)[:TIME_STAMPS_MAX]
-            for name, data in _files(store, statement, stamps, progress):
-                files[name] = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
+            for name, data in before:
+                files[name] = _told(data)
                 add(name, data)
-            # In order of their names, as a zip file has them.
-            last = [("statement.json", statement.canonical)]
-            last += [(_time_stamp_name(place), answer) for place, (_, answer) in enumerate(stamps)]
-            for name, data in last:
-                files[name] = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
-            manifest = canonical({"format": FORMAT, "files": files})
-            add("manifest.json", manifest)
-            for name, data in last:
+            files |= {name: _told(data) for name, data in last}
+            manifest = canonical({"format": form, "files": files})
+            for name, data in [("manifest.json", manifest), *last]:
                 add(name, data)
     except OSError as error:
         raise BundleError(f"cannot write {out} ({error.strerror}): check the folder and its free space") from error
@@ -76,16 +87,39 @@ def write_bundle(store: SqliteStore, statement: Stored, out: Path, progress: Pro
     return sum(int(each["bytes"]) for each in files.values()) + len(manifest)
 
 
+def log_texts(store: SqliteStore, statement: Stored, signed: Sequence[SignedCheckpoint]) -> dict[str, bytes]:
+    """The checkpoint with the statement, the newest one, and the log's keys, by their files' names."""
+    own = next(each for each in signed if each.checkpoint.size == statement.log_size)
+    return {
+        "checkpoint.txt": str(own).encode(),
+        "keys.txt": "".join(f"{key}\n" for key in log_keys(store)).encode(),
+        "latest.txt": str(signed[-1]).encode(),
+    }
+
+
+def named_stamps(stamps: Iterable[tuple[SignedCheckpoint, bytes]]) -> list[tuple[str, bytes]]:
+    """Time stamps with their files' names."""
+    return [(_stamp_name(place), answer) for place, (_, answer) in enumerate(stamps)]
+
+
+def _told(data: bytes) -> dict[str, int | str]:
+    return {"bytes": len(data), "sha256": sha256(data).hexdigest()}
+
+
+def _stamp_name(place: int) -> str:
+    return f"time-stamp-{place + 1:02}.tsr"
+
+
 def _files(
     store: SqliteStore, statement: Stored, stamps: Sequence[tuple[SignedCheckpoint, bytes]], progress: Progress
 ) -> Iterator[tuple[str, bytes]]:
     """All files up to the manifest, in order of their names."""
-    all_checkpoints = checkpoints(store)
-    own = next(each for each in all_checkpoints if each.checkpoint.size == statement.log_size)
-    yield "checkpoint.txt", str(own).encode()
+    signed = checkpoints(store)
+    texts = log_texts(store, statement, signed)
+    yield "checkpoint.txt", texts["checkpoint.txt"]
     yield "gaps.json", statement.gaps
-    yield "keys.txt", "".join(f"{key}\n" for key in log_keys(store)).encode()
-    yield "latest.txt", str(all_checkpoints[-1]).encode()
+    yield "keys.txt", texts["keys.txt"]
+    yield "latest.txt", texts["latest.txt"]
     index: list[list[str]] = []
     expected = iter(split_hashes(statement.log_hashes))
     for day in leaves_of(store, statement, progress):
@@ -104,7 +138,7 @@ def _files(
             f"restore a backup that holds them"
         )
     yield "leaves.json", canonical(index)
-    yield "log.json", _log(store, statement.log_first, statement.log_size, all_checkpoints, stamps)
+    yield "log.json", log_json(store, statement, signed, stamps)
 
 
 def _framed(leaves: Iterable[Leaf]) -> Iterator[bytes]:
@@ -113,15 +147,10 @@ def _framed(leaves: Iterable[Leaf]) -> Iterator[bytes]:
         yield leaf.entry
 
 
-def _time_stamp_name(place: int) -> str:
-    return f"time-stamp-{place + 1:02}.tsr"
-
-
-def _log(
+def log_json(
     store: SqliteStore,
-    first: int,
-    size: int,
-    signed: list[SignedCheckpoint],
+    statement: Stored,
+    signed: Sequence[SignedCheckpoint],
     stamps: Sequence[tuple[SignedCheckpoint, bytes]],
 ) -> bytes:
     """The log's state before the statement, and proofs that it only grew since each of its checkpoints."""
@@ -130,10 +159,10 @@ def _log(
     if len(leaves) != latest:
         raise StoreError(f"the log has {len(leaves)} leaves of {latest}: restore the latest backup")
     stamped = {each.checkpoint.size for each, _ in stamps}
-    sizes = sorted({each.checkpoint.size for each in signed[-PROOFS_MAX:]} | {size} | stamped)
+    sizes = sorted({each.checkpoint.size for each in signed[-PROOFS_MAX:]} | {statement.log_size} | stamped)
     return canonical(
         {
-            "border": [each.hex() for each in border_at(store, first).hashes],
+            "border": [each.hex() for each in border_at(store, statement.log_first).hashes],
             "proofs": [
                 {"from": size, "to": latest, "hashes": [each.hex() for each in consistency_proof(leaves, size)]}
                 for size in sizes
@@ -141,7 +170,7 @@ def _log(
             # By them each key is vouched for by the one before it.
             "rotations": [str(each) for each in signed if each.checkpoint.next_key],
             # Which file is of which checkpoint.
-            "time_stamps": {_time_stamp_name(place): str(each) for place, (each, _) in enumerate(stamps)},
+            "time_stamps": {_stamp_name(place): str(each) for place, (each, _) in enumerate(stamps)},
         }
     )
 

@@ -6,6 +6,7 @@ assignments, factors and gaps as they are known at the closing, all of which the
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from wattledger_collector.database import connect
 from wattledger_collector.declared_files import Declaration
 from wattledger_collector.energy_columns import ColumnsReader, Span
 from wattledger_collector.factor_catalog import FactorCatalog
+from wattledger_collector.factors import seconds_of_day
 from wattledger_collector.freezing import freeze
 from wattledger_collector.import_store import imports, meter_rows
 from wattledger_collector.imports import SOURCE, Place
@@ -171,10 +173,17 @@ def _close(
     return Closed(append(store, draft, maker.key), is_new=True)
 
 
-def leaves_of(store: SqliteStore, statement: Stored, progress: Progress = lambda seconds: None) -> Iterator[list[Leaf]]:
-    """The leaves of a statement, made again from the frozen rows, a day at a time."""
+def leaves_of(
+    store: SqliteStore, statement: Stored, progress: Progress = lambda seconds: None, only: date | None = None
+) -> Iterator[list[Leaf]]:
+    """The leaves of a statement, made again from the frozen rows, a day at a time. only: of this day (UTC) alone."""
     period, boundary = statement.tree["period"], statement.tree["boundary"]
-    span = Span(period["from_seconds"], period["to_seconds"], statement.tree["edition"], boundary["site"])
+    begin, end = period["from_seconds"], period["to_seconds"]
+    if only is not None:
+        begin, end = max(begin, seconds_of_day(only)), min(end, seconds_of_day(only + timedelta(days=1)))
+        if begin >= end:
+            return
+    span = Span(begin, end, statement.tree["edition"], boundary["site"])
     reading = _Reading(store, span, progress)
     secret = leaf_secret(store)
     for columns in reading.days(statement.assignments_last_id):

@@ -49,7 +49,7 @@ class StatementError(ValueError):
 def add_statements(subparsers: "Subparsers") -> None:
     """Add the commands."""
     parser = subparsers.add_parser("statement", help="close periods, and hand out what proves their figures")
-    actions = parser.add_subparsers(required=True, metavar="close|list|show|bundle|checkpoint|witness|cosigned|...")
+    actions = parser.add_subparsers(required=True, metavar="close|list|show|bundle|disclose|checkpoint|...")
     _add_close(actions)
     listed = actions.add_parser("list", help="all statements")
     listed.add_argument("--json", action="store_true", help="a JSON list")
@@ -62,6 +62,12 @@ def add_statements(subparsers: "Subparsers") -> None:
     bundled.add_argument("number", nargs="?", type=int, help="its number (default: the newest)")
     bundled.add_argument("--out", type=Path, required=True, metavar="PLACE", help="a new folder, or a new file.zip")
     _finish(bundled, _bundle)
+    disclosed = actions.add_parser("disclose", help="write one host's day with its proof, and nothing of other hosts")
+    disclosed.add_argument("number", nargs="?", type=int, help="the statement's number (default: the newest)")
+    disclosed.add_argument("--host", required=True, metavar="ID", help="the host, as `host list` names it")
+    disclosed.add_argument("--day", required=True, metavar="DATE", help="the day (UTC), as 2026-01-31")
+    disclosed.add_argument("--out", type=Path, required=True, metavar="PLACE", help="a new folder, or a new file.zip")
+    _finish(disclosed, _disclose)
     _add_log(actions)
 
 
@@ -231,6 +237,20 @@ def _bundle(arguments: argparse.Namespace) -> int:
         with _progress("writing", period["from_seconds"], period["to_seconds"]) as tell:
             size = write_bundle(store, statement, arguments.out, tell)
     print(f"{arguments.out}: statement {statement.number}, {size} bytes; check it with `wattledger-collector verify`")
+    return 0
+
+
+def _disclose(arguments: argparse.Namespace) -> int:
+    from wattledger_collector.disclosure import write_disclosure
+    from wattledger_collector.statement_store import load_statement
+
+    with _opened(arguments) as store:
+        statement = load_statement(store, arguments.number)
+        size = write_disclosure(store, statement, arguments.host, arguments.day, arguments.out)
+    print(
+        f"{arguments.out}: host {arguments.host} on {arguments.day} of statement {statement.number}, {size} bytes; check it "
+        "with `wattledger-collector verify`"
+    )
     return 0
 
 

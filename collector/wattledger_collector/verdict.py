@@ -13,10 +13,11 @@ LINE_MAX: Final = 1_000
 
 @dataclass(slots=True)
 class Verdict:
-    """problems: empty if all is as it was signed. facts: what was checked."""
+    """problems: empty if all is as it was signed. facts: what was checked. conclusion: what that shows, if all is well."""
 
     problems: list[str] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
+    conclusion: str = "every figure follows from the leaves"
 
     @property
     def is_good(self) -> bool:

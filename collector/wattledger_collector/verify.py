@@ -6,30 +6,37 @@ is in a bundle; RFC 6962, RFC 8785 and C2SP signed-note for its forms.
 """
 
 import argparse
-import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import rfc8785
 
-from wattledger_collector.bundle_files import JSON_BYTES_MAX, Files, open_files
+from wattledger_collector.bundle_files import open_files
 from wattledger_collector.merkle import ProofError, leaf_hash, node_hash
 from wattledger_collector.signed_note import NoteError
 from wattledger_collector.strict_zip import ZipError
 from wattledger_collector.time_stamps import TimeStampError
 from wattledger_collector.verdict import PROBLEMS_MAX, Verdict, shown
 from wattledger_collector.verify_arguments import add_arguments
+from wattledger_collector.verify_bytes import CheckedFiles
 from wattledger_collector.verify_figures import FIRST_FORMAT, LeafSums, figure_problems
+from wattledger_collector.verify_leaf import DISCLOSURE_FILES, DISCLOSURE_FORMAT, check_disclosure
 from wattledger_collector.verify_log import LogCheck, Trust
 
 BUNDLE_FORMAT: Final = "wattledger bundle 1"
 STATEMENT_FORMATS: Final = (FIRST_FORMAT, "wattledger statement 2")
 FILES: Final = ("checkpoint.txt", "gaps.json", "keys.txt", "latest.txt", "leaves.json", "log.json", "statement.json")
-MANIFEST: Final = "manifest.json"
+_STAMP: Final = r"time-stamp-\d{2}\.tsr"
+# By form, the files that are needed, and the names of those that may be there.
+FORMS: Final = {
+    BUNDLE_FORMAT: (FILES, re.compile(rf"leaves-\d{{4}}-\d\d-\d\d\.bin|{_STAMP}")),
+    DISCLOSURE_FORMAT: (DISCLOSURE_FILES, re.compile(_STAMP)),
+}
 
 Tree = dict[str, Any]
 
@@ -41,19 +48,27 @@ def verify(
     trusted: Sequence[str] = (),
     witnesses: Sequence[str] = (),
     authorities: Sequence[bytes] = (),
+    statement: bytes | None = None,
     progress: Callable[[str], None] = lambda day: None,
 ) -> Verdict:
-    """Check a bundle.
+    """Check a bundle, or what was disclosed of one host and day.
 
     earlier: a checkpoint of the same log that was published before; the log may only have grown since. trusted: keys of the
     log that the reader knows from elsewhere, `name+id+key`; without one the bundle's own first key is believed, and said.
     witnesses: keys of witnesses, all of which must have signed. authorities: certificates (PEM) of time-stamping authorities
-    or their roots, to one of which a time stamp must lead. progress: is told of each day's leaves. Never raises.
+    or their roots, to one of which a time stamp must lead. statement: that which a disclosed leaf is said to be of, as
+    `statement show --json` or a bundle has it. progress: is told of each day's leaves. Never raises.
     """
     verdict = Verdict()
     try:
-        files = open_files(path)
-        _Check(files, verdict, progress).run(Trust(earlier, trusted, witnesses, authorities))
+        checked = CheckedFiles(open_files(path), verdict)
+        trust = Trust(earlier, trusted, witnesses, authorities)
+        if checked.check_manifest(FORMS) == DISCLOSURE_FORMAT:
+            check_disclosure(checked, trust, statement)
+        else:
+            if statement is not None:
+                raise ValueError("a statement was given beside a bundle, which has its own")
+            _Check(checked, progress).run(trust)
     except (OSError, ZipError, NoteError, ProofError, TimeStampError) as error:
         verdict.problems.append(str(error))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError,
@@ -66,13 +81,13 @@ def verify(
 class _Check:
     """The steps of a check; each adds to the verdict what it finds."""
 
-    def __init__(self, files: Files, verdict: Verdict, progress: Callable[[str], None]) -> None:
-        self._files = files
-        self._verdict = verdict
+    def __init__(self, checked: CheckedFiles, progress: Callable[[str], None]) -> None:
+        self._checked = checked
+        self._files = checked.files
+        self._verdict = checked.verdict
         self._progress = progress
 
     def run(self, trust: Trust) -> None:
-        self._check_manifest()
         statement = self._canonical("statement.json")
         if statement["format"] not in STATEMENT_FORMATS:
             known = " and ".join(map(repr, STATEMENT_FORMATS))
@@ -94,32 +109,7 @@ class _Check:
         self._verdict.complain(text)
 
     def _canonical(self, name: str) -> Any:
-        data = self._files.read(name)
-        if len(data) > JSON_BYTES_MAX:
-            raise ValueError(f"{name} has more than {JSON_BYTES_MAX} bytes, which no text of a bundle has")
-        tree = json.loads(data)
-        if rfc8785.dumps(tree) != data:
-            self._problem(f"{name} is not in its canonical form: it was changed")
-        return tree
-
-    def _check_manifest(self) -> None:
-        manifest = self._canonical(MANIFEST)
-        if set(manifest) != {"format", "files"} or manifest["format"] != BUNDLE_FORMAT:
-            raise ValueError(f"{MANIFEST} is not of the form {BUNDLE_FORMAT!r}")
-        files: dict[str, Tree] = manifest["files"]
-        there = set(self._files.names) - {MANIFEST}
-        for name in sorted(there - set(files)):
-            self._problem(f"{name} does not belong to the bundle")
-        for name in sorted((set(files) | set(FILES)) - there):
-            self._problem(f"{name} is missing")
-        for name in sorted(set(files) & there):
-            data = self._files.read(name)
-            if files[name] != {"bytes": len(data), "sha256": sha256(data).hexdigest()}:
-                self._problem(f"{name} was changed, or {MANIFEST} was")
-            if self._files.is_damaged(name):
-                self._problem(f"{name} does not have the check sum beside it in the zip file")
-        if self._files.is_damaged(MANIFEST):
-            self._problem(f"{MANIFEST} does not have the check sum beside it in the zip file")
+        return self._checked.canonical(name)
 
     def _check_digests(self, statement: Tree, gaps: list[Tree]) -> None:
         for name in ("factors", "instruments"):
@@ -137,6 +127,12 @@ class _Check:
         # An index that gives the statement's root is true, so that a leaf that differs from it is false.
         if root.hex() != statement["leaves"]["root"] or len(index) != statement["leaves"]["count"]:
             self._problem("leaves.json does not have the leaves of the statement: leaves were changed, moved or removed")
+        places = [(day, host) for day, host, _ in index]
+        if any(one >= other for one, other in pairwise(places)):
+            self._problem("leaves.json has a host and day twice, or not in their order")
+        days = {f"leaves-{day}.bin" for day, _ in places}
+        for name in sorted(each for each in self._files.names if each.startswith("leaves-") and each not in days):
+            self._problem(f"{name} is of a day of which leaves.json has no leaf")
         hashes = []
         at = 0
         for day in sorted({day for day, _, _ in index}):
@@ -234,17 +230,23 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         earlier = None if arguments.checkpoint is None else arguments.checkpoint.read_text(encoding="utf-8")
         authorities = [path.read_bytes() for path in arguments.tsa_certificate]
+        statement = None if arguments.statement is None else arguments.statement.read_bytes()
     except (OSError, UnicodeDecodeError) as error:
         print(f"wattledger-collector: cannot read what the bundle is to be compared with: {error}", file=sys.stderr)
         return 1
     verdict = verify(
-        arguments.bundle, earlier=earlier, trusted=arguments.key, witnesses=arguments.witness, authorities=authorities
+        arguments.bundle,
+        earlier=earlier,
+        trusted=arguments.key,
+        witnesses=arguments.witness,
+        authorities=authorities,
+        statement=statement,
     )
     for fact in verdict.facts:
         print(shown(fact))
     for problem in verdict.problems:
         print(f"FAILED: {shown(problem)}")
-    print("verified: every figure follows from the leaves" if verdict.is_good else "NOT verified")
+    print(f"verified: {verdict.conclusion}" if verdict.is_good else "NOT verified")
     return 0 if verdict.is_good else 1
 
 

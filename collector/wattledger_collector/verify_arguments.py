@@ -9,7 +9,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("bundle", type=Path, help="folder or zip file made by `statement bundle`")
+    parser.add_argument("bundle", type=Path, help="folder or zip file made by `statement bundle` or `disclose`")
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="an earlier checkpoint: the log must have grown from it"
     )
@@ -22,4 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="certificate (PEM) of a time-stamping authority, or its root's: a time stamp must lead to it",
+    )
+    parser.add_argument(
+        "--statement", type=Path, metavar="FILE", help="statement.json that a disclosed leaf is said to be of"
     )

@@ -142,6 +142,21 @@ def test_a_time_stamp_is_asked_for_kept_and_told(run: Run, tmp_path: Path) -> No
     assert (status, "was there on 2026-02-03T04:05:06+00:00: time stamp 77 of CN=Clock" in out) == (0, True)
 
 
+def test_one_hosts_day_is_disclosed_and_verified(run: Run, tmp_path: Path) -> None:
+    """The tenant of a server checks its figures with the statement that everybody has."""
+    close(run)
+    statement = tmp_path / "statement.json"
+    statement.write_text(run("statement", "show", "--json")[1])
+    out = str(tmp_path / "leaf.zip")
+    status, told, _ = run("statement", "disclose", "1", "--host", "a", "--day", "2023-04-01", "--out", out)
+    assert (status, told.startswith(f"{out}: host a on 2023-04-01 of statement 1, ")) == (0, True)
+    status, told, _ = run("verify", out, "--statement", str(statement), store=False)
+    assert (status, told.splitlines()[-1]) == (0, "verified: the leaf is in the log as it was signed")
+    assert "host a on 2023-04-01 at hall: cpu 1000.000000 kWh" in told
+    status, _, complaint = run("statement", "disclose", "--host", "b", "--day", "2023-04-01", "--out", str(tmp_path / "b"))
+    assert (status, "has no leaf of host b" in complaint) == (1, True)
+
+
 def test_a_key_is_rotated_and_later_statements_verify_by_the_first(run: Run, tmp_path: Path) -> None:
     """The old key is kept beside the new one, and an auditor who knows it needs no other."""
     close(run)
