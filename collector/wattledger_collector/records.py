@@ -6,6 +6,7 @@ encoding is compared byte by byte, so field order is part of the schema.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -497,6 +498,9 @@ class Store(Protocol):
         only: of these sites; None: of all but those of `without`. All rows are of one state of the ledger; editions stay
         apart.
         """
+
+    def reading_ahead(self, from_seconds: int, to_seconds: int) -> AbstractContextManager[None]:
+        """While the block runs, what a report of a long period needs may be fetched from the disk; changes no answer."""
 
     def channel_counts(self) -> Mapping[tuple[str, bytes], ChannelCount]:
         """How many channels are booked, by (host, epoch); one query for all."""

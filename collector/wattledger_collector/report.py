@@ -328,11 +328,12 @@ def read_sums(
     edges = {edge for closure in store.closures() for edge in (closure.from_seconds, closure.to_seconds)}.union(edges)
     span = Piece(period.from_seconds, period.to_seconds)
     names = {row.site for row in store.sites()} if site is None else {site}
-    for reading in plan_readings(finder, names, span, edges, store.interval_seconds):
-        if site is None:
-            yield from store.rollup_sums(reading.pieces, reading.only, reading.without)
-        elif reading.only is not None or site not in reading.without:
-            yield from store.rollup_sums(reading.pieces, [site])
+    with store.reading_ahead(*span):
+        for reading in plan_readings(finder, names, span, edges, store.interval_seconds):
+            if site is None:
+                yield from store.rollup_sums(reading.pieces, reading.only, reading.without)
+            elif reading.only is not None or site not in reading.without:
+                yield from store.rollup_sums(reading.pieces, [site])
 
 
 def _noting_late(rows: Iterable[RollupRow], closures: Sequence[Closure], late: dict[str, int]) -> Iterator[RollupRow]:

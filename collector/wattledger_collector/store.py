@@ -9,7 +9,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from wattledger_collector import schema, workload_rows
 from wattledger_collector.closures import Closure
 from wattledger_collector.database import connect, database_path, explain, make_engine, open_database
 from wattledger_collector.hot_writes import DATA_ERRORS, HotWrites, Prepared, StaleBookings
+from wattledger_collector.read_ahead import reading_ahead
 from wattledger_collector.records import (
     INTERVAL_SECONDS_DEFAULT,
     NANOSECONDS_PER_SECOND,
@@ -51,8 +52,10 @@ from wattledger_collector.store_rows import (
     ENERGY_OF_ALL,
     ENERGY_OF_HOST,
     GAPS,
+    GAPS_AHEAD,
     ROLLUP_SUMS_ONLY,
     ROLLUP_SUMS_WITHOUT,
+    ROLLUPS_AHEAD,
     SitesOfHosts,
     read_channel,
     read_energy,
@@ -236,6 +239,12 @@ class SqliteStore:
                     (covered_high << 32) + covered_low,
                     edition,
                 )
+
+    def reading_ahead(self, from_seconds: int, to_seconds: int) -> AbstractContextManager[None]:
+        """While the block runs, a period's roll-ups and gaps are brought into the system's page cache, if it is long."""
+        return reading_ahead(
+            partial(connect, self.path, read_only=True), (ROLLUPS_AHEAD, GAPS_AHEAD), from_seconds, to_seconds
+        )
 
     def channel_counts(self) -> Mapping[tuple[str, bytes], ChannelCount]:
         """How many channels are booked, by (host, epoch); one query for all."""

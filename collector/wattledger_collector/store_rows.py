@@ -73,6 +73,15 @@ _SUMS_OF: Final = (
 ROLLUP_SUMS_ONLY: Final = _SUMS_OF.format("AND site IN (SELECT value FROM json_each(:sites)) ")
 ROLLUP_SUMS_WITHOUT: Final = _SUMS_OF.format("AND site NOT IN (SELECT value FROM json_each(:sites)) ")
 
+# Each reaches every page that holds roll-ups or gaps of a part, and returns one row.
+ROLLUPS_AHEAD: Final = (
+    "SELECT count(*) FROM rollup WHERE interval_start_seconds >= :from_seconds AND interval_start_seconds < :to_seconds"
+)
+GAPS_AHEAD: Final = (
+    "SELECT max(upper_microjoules) FROM gap WHERE from_utc_nanoseconds >= :from_seconds * 1000000000 "
+    "AND from_utc_nanoseconds < :to_seconds * 1000000000"
+)
+
 CHANNEL_COUNTS: Final = (
     f"SELECT h.host, c.epoch, count(*), sum(NOT n.closed) FROM epoch_cursor AS c JOIN host AS h ON h.id = c.host_id "
     "JOIN channel AS n ON n.id BETWEEN (c.id << 32) AND (c.id << 32) + 4294967295 "

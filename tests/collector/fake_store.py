@@ -1,6 +1,7 @@
 """An in-memory records.Store for tests of what reads the ledger; it books nothing."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from wattledger_collector.closures import Closure
@@ -135,6 +136,10 @@ class FakeStore:
                 sums[own] = (energy + row.energy_microjoules, covered + row.covered_nanoseconds)
             for own, (energy, covered) in sums.items():
                 yield replace(own, energy_microjoules=energy, covered_nanoseconds=covered)
+
+    def reading_ahead(self, from_seconds: int, to_seconds: int) -> AbstractContextManager[None]:
+        """All is at hand."""
+        return nullcontext()
 
     def channel_counts(self) -> Mapping[tuple[str, bytes], ChannelCount]:
         """By epoch, of those that have a catalog."""
