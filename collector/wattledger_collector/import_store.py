@@ -6,7 +6,7 @@ row, in the way of all that its agents send later. Sources of truth: `imports.py
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -17,7 +17,8 @@ from sqlalchemy import Connection, select, text
 from wattledger_collector import schema
 from wattledger_collector.facility import Point
 from wattledger_collector.hot_writes import DATA_ERRORS, HotWrites
-from wattledger_collector.import_series import Form, Label, Series, utc_text
+from wattledger_collector.import_checks import check_alike, check_host, check_imports, check_site
+from wattledger_collector.import_series import Form, Label, Series
 from wattledger_collector.import_writes import IMPORT_COLUMNS, booked_times, take_back, write_imports, write_removal
 from wattledger_collector.imported_time import imported_spans
 from wattledger_collector.imports import (
@@ -29,10 +30,7 @@ from wattledger_collector.imports import (
     Provenance,
     Removal,
     book_import,
-    interval_rows,
     named_anew,
-    overlap_with_agent,
-    overlap_with_import,
     series_spans,
 )
 from wattledger_collector.records import (
@@ -41,7 +39,6 @@ from wattledger_collector.records import (
     Component,
     EnergyRow,
     Host,
-    HostState,
     Quality,
     StoreError,
 )
@@ -89,23 +86,30 @@ def import_series(
     named = named_anew(made, imports(store))
     if named is None:
         return False
-    _check_site(store, named)
+    check_site(store, named)
     source = named.provenance
     old = None
     if replaces is not None:
         wrong, reason = replaces
-        _check_alike(wrong, named)
+        check_alike(wrong, named)
         old = _Old(wrong, Removal(source.imported_at_seconds, reason, source.digest), _booked(store, wrong))
     for _ in range(_ATTEMPTS_MAX):
         # Read before the checks: what is booked after it makes them void.
         host = store.load_host(named.meter.host)
         if named.place is not Place.FACILITY:
-            _check_host(store, named, series, host)
+            check_host(store, imports(store), named, series, host)
         try:
             with store.writing() as connection:
                 if store.load_host(named.meter.host) != host:
                     continue
-                _check_imports(store, connection, named, series, old, is_another_feed=is_another_feed)
+                check_imports(
+                    _driver(connection),
+                    imports(store),
+                    named,
+                    series,
+                    replaced="" if old is None else old.made.provenance.digest,
+                    is_another_feed=is_another_feed,
+                )
                 _write(store, connection, named, series, old)
                 if dry_run:
                     raise _DryRunDone
@@ -168,107 +172,6 @@ def meter_rows(store: SqliteStore, digest: str, from_seconds: int, to_seconds: i
     )
     for start, quality, energy, covered in store.rows(query):
         yield EnergyRow(CHANNEL, start, Quality(quality), energy, covered)
-
-
-def _check_site(store: SqliteStore, made: EnergyImport) -> None:
-    known = {row.site for row in store.sites()}
-    if made.meter.site and made.meter.site not in known:
-        raise MeterImportError(
-            f"there is no site {made.meter.site!r}: the sites are {', '.join(sorted(known)) or 'none yet'}; "
-            "a collector makes those of its configuration when it starts"
-        )
-
-
-def _check_alike(wrong: EnergyImport, made: EnergyImport) -> None:
-    """Refuse to replace an import by one of something else."""
-    theirs, ours = (each.meter.host or each.meter.site for each in (wrong, made))
-    if (theirs, wrong.place) != (ours, made.place):
-        raise MeterImportError(
-            f"{wrong.provenance.file} is {wrong.place} of {theirs}, and {made.provenance.file} would be {made.place} of "
-            f"{ours}: use `import remove`, and then `import energy`"
-        )
-
-
-def _check_host(store: SqliteStore, made: EnergyImport, series: Series, host: Host | None) -> None:
-    """Refuse hosts that are gone, and time that an agent or a recording has booked."""
-    if host is None:
-        return
-    source, name = made.provenance, made.meter.host
-    if host.state == HostState.RETIRED:
-        raise MeterImportError(f"host {name} is retired: take it back with `host activate` first")
-    if made.place is Place.BESIDE:
-        return
-    length = store.interval_seconds
-    rows = interval_rows(series, source.form, length)
-    epochs = {each.epoch for each in imports(store)}
-    booked = store.host_energy(rows[0].interval_start_seconds, rows[-1].interval_start_seconds + length, name)
-    first = overlap_with_agent(made.meter, rows, (row for row in booked if row.epoch not in epochs))
-    if first is not None:
-        raise MeterImportError(
-            f"{source.file} covers time of host {name} that is booked already, by its agent, first at {utc_text(first)}: "
-            "cut the file there, or say --beside to keep it apart, in no sum"
-        )
-
-
-def _check_imports(
-    store: SqliteStore,
-    connection: Connection,
-    made: EnergyImport,
-    series: Series,
-    old: _Old | None,
-    *,
-    is_another_feed: bool,
-) -> None:
-    """Refuse time that other imports have; under the lock, so that two imports at once can't both find nothing."""
-    replaced = "" if old is None else old.made.provenance.digest
-    others = {
-        each.provenance.digest: each
-        for each in imports(store)
-        if each.removal is None and each.provenance.digest != replaced
-    }
-    if made.place is Place.FACILITY:
-        _check_feeds(others.values(), made, is_another_feed=is_another_feed)
-    elif is_another_feed:
-        raise MeterImportError("--another-feed is of meters of a whole site: leave it out for a host")
-    if made.place is not Place.BOOKED:
-        return
-    times = [
-        (others[digest].provenance.file, kept, spans)
-        for kept, digest, spans in booked_times(_driver(connection), made.meter.host)
-        if digest != replaced
-    ]
-    overlap = overlap_with_import(made.meter, series_spans(series), times)
-    if overlap is not None:
-        raise MeterImportError(
-            f"{made.provenance.file} covers time of host {made.meter.host} that is booked already, by import {overlap[1]}, "
-            f"first at {utc_text(overlap[0])}: cut the file there, say --beside to keep it apart, in no sum, or --replaces "
-            "if the other one was wrong"
-        )
-
-
-def _check_feeds(others: Iterable[EnergyImport], made: EnergyImport, *, is_another_feed: bool) -> None:
-    """Refuse time for which the site's meter, or another one of the site, was imported."""
-    source = made.provenance
-    for other in others:
-        theirs = other.provenance
-        if (
-            other.place is not Place.FACILITY
-            or other.meter.site != made.meter.site
-            or theirs.from_seconds >= source.to_seconds
-            or theirs.to_seconds <= source.from_seconds
-        ):
-            continue
-        first = utc_text(max(theirs.from_seconds, source.from_seconds))
-        if other.meter.meter == made.meter.meter:
-            raise MeterImportError(
-                f"{source.file} overlaps {theirs.file}, which is of the same meter of site {made.meter.site}, from {first} "
-                "on: cut the file there, or name the other meter with --meter"
-            )
-        if not is_another_feed:
-            raise MeterImportError(
-                f"{source.file} overlaps {theirs.file}, of another meter of site {made.meter.site}, from {first} on: say "
-                "--another-feed if the site has both feeds and uses their sum; one that lies behind the other counts twice"
-            )
 
 
 def _write(store: SqliteStore, connection: Connection, made: EnergyImport, series: Series, old: _Old | None) -> None:

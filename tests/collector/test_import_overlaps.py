@@ -12,7 +12,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.collector.batches import SECOND, UTC, batch, column, hello, info, opened, payload
 
@@ -32,7 +32,13 @@ MINUTES = 60
 JOULE = 10**6
 CPU, GPU = Component.CPU, Component.GPU
 CHANNELS = {1: info(1), 2: replace(info(2), component=GPU, device="gpu/0")}
-QUICK = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Each example is a database: to shrink one would take minutes.
+QUICK = settings(
+    max_examples=20,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,14 @@ from itertools import pairwise
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.collector.batches import SECOND, UTC, WATT, account, batch, column, hello, info, opened, payload
+from tests.collector.batches import BOOT, SECOND, UTC, WATT, account, batch, column, hello, info, opened, payload
 
 from wattledger_collector.imported_time import IMPORTED_SPANS_MAX, ImportedTime, imported_spans, is_kept_out, without_holes
 from wattledger_collector.ledger import book
 from wattledger_collector.records import (
     IMPORTED_COMPONENT_ALL,
     Booking,
+    ChannelEnd,
     ChannelInfo,
     Component,
     GapReason,
@@ -63,6 +64,36 @@ def test_what_an_import_has_booked_is_left_in_a_gap() -> None:
     assert booking.cursor_after.points[1].energy_microjoules == 100 * WATT
     assert booking.cursor_after.points[1].booked_microjoules == 70 * WATT
     assert sum(row.covered_nanoseconds for row in booking.energy) == 7 * SECOND
+
+
+def test_the_common_way_of_a_batch_looks_at_imports_too() -> None:
+    """A second batch within one interval is booked without a look at its samples, but not over imported time."""
+    first = booked((ImportedSpan(ALL, BEGIN + 60, BEGIN + 70),), [0, 10], channels={1: CPU})
+
+    for seconds, energy in ((20, 100), (65, 0)):
+        content = payload([seconds * SECOND], [column(1, [seconds * 10 * WATT])])
+        after = book(batch(content, 2), first.host_after, first.cursor_after, {1: CPU}, interval_seconds=900, collector="c")
+        assert sums(after, 1) == energy * WATT
+        assert len(after.gaps) == (0 if energy else 1)
+
+
+def test_the_end_of_a_closed_channel_is_kept_out_like_any_sample() -> None:
+    """What a catalog tells of a channel that ended within imported time is a gap."""
+    end = ChannelEnd(BOOT, 10 * SECOND, UTC + 10 * SECOND, True, 100 * WATT, 0, 0, 0)
+    closed = replace(GPU, closed=True, end=end)
+    start = opened(hello())
+    for spans, energy in (((), 100), ((ImportedSpan(ALL, BEGIN, BEGIN + 60),), 0)):
+        after = book(
+            batch(payload([20 * SECOND], [column(1, [0])]), 1),
+            msgspec.structs.replace(start.host_after, imported=spans),
+            start.cursor_after,
+            {1: CPU, 2: closed},
+            interval_seconds=900,
+            collector="c",
+            new_channels=[CPU, closed],
+        )
+        assert sums(after, 2) == energy * WATT
+        assert after.cursor_after.points[2].energy_microjoules == 100 * WATT
 
 
 def test_an_increment_that_reaches_into_imported_time_is_left_whole() -> None:
