@@ -307,6 +307,50 @@ def test_options_that_contradict_are_refused(
     assert (list(store.hosts()), imports(store)) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (["2199-01-01 00:00,1", "2199-01-01 01:00,1"], (), "'2199-01-01 00:00': write a time"),
+        (["2198-01-01 00:00,1", "2198-01-01 01:00,1"], (), "meter.csv ends at 2198-01-01T07:00:00Z, and it is "),
+        (
+            ["2024-05-01 00:00,1e13", "2024-05-01 01:00,1"],
+            (),
+            "meter.csv holds 10000000000 kWh for one host: check the unit",
+        ),
+        (["2024-05-01 00:00,1", "2024-05-01 01:00,1"], ("--evidence", "a\tb"), "--evidence 'a\\tb': use at most "),
+        (["2024-05-01 00:00,1", "2024-05-01 01:00,1"], ("--meter", "m" * 2000), "--meter 'mmmm"),
+    ],
+)
+def test_series_that_cannot_be_are_refused(
+    ledger: Path,
+    store: SqliteStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rows: list[str],
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    """Times to come, and more energy than a host can use, are slips of a zone or a unit; nothing of them is booked."""
+    assert gpu(ledger, write(tmp_path, rows), "--partial-days", *options) == 1
+
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+    assert (list(store.hosts()), imports(store)) == ([], [])
+
+
+def test_a_facility_cannot_use_a_gigawatt_hour_in_an_interval(
+    ledger: Path, store: SqliteStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Watts that were kilowatts, or kilowatt-hours that were watt-hours, are told with their time."""
+    file = write(tmp_path, ["2024-05-01 00:00,1", "2024-05-01 01:00,6e9"])
+
+    assert run(ledger, file, *WATTS, *LOCAL, "--point", "facility", "--site", "ithaca", "--partial-days") == 1
+
+    assert "meter.csv has more than a GWh in an interval, at 2024-05-01T05:00:00Z: check the unit" in capsys.readouterr().err
+    assert imports(store) == []
+
+
 def test_a_new_host_stands_where_the_rules_put_it(ledger: Path, store: SqliteStore, tmp_path: Path) -> None:
     """Without --site the configuration's rules say the site, from the beginning on; the file again changes nothing."""
     config = tmp_path / "collector.toml"
