@@ -18,8 +18,8 @@ PURE_NAMES = {
         readings roster rows session shares silence topology usage wire workload_accounts workload_meter wraps
     """,
     COLLECTOR: """
-        accounting bands books certificate_table certificates channel_ends clocks closures columns config csv_table declared declared_pue
-        embodied emission_bases emission_counters emission_terms facility factor_catalog factor_units factors gaps hello
+        accounting bands books certificate_table certificates channel_ends clocks closures columns config csv_table declared
+        declared_pue embodied emission_bases emission_counters emission_terms facility factor_catalog factor_units factors gaps hello
         import_series imported_time imports intervals inventory inventory_report leaves ledger log_border market market_load
         market_words merkle pieces plausible records residual_mixes restating rounding sci session signed_note statement
         statement_imports statement_load statement_market statement_uncertainty statement_values tally uncertainty verdict

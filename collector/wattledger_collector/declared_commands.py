@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from wattledger_collector.accounting import BasisFinder
 from wattledger_collector.books import BooksError, parse_books, reckon
 from wattledger_collector.books_output import show_books, write_books
+from wattledger_collector.closing_market import used_before
 from wattledger_collector.command_setup import (
     add_store_arguments,
     guarded,
@@ -142,6 +143,7 @@ def _inventory(arguments: argparse.Namespace) -> int:
             to_seconds=end,
             interval_seconds=store.interval_seconds,
             catalog=catalog,
+            used=used_before(store, begin, end, None).microjoules,
         )
     (write_inventory if arguments.json else show_inventory)(report, sys.stdout)
     return 0

@@ -189,3 +189,20 @@ def test_energy_outside_of_scope_2_is_told_and_not_covered(folder: Path, capsys:
     two = hall(tree(capsys, *configured(folder)))
     assert [part["part"] for part in two["parts"]] == ["outside_scope_2"]
     assert two["market_based"][0]["grams_exact"] == two["location_based"][0]["grams_exact"]
+
+
+def test_what_a_statement_of_another_time_used_is_gone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A day's statement takes what covers the day; the days after it have the rest, and the day itself is as it was."""
+    (folder / "inventory.toml").write_text(DECLARED.replace("MATCHING", "yearly") + "vintage_before_days = 3\n")
+    (folder / "registry.csv").write_text(REGISTRY.replace("50000,0,Example", "100000,0,Example"))
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(required=True))
+    words = ("statement", "close", "--from", FROM, "--to", "2024-03-30", "--time-zone", "Europe/Berlin", *configured(folder))
+    parsed = parser.parse_args(words)
+    assert parsed.run(parsed) == 0
+    capsys.readouterr()
+    (used,) = tree(capsys, *configured(folder), "--to", "2024-03-30")["scope_2"]["certificates"]["allocated"]
+    (rest,) = tree(capsys, "--from", "2024-03-30", *configured(folder))["scope_2"]["certificates"]["allocated"]
+    taken = Fraction(used["energy_microjoules"])
+    assert 0 < taken < 100 * KWH
+    assert Fraction(rest["energy_microjoules"]) == 100 * KWH - taken
