@@ -1,5 +1,6 @@
 """Emissions are exact, unlike ones never add up, and what is missing is bounded and never zero."""
 
+import re
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -21,7 +22,7 @@ from wattledger_collector.accounting import (
 )
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factor_files import bundled_tables, load_catalog
-from wattledger_collector.factors import Factor, Tier, seconds_of_day
+from wattledger_collector.factors import Basis, Boundary, Factor, FactorKind, Gas, Gwp, Signal, Tier, seconds_of_day
 from wattledger_collector.records import (
     MICROJOULES_PER_KWH,
     NANOSECONDS_PER_SECOND,
@@ -150,6 +151,52 @@ def test_unlike_emissions_do_not_add() -> None:
     with pytest.raises(UnlikeEmissionsError, match=r"cannot add average lifecycle CO2e, production to average direct CO2, "):
         _ = one + other
     assert set(total_emissions([one, other, one])) == {one.kind, other.kind}
+
+
+# China in 2023, as its ministry has it: 0.5306 kg of CO2 a kWh.
+OFFICIAL = FactorKind(Signal.AVERAGE, Boundary.DIRECT, Gas.CO2, Basis.CONSUMPTION)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "grams", "sentence"),
+    [
+        (
+            replace(OFFICIAL, signal=Signal.MARGINAL),
+            OFFICIAL,
+            "700",
+            "average direct CO2, consumption to marginal direct CO2",
+        ),
+        (replace(OFFICIAL, gas=Gas.CO2E), OFFICIAL, "531", "average direct CO2, consumption to average direct CO2e"),
+        (
+            replace(OFFICIAL, boundary=Boundary.LIFECYCLE),
+            OFFICIAL,
+            "582",
+            "direct CO2, consumption to average lifecycle CO2",
+        ),
+        (
+            replace(OFFICIAL, gas=Gas.CO2E, gwp=Gwp.AR4),
+            replace(OFFICIAL, gas=Gas.CO2E, gwp=Gwp.AR6),
+            "531",
+            "direct CO2e (AR6), consumption to average direct CO2e (AR4)",
+        ),
+        (
+            replace(OFFICIAL, boundary=Boundary.FOOTPRINT, gas=Gas.CO2E),
+            OFFICIAL,
+            "620.5",
+            "average direct CO2, consumption to average footprint CO2e",
+        ),
+    ],
+)
+def test_what_counts_different_things_has_no_sum(one: FactorKind, other: FactorKind, grams: str, sentence: str) -> None:
+    """Each part of a factor's type keeps its sums apart, as 0.5306 and the footprint of 0.6205; by type both are told."""
+    china = next(factor for factor in load_catalog().factors("CN") if factor.value == Decimal("530.6"))
+    assert china.kind == OFFICIAL
+    first = emissions(MICROJOULES_PER_KWH, replace(china, kind=one, value=Decimal(grams)), Decimal(1))
+    second = emissions(MICROJOULES_PER_KWH, replace(china, kind=other), Decimal(1))
+
+    with pytest.raises(UnlikeEmissionsError, match=re.escape(sentence)):
+        _ = first + second
+    assert total_emissions([first, second, first]) == {one: first + first, other: second}
 
 
 def test_a_pue_below_one_is_refused() -> None:

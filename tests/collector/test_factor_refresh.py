@@ -153,6 +153,53 @@ def test_a_late_revision_is_a_row_that_names_what_it_supersedes(store: SqliteSto
     assert len({row.document_sha256 for row in rows}) == 2
 
 
+@pytest.mark.parametrize(
+    ("provider", "zone", "path", "change", "asked"),
+    [
+        ("electricitymaps", "DE", "electricity_maps/de.json", ("302", "303"), "2024-05-01T14:00Z"),
+        ("watttime", "US-CAL-CISO", "watttime/moer.json", ("870.0", "871.0"), "2024-05-01T01:00Z"),
+        ("uk-carbon-intensity", "GB", "uk_carbon_intensity/day.json", ("263", "264"), "2024-05-01T14:00Z"),
+        ("rte-eco2mix", "FR", "rte_eco2mix/2023-09-21.json", ('"taux_co2": 13', '"taux_co2": 14'), "2023-09-22T00:00Z"),
+        ("entsoe", "DE", "entsoe/de.xml", ("<quantity>1000", "<quantity>1001"), "2024-05-01T13:00Z"),
+        ("eia930", "US-MIDA-PJM", "eia930/pjm.json", ("16293", "16294"), "2022-03-13T09:00Z"),
+    ],
+)
+def test_each_provider_keeps_its_rows_over_an_outage_and_a_late_revision(
+    store: SqliteStore, tmp_path: Path, provider: str, zone: str, path: str, change: tuple[str, str], asked: str
+) -> None:
+    """The same answer adds nothing, an outage takes nothing, and a value that is revised later is one row more."""
+    key, now = tmp_path / "key", at(asked)
+    key.write_text("anna:pass")
+    answers = {"now": answer(path)}
+
+    def fetch(request: Request) -> str:
+        if request.url.endswith("/login"):
+            return answer("watttime/login.json")
+        if not answers["now"]:
+            raise FetchError("away")
+        return answers["now"]
+
+    settings = FactorSource(provider=provider, zones=(zone,), key_file=str(key), history_seconds=2 * HOUR)
+    source = SourceRefresh(settings, store, fetch=fetch, started_seconds=now)
+    count = source.refresh(now)
+    before = load_factors(store)
+    assert len(before) == count > 1
+    assert source.refresh(now) == 0
+    answers["now"] = ""
+    with pytest.raises(FetchError, match="away"):
+        source.refresh(now + 60)
+    assert load_factors(store) == before
+
+    answers["now"] = answer(path).replace(*change, 1)
+    assert source.refresh(now + 120) == 1
+
+    (revised,) = (row for row in load_factors(store) if row not in before)
+    (first,) = (row for row in before if row.id == revised.supersedes)
+    assert (first.zone, first.valid_from_seconds, first.kind) == (zone, revised.valid_from_seconds, revised.kind)
+    assert first.value != revised.value
+    assert load_factors(store, as_of_seconds=now + 60) == before
+
+
 def test_a_zone_that_fails_does_not_keep_the_others(store: SqliteStore) -> None:
     """The first failure is told, after all were asked."""
 

@@ -61,7 +61,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 
 def test_a_corrected_year_leaves_the_one_known_before(store: SqliteStore) -> None:
-    """1,000 MWh of fiscal year 2023-24 are 727.00 t as known in January 2025, and 729.00 t as known a year later."""
+    """1,000 MWh of fiscal year 2023-24 are 727.00 t as known in January 2025, and 729.00 t, 0.275 % more, a year later."""
     record_factors(store, [V20], now_seconds=DECEMBER)
     second = record_factors(store, [V21], now_seconds=NOVEMBER)
 
@@ -74,6 +74,7 @@ def test_a_corrected_year_leaves_the_one_known_before(store: SqliteStore) -> Non
         tonnes[year] = factor.value * 1_000_000 / 1_000_000
     assert tonnes == {2025: Decimal("727.00"), 2026: Decimal("729.00")}
     assert tonnes[2026] - tonnes[2025] == Decimal("2.00")
+    assert round((tonnes[2026] / tonnes[2025] - 1) * 100, 3) == Decimal("0.275")
     assert second.superseding == 1
     assert second.added[0].supersedes == replace(V20, recorded_at_seconds=DECEMBER).id
 
