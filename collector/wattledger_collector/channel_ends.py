@@ -1,16 +1,19 @@
 """Closed channels are settled with the end that their catalog tells, so that a lost last record loses no energy.
 
 No clock, no store. An end is one more sample: it is booked from the cursor's own point by the same rules as any other, so
-that told again, or beside the records that have the same values, it changes nothing.
+that told again, or beside the records that have the same values, it changes nothing. One that lies before what is booked
+already is of an account that forked: evidence is kept of it, once.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import msgspec
+
 from wattledger_collector.clocks import boot_index
 from wattledger_collector.columns import Page
 from wattledger_collector.imported_time import ImportedTime
-from wattledger_collector.records import Boot, BootedSpan, ChannelEnd, ChannelInfo, ChannelPoint
+from wattledger_collector.records import Boot, BootedSpan, ChannelEnd, ChannelInfo, ChannelPoint, EvidenceRow, Role
 from wattledger_collector.wire import CheckedBatch
 from wattledger_protos.v1 import telemetry_pb2 as pb
 
@@ -34,9 +37,14 @@ def settle(
     settled: list[tuple[int, ChannelPoint, Page]] = []
     for info in channels:
         end, point = info.end, points.get(info.channel)
-        if end is None or (point is not None and _is_reached(point, end, boots)):
+        if end is None:
             continue
         page = _page_of(batch, end, boots, others, imported, recorded=recorded, interval_seconds=interval_seconds)
+        if point is not None and _is_reached(point, end, boots):
+            if end.energy_microjoules < point.energy_microjoules and info.role is not Role.RESIDUAL:
+                page.evidence.append(_forked(batch, info, point, end))
+                settled.append((info.channel, _returned(point, end), page))
+            continue
         column = pb.Column(
             channel=info.channel,
             first_energy_microjoules=end.energy_microjoules,
@@ -46,6 +54,26 @@ def settle(
         )
         settled.append((info.channel, page.add(column, info, point), page))
     return settled
+
+
+def _forked(batch: CheckedBatch, info: ChannelInfo, point: ChannelPoint, end: ChannelEnd) -> EvidenceRow:
+    """That a channel has told more than it ended with, as where a spool went back in time. What is booked was counted."""
+    before, value = point.energy_microjoules, end.energy_microjoules
+    reason = f"{info.device} {info.domain} fell from {before} µJ, which are booked, to {value} at its end: an older spool"
+    return EvidenceRow(batch.first_sequence, batch.last_sequence, info.channel, reason, value - before, b"")
+
+
+def _returned(point: ChannelPoint, end: ChannelEnd) -> ChannelPoint:
+    """The point at the end, so that this is told once; what was booked stays booked."""
+    return msgspec.structs.replace(
+        point,
+        boot_id=end.boot_id,
+        boottime_nanoseconds=end.boottime_nanoseconds,
+        energy_microjoules=end.energy_microjoules,
+        gap_lower_microjoules=end.gap_lower_microjoules,
+        gap_upper_microjoules=end.gap_upper_microjoules,
+        gap_unbounded_count=end.gap_unbounded_count,
+    )
 
 
 def _is_reached(point: ChannelPoint, end: ChannelEnd, boots: tuple[Boot, ...]) -> bool:

@@ -106,6 +106,19 @@ def test_an_end_gives_back_what_a_lost_record_had() -> None:
     assert ledger.cursor.points[1].utc_nanoseconds == UTC + 30 * SECOND
 
 
+def test_an_end_before_what_is_booked_is_evidence_once() -> None:
+    """A spool that went on from an older copy says that the channel ended with less than the ledger has."""
+    ledger = Book()
+    ledger.send(1, [10, 30], column(1, [100, 170]), column(2, [50, 60]))
+    earlier = closed(end(20, 130))
+    ledger.send(2, [40], column(2, [80]), ends=[earlier])
+    ledger.send(3, [50], column(2, [90]), ends=[earlier])
+    assert (ledger.energy, ledger.gaps) == ({1: 170, 2: 90}, [])
+    (reason,) = ledger.evidence
+    assert "fell from 170 µJ, which are booked, to 130 at its end" in reason
+    assert (ledger.cursor.points[1].booked_microjoules, ledger.cursor.points[1].energy_microjoules) == (170, 130)
+
+
 def test_an_end_is_booked_once() -> None:
     """A stream that begins anew shows all closed channels again."""
     ledger = Book()
@@ -165,14 +178,14 @@ def test_an_end_in_an_earlier_boot_is_booked_there() -> None:
 
 
 def test_an_end_in_a_boot_that_the_cursor_has_left_behind_is_old() -> None:
-    """A point in a later boot is beyond any end in an earlier one."""
+    """A point in a later boot is beyond any end in an earlier one: nothing is booked, and the contradiction is kept."""
     ledger = Book()
     ledger.send(1, [10], column(1, [100]))
     first = opened(hello(boot=NEXT_BOOT), ledger.host, ledger.cursor)
     ledger.host, ledger.cursor = first.host_after, first.cursor_after
     ledger.send(2, [5], column(1, [130]), boot=NEXT_BOOT)
     ledger.send(3, [6], ends=[closed(end(30, 110))], boot=NEXT_BOOT)
-    assert (ledger.energy, ledger.evidence) == ({1: 130}, [])
+    assert (ledger.energy, len(ledger.evidence)) == ({1: 130}, 1)
 
 
 def test_an_end_is_split_over_intervals() -> None:
