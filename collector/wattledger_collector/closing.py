@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select
 
 from wattledger_collector import schema
-from wattledger_collector.accounting import BasisFinder, account, summarise_gaps
-from wattledger_collector.closing_market import market_facts, used_before
+from wattledger_collector.accounting import BasisFinder, SiteBasis, account, summarise_gaps
+from wattledger_collector.closing_market import market_differences, market_facts, used_before
 from wattledger_collector.closures import Closure
 from wattledger_collector.database import connect
 from wattledger_collector.declared_files import Declaration
@@ -41,7 +41,7 @@ from wattledger_collector.statement import (
     statement_tree,
 )
 from wattledger_collector.statement_imports import imports_tree, named
-from wattledger_collector.statement_load import energy_of
+from wattledger_collector.statement_load import energy_of, spans_of
 from wattledger_collector.statement_market import UsedBefore
 from wattledger_collector.statement_store import (
     Draft,
@@ -381,40 +381,52 @@ def _replaced(before: Stored, reading: _Reading, last_id: int, sums: _Sums, cata
     old = before.tree
     seconds = reading.store.interval_seconds
     then = sums if before.assignments_last_id == last_id else reading.sums(before.assignments_last_id)
+    bases_of_then = _bases_of_then(old, catalog)
     old_bases = {site["site"]: segments_of(site["bases"]) for site in old["sites"]}
     new_bases = {site["site"]: segments_of(site["bases"]) for site in tree["sites"]}
-    factor_bases = _bases_of_then(old, catalog)
+    begin, edition = old["period"]["from_seconds"], tree["edition"]
+    factor_bases = {site: segments_of(basis_trees(bases, begin)) for site, bases in bases_of_then.items()}
 
-    def grams(part: _Sums, segments: Segments, edition: int) -> Grams:
-        cells: dict[tuple[str, int, bool], int] = {}
-        for (site, start, _, _, recorded, own), (energy, _) in part.cells.items():
-            if own <= edition:
-                cells[site, start, recorded] = cells.get((site, start, recorded), 0) + energy
+    def grams(cells: dict[tuple[str, int, bool], int], segments: Segments) -> Grams:
         return grams_of(cells, segments, new_bases, seconds)
 
-    edition = tree["edition"]
+    energies = (_cells(then, old["edition"]), _cells(then, edition), _cells(sums, edition))
     differences = split(
         _stated(old),
-        # After a restore of a backup from before it, what it stated comes again, late: that is activity.
-        grams(then, old_bases, old["edition"]) if then.energy_until(old["edition"]) == int(_energy(old)) else _stated(old),
-        grams(then, old_bases, edition),
-        grams(then, factor_bases, edition),
-        grams(sums, new_bases, edition),
+        grams(energies[0], old_bases),
+        grams(energies[1], old_bases),
+        grams(energies[1], factor_bases),
+        grams(energies[2], new_bases),
     )
+    market = None
+    if "market" in old:
+        spans = {site: spans_of(bases, begin) for site, bases in bases_of_then.items()}
+        market = market_differences(old, tree, [energy_of(each.items()) for each in energies], spans, catalog, seconds)
     return {
         "number": before.number,
         "sha256": before.sha256,
         "energy_microjoules": {"before": _energy(old), "after": _energy(tree)},
         "differences": [_difference_tree(each) for each in differences],
+        # None: the statement before was of the first form, which had none.
+        "market": market,
     }
 
 
-def _bases_of_then(old: Tree, catalog: FactorCatalog) -> Segments:
+def _cells(part: _Sums, edition: int) -> dict[tuple[str, int, bool], int]:
+    """Energy by site, interval and whether it is recorded, of editions up to one."""
+    cells: dict[tuple[str, int, bool], int] = {}
+    for (site, start, _, _, recorded, own), (energy, _) in part.cells.items():
+        if own <= edition:
+            cells[site, start, recorded] = cells.get((site, start, recorded), 0) + energy
+    return cells
+
+
+def _bases_of_then(old: Tree, catalog: FactorCatalog) -> dict[str, list[tuple[SiteBasis, int]]]:
     """The bases of the sites as the old statement has them, with the factors that are known now."""
     rows = [SiteRow(**row) for site in old["sites"] for row in site["rows"]]
     finder = BasisFinder(rows, catalog)
     begin, end = old["period"]["from_seconds"], old["period"]["to_seconds"]
-    return {site["site"]: segments_of(basis_trees(finder.split(site["site"], begin, end), begin)) for site in old["sites"]}
+    return {site["site"]: finder.split(site["site"], begin, end) for site in old["sites"]}
 
 
 def _stated(tree: Tree) -> Grams:

@@ -14,9 +14,21 @@ from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.market import Instruments, reckon, used_by_others
 from wattledger_collector.market_load import Tenures
 from wattledger_collector.residual_mixes import Mixes
-from wattledger_collector.statement_load import Energy, loads_of, spans_of
-from wattledger_collector.statement_market import Identity, MarketFacts, UsedBefore, mixes_of, tenures_of, used_of_tree
+from wattledger_collector.restating_market import State, grams_of_state, split_market, stated_grams
+from wattledger_collector.statement_load import Energy, Span, loads_of, spans_of, spans_of_tree
+from wattledger_collector.statement_market import (
+    Identity,
+    MarketFacts,
+    UsedBefore,
+    instruments_of_tree,
+    mixes_of,
+    tenures_of,
+    tenures_of_tree,
+    used_before_of_tree,
+    used_of_tree,
+)
 from wattledger_collector.statement_store import statement_headers
+from wattledger_collector.statement_values import Tree
 from wattledger_collector.store import SqliteStore
 
 Bases = Mapping[str, Sequence[tuple[SiteBasis, int]]]
@@ -63,3 +75,37 @@ def market_facts(
         mixes_of(markets, mixes, from_seconds, to_seconds),
         before,
     )
+
+
+def market_differences(
+    old: Tree,
+    new: Tree,
+    energies: Sequence[Energy],
+    factor_spans: Mapping[str, Sequence[Span]],
+    catalog: FactorCatalog,
+    interval_seconds: int,
+) -> list[Tree]:
+    """What the market-based total differs by from the statement before, by cause.
+
+    energies: what was stated then; with what came later; as assignments have it now. factor_spans: sites as they were then,
+    with the factors that are known now.
+    """
+    begin, end = old["period"]["from_seconds"], old["period"]["to_seconds"]
+    stated, known, assigned = energies
+    new_spans = {site["site"]: spans_of_tree(site) for site in new["sites"]}
+    new_tenures = tenures_of_tree(new)
+    # Sites that the old statement does not have are as they are now.
+    old_spans = {**new_spans, **{site["site"]: spans_of_tree(site) for site in old["sites"]}}
+    tenures = {**new_tenures, **tenures_of_tree(old)}
+    instruments, used = instruments_of_tree(old), used_before_of_tree(old)
+    published = {(row["market"], row["from_seconds"]) for row in old["market"]["mixes"] if row["factor"] is not None}
+    declared = [mix for mix in instruments.mixes if (mix.market, mix.from_seconds) not in published]
+    mixes, mixes_now = Mixes(instruments.mixes), Mixes(declared, catalog)
+    states = (
+        State(stated, old_spans, tenures, mixes, instruments, used),
+        State(known, old_spans, tenures, mixes, instruments, used),
+        State(known, {**new_spans, **factor_spans}, tenures, mixes_now, instruments, used),
+        State(assigned, new_spans, new_tenures, mixes_now, instruments, used),
+    )
+    steps = [grams_of_state(state, begin, end, interval_seconds) for state in states]
+    return split_market(stated_grams(old), [*steps, stated_grams(new)])

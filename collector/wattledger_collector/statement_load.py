@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 from typing import Any
 
 from wattledger_collector.accounting import SiteBasis
@@ -60,8 +61,8 @@ def spans_of(bases: Iterable[tuple[SiteBasis, int]], from_seconds: int) -> list[
     return spans
 
 
-def spans_of_tree(site: Tree, kinds: Mapping[str, FactorKind]) -> list[Span]:
-    """The spans of a site of a statement. kinds: of its factor rows, by id."""
+def spans_of_tree(site: Tree) -> list[Span]:
+    """The spans of a site of a statement."""
     return [
         Span(
             base["from_seconds"],
@@ -69,21 +70,14 @@ def spans_of_tree(site: Tree, kinds: Mapping[str, FactorKind]) -> list[Span]:
             base["zone"],
             None if base["pue"] is None else Fraction(base["pue"]),
             None if base["grams_per_kwh"] is None else Fraction(base["grams_per_kwh"]),
-            kinds.get(base["factor"]) if base["factor"] else None,
+            None if base["kind"] is None else _KINDS[base["kind"]],
         )
         for base in site["bases"]
     ]
 
 
-def kinds_of_tree(statement: Tree) -> dict[str, FactorKind]:
-    """The types of a statement's factor rows, by id."""
-    return {row["id"]: _kind(row["type"]) for row in statement["factors"]["rows"]}
-
-
-def _kind(tree: Tree) -> FactorKind:
-    return FactorKind(
-        Signal(tree["signal"]), Boundary(tree["boundary"]), Gas(tree["gas"]), Basis(tree["basis"]), Gwp(tree["gwp"])
-    )
+# A statement names types in words, also of factors that no energy met.
+_KINDS = {str(kind): kind for kind in (FactorKind(*each) for each in product(Signal, Boundary, Gas, Basis, Gwp))}
 
 
 @dataclass(frozen=True, slots=True)

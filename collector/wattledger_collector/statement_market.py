@@ -101,6 +101,7 @@ def market_tree(facts: MarketFacts, from_seconds: int, to_seconds: int) -> Tree:
         "load": [
             {"market": name, "hour_seconds": hour if instruments.is_hourly else None, "microjoules": str(energy)}
             for (name, hour), energy in sorted(matching.load.items())
+            if energy
         ],
         "claimed": [
             {

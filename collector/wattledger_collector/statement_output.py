@@ -169,6 +169,18 @@ def _write_replaced(tree: Tree, console: Console) -> None:
         figures = [_tonnes(each[name]["exact"]) for name in ("before", "after", "difference")]
         table.add_row(each["kind"] + (" (recorded)" if each["recorded"] else ""), *figures, *causes)
     console.print(table)
+    if not replaced.get("market"):
+        return
+    console.print("Market based:", highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("of")
+    names = ("activity", "factor", "boundary", "method", "instruments")
+    for name in ("before", "after", "difference", *names):
+        table.add_column(name, justify="right")
+    for each in replaced["market"]:
+        figures = [_tonnes(each[name]["exact"]) for name in ("before", "after", "difference")]
+        table.add_row(_counted(each), *figures, *(_tonnes(each["causes"][name]["exact"]) for name in names))
+    console.print(table)
 
 
 def _kwh(microjoules: str) -> str:

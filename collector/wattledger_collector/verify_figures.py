@@ -22,6 +22,7 @@ from wattledger_collector.verify_values import Tree, exact, grams_tree, integer
 FIRST_FORMAT: Final = "wattledger statement 1"
 MICROJOULES_PER_KWH: Final = 3_600_000_000_000
 CAUSES: Final = ("activity", "factor", "boundary", "method")
+MARKET_CAUSES: Final = (*CAUSES, "instruments")
 
 _Halves = list[NDArray[np.int64]]
 
@@ -307,3 +308,23 @@ def _replaced_problems(statement: Tree) -> Iterator[str]:
             yield f"the causes of the difference under {kind} do not add up to it"
         if after != now.get((kind, each["recorded"]), Fraction(0)):
             yield f"the difference under {kind} does not lead to the statement's total"
+    yield from _market_replaced_problems(statement)
+
+
+def _market_replaced_problems(statement: Tree) -> Iterator[str]:
+    names = ("boundary", "gas", "gwp")
+    now = {
+        tuple(row[name] for name in names): exact(row["grams"]["exact"])
+        for row in statement.get("market", {}).get("all", {}).get("market_based", ())
+    }
+    told = statement["replaces"].get("market") or []
+    for each in told:
+        counted = tuple(each[name] for name in names)
+        before, after = exact(each["before"]["exact"]), exact(each["after"]["exact"])
+        whole = sum((exact(each["causes"][cause]["exact"]) for cause in MARKET_CAUSES), Fraction(0))
+        if not whole == after - before == exact(each["difference"]["exact"]):
+            yield f"the causes of the market-based difference under {' '.join(counted)} do not add up to it"
+        if after != now.get(counted, Fraction(0)):
+            yield f"the market-based difference under {' '.join(counted)} does not lead to the statement's total"
+    if told and now.keys() - {tuple(each[name] for name in names) for each in told}:
+        yield "the market-based differences are not of all that is counted"

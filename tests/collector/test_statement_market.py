@@ -1,5 +1,6 @@
 """Statements tell scope 2 market based beside location based: by hand, in every case of a claim, and against forgers."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from tests.collector.closed_ledgers import (
     BEGIN,
     DAY,
     END,
+    INTERVAL,
     KIND,
     KWH,
     MWH,
+    REVISED,
     V20,
     Ledger,
     declare,
@@ -25,13 +30,14 @@ from tests.collector.closed_ledgers import (
     row,
 )
 
-from wattledger_collector.closing import Closed
+from wattledger_collector.closing import Closed, leaves_of
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import Basis
 from wattledger_collector.log_border import split_hashes
 from wattledger_collector.statement import canonical, digest
-from wattledger_collector.statement_store import Draft, append
+from wattledger_collector.statement_store import Draft, Stored, append
 from wattledger_collector.verify import verify
+from wattledger_collector.verify_figures import LeafSums, figure_problems
 
 YEAR = "2023-04-01T00:00Z,2024-04-01T00:00Z"
 WIND = f"wind,GO,AIB,IN,{YEAR},1000000,0,Example,A,1,1\n"
@@ -200,6 +206,70 @@ def test_two_sites_of_one_time_do_not_claim_the_same_volume(ledger: Ledger) -> N
     assert verify(ledger.bundle(second)).problems == []
 
 
+# -- Restating
+
+
+def test_each_cause_of_a_market_based_difference_is_told_apart(ledger: Ledger) -> None:
+    """Late energy, a revised factor, a PUE of then and a second certificate: exact parts that add up."""
+    ledger.book("a", [row(2 * MWH)])
+    first = ledger.close(declaration=declare(WIND))
+    ledger.book("a", [row(MWH)])
+    ledger.store.add_sites([hall("1.5", valid_from=1)])
+    sun = f"sun,GO,AIB,IN,{YEAR},1000000,0,Example,A,2,2\n"
+    second = ledger.close(REVISED, declaration=declare(WIND + sun))
+    (difference,) = second.statement.tree["replaces"]["market"]
+    kilograms = {cause: Fraction(part["exact"]) / 1000 for cause, part in difference["causes"].items()}
+    assert kilograms == {
+        "method": 0,
+        "activity": 727,
+        "factor": 2 * 2,
+        "boundary": Fraction("1.5") * 729,
+        "instruments": -729,
+    }
+    assert Fraction(difference["before"]["exact"]) == 727_000
+    assert Fraction(difference["after"]["exact"]) == Fraction("2.5") * 729_000
+    # The volume that the first one claimed is the second one's, which takes its place.
+    assert second.statement.tree["market"]["used_before"] == []
+    for closed, name in ((first, "first"), (second, "second")):
+        assert verify(ledger.bundle(closed, name)).problems == []
+
+
+def test_only_an_instrument_that_was_retired_later_restates_a_period(ledger: Ledger) -> None:
+    """Nothing was booked since; the location-based figure stands, the market-based one falls by what is covered."""
+    ledger.book("a", [row(2 * MWH)])
+    ledger.close()
+    again = ledger.close(declaration=declare(WIND))
+    assert again.is_new
+    (location,) = again.statement.tree["replaces"]["differences"]
+    assert location["difference"]["exact"] == "0"
+    (difference,) = again.statement.tree["replaces"]["market"]
+    assert difference["causes"]["instruments"]["exact"] == difference["difference"]["exact"] == str(-727_000)
+    assert not ledger.close(declaration=declare(WIND)).is_new
+
+
+def test_a_false_cause_is_noticed(ledger: Ledger) -> None:
+    """Parts that don't add up, and a difference that leads elsewhere."""
+    ledger.book("a", [row(2 * MWH)])
+    ledger.close()
+    again = ledger.close(declaration=declare(WIND)).statement
+    for name, words in (("activity", "do not add up to it"), ("after", "does not lead to the statement's total")):
+        tree = again.tree
+        (difference,) = tree["replaces"]["market"]
+        (difference if name == "after" else difference["causes"])[name]["exact"] = "1"
+        problems = list(figure_problems(tree, json.loads(again.gaps), sums_of(ledger, again)))
+        assert any(words in problem for problem in problems), problems
+
+
+def sums_of(ledger: Ledger, statement: Stored) -> LeafSums:
+    """A statement's leaves, added up."""
+    sums = LeafSums(statement.tree)
+    for day in leaves_of(ledger.store, statement):
+        for leaf in day:
+            sums.add(leaf.entry)
+        sums.end_day()
+    return sums
+
+
 # -- Forgers
 
 
@@ -290,3 +360,71 @@ def test_a_false_claim_is_noticed_even_if_the_log_itself_signed_it(
 def test_the_statement_that_forgers_change_is_good(ledger: Ledger) -> None:
     """So that what is noticed is the change."""
     assert forged(ledger, lambda tree: None) == []
+
+
+# -- Exactness
+
+
+PART = st.tuples(
+    st.sampled_from("abc"), st.sampled_from(("hall", "cellar")), st.integers(-(2**45), 2**45), st.integers(0, 9)
+)
+
+
+# Without shrinking, which would take minutes: an example is a few dozen transactions.
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=(Phase.explicit, Phase.generate)
+)
+@given(
+    amounts=st.dictionaries(
+        st.tuples(st.sampled_from(("hall", "cellar")), st.integers(0, 9)), st.integers(1, 2**50), min_size=1, max_size=6
+    ),
+    split=st.lists(PART, max_size=6),
+    matching=st.sampled_from(("yearly", "hourly")),
+    residual=st.booleans(),
+    data=st.data(),
+)
+def test_both_totals_are_the_same_for_any_hosts_and_order(
+    template: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    amounts: dict[tuple[str, int], int],
+    split: list[tuple[str, str, int, int]],
+    matching: str,
+    residual: bool,
+    data: st.DataObject,
+) -> None:
+    """One energy, whole on a host for each site or in parts on many, in any order: one figure of each method."""
+    # Within an interval the PUE changes, and a quarter of an hour has another hour's certificate.
+    sites = [hall("1.07"), hall("1.31", valid_from=BEGIN + 4 * INTERVAL + 137), hall("1.2", site="cellar")]
+    rows = "".join(
+        f"{number},granular,grid,IN,2023-04-01T{number:02}:00Z,2023-04-01T{number + 1:02}:00Z,{100 * number + 17},{number}"
+        ",Example,,,\n"
+        for number in range(3)
+    )
+    more = '[[residual]]\nmarket = "IN"\ngrams_per_kwh = 801.25\nevidence = "table"\n' if residual else ""
+    holdings = "".join(
+        f'[[holding]]\nsite = "{site}"\nsituation = "owned"\nevidence = "deed"\n' for site in ("hall", "cellar")
+    )
+    declaration = declare(rows, more, matching, holdings)
+    catalog = FactorCatalog([[factor("703.5131", date(2024, 1, 1))]])
+    trees = []
+    whole = [(site, site, [row(energy, BEGIN + place * INTERVAL)]) for (site, place), energy in sorted(amounts.items())]
+    rest = dict(amounts)
+    parted: list[tuple[str, str, list[Any]]] = []
+    for host, site, amount, place in split:
+        rest[site, place] = rest.get((site, place), 0) - amount
+        parted.append((f"{host} of {site}", site, [row(amount, BEGIN + place * INTERVAL)]))
+    parted += [(f"z of {site}", site, [row(energy, BEGIN + place * INTERVAL)]) for (site, place), energy in rest.items()]
+    for bookings in (whole, data.draw(st.permutations(parted))):
+        ledger = Ledger(tmp_path_factory.mktemp("ledger"), sites, template=template)
+        for host, site, booked in bookings:
+            ledger.book(host, booked, site=site)
+        closed = ledger.close(catalog, declaration=declaration)
+        assert verify(ledger.bundle(closed)).problems == []
+        trees.append(closed.statement.tree)
+        ledger.store.close()
+    one, two = trees
+    assert one["market"] == two["market"]
+    for name in ("all", "by_site"):
+        stated = [[(each["name"], each["energy_microjoules"], each["emissions"]) for each in tree["totals"][name]]
+                  for tree in trees]  # fmt: skip
+        assert stated[0] == stated[1]
