@@ -23,7 +23,7 @@ from wattledger_collector.emission_bases import (
     first_factor,
 )
 from wattledger_collector.factors import FactorKind
-from wattledger_collector.records import EmissionBasis, Quality, RollupRow
+from wattledger_collector.records import EmissionBasis, EmissionRun, Quality, RollupRow
 
 # Stores bases and returns what stands for each.
 Keep = Callable[[Sequence[EmissionBasis]], Iterable[EmissionBasis]]
@@ -110,12 +110,12 @@ class EmissionCounters:
     def __init__(
         self,
         finder: BasisFinder,
-        bases: Iterable[EmissionBasis],
+        runs: Iterable[EmissionRun],
         *,
         interval_seconds: int,
         site_terms: SiteTerms | None = None,
     ) -> None:
-        """bases: all rows of the store."""
+        """runs: all bases of the store."""
         self._finder = finder
         self._interval_seconds = interval_seconds
         self._site_terms = site_terms or PlainTerms()
@@ -129,16 +129,16 @@ class EmissionCounters:
         self._grams: dict[EmissionSeries, _Sum] = {}
         self._tiers: dict[TierSeries, _Sum] = {}
         self._uncovered_microjoules: dict[tuple[str, Metering], int] = {}
-        self.remember(bases)
+        for run in runs:
+            self._put(run)
 
     # What feeds it.
 
     def remember(self, bases: Iterable[EmissionBasis]) -> None:
         """Take over bases as they stand in the store; an interval that has one keeps it."""
         for basis in bases:
-            begin = basis.interval_start_seconds
-            if self._known.at(basis.site, begin) is None:
-                self._known.put(basis.site, begin, begin + self._interval_seconds, Multiplier.of(basis))
+            if self._known.at(basis.site, basis.interval_start_seconds) is None:
+                self._put(EmissionRun(basis, basis.interval_start_seconds + self._interval_seconds))
 
     def first_bases(self, intervals: Iterable[tuple[str, int]]) -> list[EmissionBasis]:
         """Bases for the intervals, by site and beginning, that have none yet and for which a factor holds.
@@ -154,6 +154,26 @@ class EmissionCounters:
                     bases.append(basis)
                     self.is_outdated |= self._uncovered.at(site, begin) is not None
         return bases
+
+    def edges(self) -> Mapping[str, set[int]]:
+        """By site, the instants at which it begins or ends to count in another way."""
+        return {
+            site: {edge for run in runs for edge in (run.from_seconds, run.to_seconds)}
+            for site, runs in self._known.by_site().items()
+        }
+
+    def is_alike(self, site: str, from_seconds: int, to_seconds: int) -> bool:
+        """Whether all intervals of a span, in which no edge of the site lies, count as its first one does.
+
+        Else they have no basis yet, though a factor holds, and are to be read one by one.
+        """
+        if self._known.at(site, from_seconds) is not None:
+            return True
+        if first_factor(self._finder, site, from_seconds, to_seconds) is not None:
+            return False
+        if self._uncovered.at(site, from_seconds) is None:
+            self._uncovered.put(site, from_seconds, to_seconds, True)
+        return True
 
     def passing(self, rows: Iterable[RollupRow]) -> Iterator[RollupRow]:
         """Give all roll-up rows on and note them, recorded ones left out; they are counted by `count_passed`."""
@@ -186,6 +206,10 @@ class EmissionCounters:
             self._uncovered.put(site, interval_start_seconds, end, True)
         before = self._uncovered_microjoules.get((site, metering), 0)
         self._uncovered_microjoules[site, metering] = before + energy_microjoules
+
+    def _put(self, run: EmissionRun) -> None:
+        basis = run.basis
+        self._known.put(basis.site, basis.interval_start_seconds, run.to_seconds, Multiplier.of(basis))
 
     def settle(self) -> None:
         """Show what was added: whole commits only, since a residual comes after the parts that it lowers."""

@@ -20,6 +20,7 @@ from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.fleet_host import HostEntry
 from wattledger_collector.fleet_live import PowerHistory, PowerPoint, PowerSum, read_live
 from wattledger_collector.fleet_sites import Amount, RecentKey, SitePlan, SiteSeries, SiteTotals
+from wattledger_collector.fleet_totals import Rollups, read_rollups
 from wattledger_collector.fleet_workloads import WORKLOAD_STALENESS_SECONDS
 from wattledger_collector.lease import Snapshot, Standing
 from wattledger_collector.records import (
@@ -29,12 +30,11 @@ from wattledger_collector.records import (
     Booking,
     ChannelInfo,
     Cursor,
-    EmissionBasis,
+    EmissionRun,
     GapRow,
     Host,
     HostState,
     Quality,
-    RollupRow,
     SiteRow,
     Store,
     StoreError,
@@ -57,9 +57,6 @@ _PLAN_READ_SECONDS_MIN = 10.0
 
 # When a whole fleet comes over from another collector, the roll-ups are read again no more often than this.
 _TOTALS_READ_SECONDS_MIN = 5.0
-
-# No reader sees a roll-up later than this; the year 2262 is the end of 64-bit nanoseconds.
-_END_OF_TIME_SECONDS = 2**63 // NANOSECONDS_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +141,7 @@ class FleetView:
         cursors = _by_host(store.cursors())
         for record in store.hosts():
             self._read_entry(store, record, cursors.get(record.host, ()), now_seconds)
-        self._load_totals(store, store.rollups(0, _END_OF_TIME_SECONDS), now_seconds)
+        self._load_totals(store, store, now_seconds)
 
     def set_plan(self, sites: Iterable[SiteRow], assignments: Iterable[AssignmentRow]) -> None:
         """Take over all dated rows of sites and hosts as they stand in the store."""
@@ -185,7 +182,7 @@ class FleetView:
                 if self._has_changed(record, rows, whole=whole):
                     self._read_entry(store, record, rows, now_seconds)
             if whole:
-                self._load_totals(store, ledger.rollups(), now_seconds)
+                self._load_totals(store, ledger, now_seconds)
                 self._counted_versions = versions
 
     def _take(self, bookings: Sequence[Booking], now_seconds: float) -> None:
@@ -428,11 +425,11 @@ class FleetView:
         if entry.collector == self.collector:
             entry.workloads.read(store.host_workloads(entry.host, _workloads_since(now_seconds)), now_seconds)
 
-    def _load_totals(self, store: Store, rollups: Iterable[RollupRow], now_seconds: float) -> None:
-        """Take over the sites' energy as it stands in the ledger, whoever booked it."""
-        emissions = self._new_emissions(store.emission_bases())
+    def _load_totals(self, store: Store, ledger: Rollups, now_seconds: float) -> None:
+        """Take over the sites' energy as it stands in the ledger, whoever booked it. ledger: the store, or a state of it."""
+        emissions = self._new_emissions(store.emission_runs())
         with self._lock:
-            self._totals.load(emissions.passing(rollups), now_seconds)
+            self._totals.load(read_rollups(ledger, emissions, now_seconds, self.interval_seconds), now_seconds)
             emissions.count_passed(store.add_emission_bases)
             emissions.keep_marks(self._emissions)
             self._emissions = emissions
@@ -445,12 +442,12 @@ class FleetView:
         self._is_behind = True
         self._totals_read_seconds = now_seconds
         try:
-            self._load_totals(store, store.rollups(0, _END_OF_TIME_SECONDS), now_seconds)
+            self._load_totals(store, store, now_seconds)
         except StoreError as error:
             log.warning("the sites' totals can't be read and are not shown: %s", error)
 
-    def _new_emissions(self, bases: Iterable[EmissionBasis]) -> EmissionCounters:
-        return EmissionCounters(self._finder, bases, interval_seconds=self.interval_seconds, site_terms=self._site_terms)
+    def _new_emissions(self, runs: Iterable[EmissionRun]) -> EmissionCounters:
+        return EmissionCounters(self._finder, runs, interval_seconds=self.interval_seconds, site_terms=self._site_terms)
 
     def _came_from_another(self, booking: Booking) -> bool:
         """Whether another collector has booked for the host since we last did: our totals lack what it booked."""

@@ -4,8 +4,9 @@ Decides nothing about bookings: any collector may take any agent. A lease is a r
 compare and set in one transaction. Reads no clock; times are seconds since 1970-01-01 UTC.
 """
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from wattledger_collector import schema
 from wattledger_collector.database import connect, explain
-from wattledger_collector.records import Component, Cursor, Host, Quality, RollupRow
+from wattledger_collector.records import Component, Cursor, Host, Piece, Quality, RollupRow
 from wattledger_collector.store import SqliteStore
+from wattledger_collector.store_rows import ROLLUP_BEGIN, ROLLUP_SUMS_ONLY, ROLLUP_SUMS_WITHOUT, read_sum
 
 # After a collector's death its sites' metrics are missing for this long and a renewal more: 40 s, under three scrapes of the
 # usual 15 s. Shorter would hand over whenever a commit made a renewal wait for the database, which is given up after 10 s
@@ -102,13 +104,30 @@ class Snapshot:
         for (packed,) in self._connection.execute("SELECT packed FROM epoch_cursor ORDER BY id"):
             yield _decode_cursor(packed)
 
-    def rollups(self) -> Iterator[RollupRow]:
-        """All roll-up rows."""
-        for site, start, component, quality, recorded, energy, covered in self._connection.execute(
+    def rollup_begin(self) -> int | None:
+        """As in the store."""
+        begin: int | None = self._connection.execute(ROLLUP_BEGIN).fetchone()[0]
+        return begin
+
+    def rollups(self, from_seconds: int, to_seconds: int, site: str | None = None) -> Iterator[RollupRow]:
+        """Rows whose interval starts in [from, to)."""
+        for name, start, component, quality, recorded, energy, covered in self._connection.execute(
             "SELECT site, interval_start_seconds, component, quality, recorded, energy_microjoules, covered_nanoseconds "
-            "FROM rollup"
+            "FROM rollup WHERE interval_start_seconds >= ? AND interval_start_seconds < ? AND (? IS NULL OR site = ?)",
+            (from_seconds, to_seconds, site, site),
         ):
-            yield RollupRow(site, start, Component(component), Quality(quality), bool(recorded), energy, covered)
+            yield RollupRow(name, start, Component(component), Quality(quality), bool(recorded), energy, covered)
+
+    def rollup_sums(
+        self, pieces: Iterable[Piece], only: Collection[str] | None = None, without: Collection[str] = ()
+    ) -> Iterator[RollupRow]:
+        """As in the store."""
+        query, sites = (ROLLUP_SUMS_WITHOUT, without) if only is None else (ROLLUP_SUMS_ONLY, only)
+        names = json.dumps(list(sites))
+        for piece in pieces:
+            own = {"sites": names, "from_seconds": piece.from_seconds, "to_seconds": piece.to_seconds}
+            for row in self._connection.execute(query, own).fetchall():
+                yield read_sum(piece, row)
 
 
 @contextmanager

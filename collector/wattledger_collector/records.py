@@ -444,6 +444,13 @@ class EmissionBasis:
     factor_tier: str = ""
 
 
+class EmissionRun(NamedTuple):
+    """Adjacent intervals of a site, half-open [its basis's interval, to_seconds), that have one basis but for the time."""
+
+    basis: EmissionBasis
+    to_seconds: int
+
+
 class Store(Protocol):
     """The database. It decides: any collector may take any agent. Every method opens and ends its own transaction.
 
@@ -490,6 +497,9 @@ class Store(Protocol):
     def rollups(self, from_seconds: int, to_seconds: int, site: str | None = None) -> Iterator[RollupRow]:
         """Roll-up rows whose interval starts in [from, to), in order of site and interval."""
 
+    def rollup_begin(self) -> int | None:
+        """The earliest interval that has a row; None if none has."""
+
     def rollup_sums(
         self, pieces: Iterable[Piece], only: Collection[str] | None = None, without: Collection[str] = ()
     ) -> Iterator[RollupRow]:
@@ -531,6 +541,9 @@ class Store(Protocol):
 
     def emission_bases(self) -> Iterator[EmissionBasis]:
         """All bases."""
+
+    def emission_runs(self) -> Iterator[EmissionRun]:
+        """All bases, by site and time, as few runs as they make."""
 
     def close(self) -> None:
         """Let go of the database."""

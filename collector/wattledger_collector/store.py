@@ -36,6 +36,7 @@ from wattledger_collector.records import (
     Component,
     Cursor,
     EmissionBasis,
+    EmissionRun,
     Host,
     HostEnergyRow,
     HostGapRow,
@@ -49,10 +50,12 @@ from wattledger_collector.records import (
 from wattledger_collector.store_rows import (
     CHANNEL_COLUMNS,
     CHANNEL_COUNTS,
+    EMISSION_BASES,
     ENERGY_OF_ALL,
     ENERGY_OF_HOST,
     GAPS,
     GAPS_AHEAD,
+    ROLLUP_BEGIN,
     ROLLUP_SUMS_ONLY,
     ROLLUP_SUMS_WITHOUT,
     ROLLUPS_AHEAD,
@@ -60,6 +63,7 @@ from wattledger_collector.store_rows import (
     read_channel,
     read_energy,
     read_gap,
+    read_sum,
 )
 from wattledger_collector.workload_records import HostWorkloadRow, HostWorkloads, WorkloadCursor
 
@@ -218,6 +222,12 @@ class SqliteStore:
         for name, start, component, quality, recorded, energy, covered, edition in self.rows(query):
             yield RollupRow(name, start, Component(component), Quality(quality), recorded, energy, covered, edition)
 
+    def rollup_begin(self) -> int | None:
+        """The earliest interval that has a row; None if none has."""
+        with self._reading() as connection:
+            begin: int | None = connection.execute(ROLLUP_BEGIN).fetchone()[0]
+            return begin
+
     def rollup_sums(
         self, pieces: Iterable[Piece], only: Collection[str] | None = None, without: Collection[str] = ()
     ) -> Iterator[RollupRow]:
@@ -225,20 +235,10 @@ class SqliteStore:
 
         only: of these sites; None: of all but those of `without`.
         """
-        components, qualities = {int(each): each for each in Component}, {int(each): each for each in Quality}
         query, sites = (ROLLUP_SUMS_WITHOUT, without) if only is None else (ROLLUP_SUMS_ONLY, only)
         for piece, rows in self._pieces(query, pieces, {"sites": json.dumps(list(sites))}):
-            for name, component, quality, recorded, edition, high, low, covered_high, covered_low in rows:
-                yield RollupRow(
-                    name,
-                    piece.from_seconds,
-                    components[component],
-                    qualities[quality],
-                    bool(recorded),
-                    (high << 32) + low,
-                    (covered_high << 32) + covered_low,
-                    edition,
-                )
+            for row in rows:
+                yield read_sum(piece, row)
 
     def reading_ahead(self, from_seconds: int, to_seconds: int) -> AbstractContextManager[None]:
         """While the block runs, a period's roll-ups and gaps are brought into the system's page cache, if it is long."""
@@ -357,6 +357,20 @@ class SqliteStore:
         """All bases, by site and interval."""
         for row in self.rows(_EMISSION_BASES):
             yield EmissionBasis(*row)
+
+    def emission_runs(self) -> Iterator[EmissionRun]:
+        """All bases, by site and time, as few runs as they make."""
+        first: tuple[Any, ...] = ()
+        end, said = 0, ()
+        # There is a row for each interval of each site since the beginning: they are compared as the driver gives them.
+        for row in self._driver_rows(EMISSION_BASES):
+            if row[1] != end or row[2:] != said or row[0] != first[0]:
+                if first:
+                    yield EmissionRun(EmissionBasis(*first), end)
+                first, said = row, row[2:]
+            end = row[1] + self._interval_seconds
+        if first:
+            yield EmissionRun(EmissionBasis(*first), end)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -506,6 +520,18 @@ class SqliteStore:
                 for piece in pieces:
                     own = {**values, "from_seconds": piece.from_seconds, "to_seconds": piece.to_seconds}
                     yield piece, driver.execute(sql, own).fetchall()
+        except DBAPIError as error:
+            raise self._explained(error) from error
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+
+    def _driver_rows(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of one query as the driver gives them, from one state of the database."""
+        try:
+            with self._engine.connect() as connection:
+                driver = connection.connection.driver_connection
+                assert isinstance(driver, sqlite3.Connection)
+                yield from driver.execute(sql)
         except DBAPIError as error:
             raise self._explained(error) from error
         except sqlite3.Error as error:

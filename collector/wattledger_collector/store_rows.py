@@ -5,6 +5,7 @@ Opens nothing and runs nothing.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any, Final
 
 from wattledger_collector import schema
@@ -14,13 +15,16 @@ from wattledger_collector.records import (
     AssignmentRow,
     ChannelInfo,
     Component,
+    EmissionBasis,
     GapReason,
     GapRow,
     HostEnergyRow,
     HostGapRow,
     Method,
+    Piece,
     Quality,
     Role,
+    RollupRow,
 )
 
 # The columns of ChannelInfo, in its order; `n` is the channel table.
@@ -72,6 +76,11 @@ _SUMS_OF: Final = (
 )
 ROLLUP_SUMS_ONLY: Final = _SUMS_OF.format("AND site IN (SELECT value FROM json_each(:sites)) ")
 ROLLUP_SUMS_WITHOUT: Final = _SUMS_OF.format("AND site NOT IN (SELECT value FROM json_each(:sites)) ")
+
+ROLLUP_BEGIN: Final = "SELECT min(interval_start_seconds) FROM rollup"
+
+_BASIS_COLUMNS: Final = ", ".join(each.name for each in fields(EmissionBasis))
+EMISSION_BASES: Final = f"SELECT {_BASIS_COLUMNS} FROM emission_basis ORDER BY site, interval_start_seconds"
 
 # Each reaches every page that holds roll-ups or gaps of a part, and returns one row.
 ROLLUPS_AHEAD: Final = (
@@ -169,4 +178,23 @@ def read_gap(values: Sequence[Any], sites: SitesOfHosts, channels: dict[tuple[An
         channel=info,
         recorded=bool(recorded),
         gap=GapRow(channel, from_utc, to_utc, GapReason(reason), lower, upper),
+    )
+
+
+_COMPONENTS: Final = {int(each): each for each in Component}
+_QUALITIES: Final = {int(each): each for each in Quality}
+
+
+def read_sum(piece: Piece, row: Sequence[Any]) -> RollupRow:
+    """A row of ROLLUP_SUMS, dated by the piece's beginning."""
+    name, component, quality, recorded, edition, high, low, covered_high, covered_low = row
+    return RollupRow(
+        name,
+        piece.from_seconds,
+        _COMPONENTS[component],
+        _QUALITIES[quality],
+        bool(recorded),
+        (high << 32) + low,
+        (covered_high << 32) + covered_low,
+        edition,
     )

@@ -15,6 +15,7 @@ from wattledger_collector.records import (
     Component,
     Cursor,
     EmissionBasis,
+    EmissionRun,
     Host,
     HostEnergyRow,
     HostGapRow,
@@ -122,6 +123,10 @@ class FakeStore:
         ]
         return iter(sorted(rows, key=lambda row: (row.site, row.interval_start_seconds)))
 
+    def rollup_begin(self) -> int | None:
+        """Of the earliest row."""
+        return min((row.interval_start_seconds for row in self.rollup_rows), default=None)
+
     def rollup_sums(
         self, pieces: Iterable[Piece], only: Collection[str] | None = None, without: Collection[str] = ()
     ) -> Iterator[RollupRow]:
@@ -193,6 +198,10 @@ class FakeStore:
     def emission_bases(self) -> Iterator[EmissionBasis]:
         """All bases."""
         return iter(self.basis_rows)
+
+    def emission_runs(self) -> Iterator[EmissionRun]:
+        """A run for each: nothing rests on there being few."""
+        return (EmissionRun(row, row.interval_start_seconds + self.interval_seconds) for row in self.basis_rows)
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -43,7 +43,7 @@ def catalog(*values: tuple[int, str, str]) -> FactorCatalog:
 def counters(store: FakeStore, factors: FactorCatalog, site_terms: SiteTerms | None = None) -> EmissionCounters:
     """Counters as a collector makes them at its start."""
     made = EmissionCounters(
-        BasisFinder(store.sites(), factors), store.emission_bases(), interval_seconds=900, site_terms=site_terms
+        BasisFinder(store.sites(), factors), store.emission_runs(), interval_seconds=900, site_terms=site_terms
     )
     add(made, store, store.rollups(0, 2**40))
     return made

@@ -24,6 +24,7 @@ from wattledger_collector.records import (
     CommitOutcome,
     Component,
     EmissionBasis,
+    EmissionRun,
     EvidenceRow,
     GapReason,
     GapRow,
@@ -381,6 +382,18 @@ def test_gaps_that_overlap_a_time(store: Store) -> None:
     assert list(store.gaps(20, 2**62)) == list(store.gaps(*ALL_TIME, "b")) == []
 
 
+def test_bases_are_read_as_runs(store: Store) -> None:
+    """Adjacent intervals that differ in nothing but time are one run; a hole, another value or another site begins one."""
+    assert list(store.emission_runs()) == []
+    alike = EmissionBasis("hall", INTERVAL, "380.1", "factor-1", "1.2", "0.5", "factor-3", "2", "3.8", "F4")
+    intervals = [replace(alike, interval_start_seconds=INTERVAL + 900 * index) for index in (0, 1, 2, 4, 5)]
+    changed = [replace(intervals[-1], interval_start_seconds=INTERVAL + 900 * 6, factor_tier="F5")]
+    elsewhere = [replace(changed[0], site="hallway", interval_start_seconds=INTERVAL + 900 * 7)]
+    store.add_emission_bases([*intervals, *changed, *elsewhere])
+    runs = [(intervals[0], 3), (intervals[3], 6), (changed[0], 7), (elsewhere[0], 8)]
+    assert list(store.emission_runs()) == [EmissionRun(basis, INTERVAL + 900 * end) for basis, end in runs]
+
+
 def test_sites_and_bases_are_kept(store: Store) -> None:
     """Site rows are listed by site and time; an emission basis, once kept, stays."""
     late = SiteRow("hall", 20, "DE", "1.2", False, 30, "2023-01-01", "2024-01-01", "2", "audit 7")
@@ -396,6 +409,7 @@ def test_sites_and_bases_are_kept(store: Store) -> None:
     stands = store.add_emission_bases([EmissionBasis("hall", INTERVAL, "9", "factor-2", "1.2"), later])
     assert stands == [first, later]
     assert list(store.emission_bases()) == [other, first, later]
+    assert [run.basis for run in store.emission_runs()] == [other, first, later]
     store.add_sites([])
     store.add_assignments([])
     store.add_emission_bases([])
@@ -838,6 +852,19 @@ LATER_COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
+def downgrade(path: Path, revision: str) -> None:
+    """Take away what later steps added."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        dropped = {table for older, tables in LATER_TABLES.items() if older >= revision for table in tables}
+        for table in dropped:
+            connection.execute(f"DROP TABLE {table}")
+        for older, additions in LATER_COLUMNS.items():
+            for table, columns in additions.items() if older >= revision else ():
+                for column in columns if table not in dropped else ():
+                    connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+
+
 @pytest.mark.parametrize("revision", LATER_TABLES)
 def test_a_database_of_an_older_schema_is_upgraded_in_place(tmp_path: Path, revision: str) -> None:
     """What an older program booked stays as it was, and the tables are those of a new database."""
@@ -849,15 +876,7 @@ def test_a_database_of_an_older_schema_is_upgraded_in_place(tmp_path: Path, revi
     store.commit([booked])
     identity = store.database_id
     store.close()
-    with closing(sqlite3.connect(path)) as connection, connection:
-        dropped = {table for older, tables in LATER_TABLES.items() if older >= revision for table in tables}
-        for table in dropped:
-            connection.execute(f"DROP TABLE {table}")
-        for older, additions in LATER_COLUMNS.items():
-            for table, columns in additions.items() if older >= revision else ():
-                for column in columns if table not in dropped else ():
-                    connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    downgrade(path, revision)
     store = open_store(path, create=False)
     assert (store.database_id, store.load_cursor("a", EPOCH), sum_of(store)) == (identity, booked.cursor_after, 5)
     store.close()
