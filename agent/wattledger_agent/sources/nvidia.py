@@ -110,8 +110,6 @@ class NvidiaSource:
         self._started = False
         self._is_lost = False
         self._removed: set[ChannelKey] = set()
-        # When that was asked for which each channel has told last.
-        self._told_nanoseconds: dict[ChannelKey, int] = {}
         self._look_nanoseconds = 0
         self._patience_seconds = patience_seconds
         self._read_nanoseconds = 0
@@ -156,7 +154,7 @@ class NvidiaSource:
         said: set[ChannelKey] = set()
         # Late answers come last: another one may have been asked for the same module since.
         for _, gpu in sorted(present, key=lambda one: _is_late(found[one[1].device], now_nanoseconds)):
-            for reading in self._told(gpu, found[gpu.device], now_nanoseconds):
+            for reading in _told(gpu, found[gpu.device], now_nanoseconds):
                 key = reading.key if isinstance(reading, CounterReading | PowerReading | TryAgain | Gone) else None
                 if key is None or key not in said:
                     readings.append(reading)
@@ -240,24 +238,6 @@ class NvidiaSource:
     def _asked(self, gpu: Gpu, number: int, now_nanoseconds: int) -> "_Answer":
         """What a GPU says, with the time at which it was asked: the answer may come reads later."""
         return now_nanoseconds, self._read(gpu, number, now_nanoseconds)
-
-    def _told(self, gpu: Gpu, answer: "_Answer | None", now_nanoseconds: int) -> Iterator[Reading]:
-        """What there is to pass on of an answer. A late one tells energy, with how late it is, and that a GPU is gone.
-
-        What it shows is none of now; nor is the power of a module of which another GPU has told since.
-        """
-        if answer is None:
-            yield from _hung(gpu)
-            return
-        asked, readings = answer
-        late = now_nanoseconds - asked
-        for reading in readings:
-            if isinstance(reading, CounterReading | PowerReading):
-                if not late or asked > self._told_nanoseconds.get(reading.key, -1):
-                    self._told_nanoseconds[reading.key] = asked
-                    yield replace(reading, late_nanoseconds=late) if late else reading
-            elif not late or not isinstance(reading, UtilizationReading | GaugeReading):
-                yield reading
 
     def _read(self, gpu: Gpu, number: int, now_nanoseconds: int) -> list[Reading]:
         readings: list[Reading] = []
@@ -350,6 +330,23 @@ _Answer = tuple[int, list[Reading]]
 
 def _is_late(answer: _Answer | None, now_nanoseconds: int) -> bool:
     return answer is not None and answer[0] != now_nanoseconds
+
+
+def _told(gpu: Gpu, answer: _Answer | None, now_nanoseconds: int) -> Iterator[Reading]:
+    """What there is to pass on of an answer. A late one tells energy, with how late it is, and that a GPU is gone.
+
+    What it shows is none of now.
+    """
+    if answer is None:
+        yield from _hung(gpu)
+        return
+    asked, readings = answer
+    late = now_nanoseconds - asked
+    for reading in readings:
+        if isinstance(reading, CounterReading | PowerReading):
+            yield replace(reading, late_nanoseconds=late) if late else reading
+        elif not late or not isinstance(reading, UtilizationReading | GaugeReading):
+            yield reading
 
 
 def _hung(gpu: Gpu) -> list[Reading]:
