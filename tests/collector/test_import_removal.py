@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.collector.closed_ledgers import BEGIN, DAY, INTERVAL, KWH, Ledger, row
+from tests.collector.test_store import downgrade
 
 from wattledger_collector.cli import _parser
 from wattledger_collector.import_store import imports, meter_rows
@@ -286,9 +287,7 @@ def test_an_older_database_learns_what_was_imported(ledger: Ledger) -> None:
             fields = msgspec.msgpack.decode(packed)
             assert len(fields) == 13
             connection.execute("UPDATE host SET packed = ? WHERE id = ?", (msgspec.msgpack.encode(fields[:12]), key))
-        connection.execute("DROP TABLE import_removal")
-        connection.execute("ALTER TABLE energy_import DROP COLUMN assignments_last_id")
-        connection.execute("UPDATE alembic_version SET version_num = '0008'")
+    downgrade(path, "0008")
     ledger.store = open_store(path, create=False)
 
     assert list(ledger.store.hosts()) == hosts

@@ -16,6 +16,7 @@ from tests.collector.two_sites import BERLIN, FROM, KWH, NASTY, TO, hours, make_
 from wattledger_collector.cli import _parser
 from wattledger_collector.factor_files import load_catalog
 from wattledger_collector.hosts import host_drain
+from wattledger_collector.import_store import imports, remove_import
 from wattledger_collector.progress import Work
 from wattledger_collector.report import Report, make_period, make_report
 from wattledger_collector.report_completeness import completeness
@@ -278,6 +279,16 @@ def test_a_second_file_of_the_same_site_meter_may_not_overlap(ledger: Path, caps
     assert facility(ledger, 3930, day="2024-03-30") == 0
     assert facility(ledger, 3000, count=12) == 1
     assert "overlaps site-2024-03-29.csv" in capsys.readouterr().err
+
+
+def test_a_sites_meter_that_was_taken_back_measures_nothing(ledger: Path, store: SqliteStore) -> None:
+    """What was imported by mistake makes no PUE."""
+    assert facility(ledger, 3930) == 0
+    (made,) = imports(store)
+
+    remove_import(store, made, "another site's", now_seconds=second("2024-04-02"))
+
+    assert measured_pues(report(store), store) == {}
 
 
 def test_the_interval_holds_sensors_factors_and_gaps(store: SqliteStore) -> None:
