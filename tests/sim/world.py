@@ -152,11 +152,12 @@ class World:
         return bool(self.faults["store restored from an older copy"] and lost)
 
     def may_lack_accounts(self) -> bool:
-        """Whether what records told of workloads may be gone from both sides: the store went back in time, and a full disk
-        had made a spool give up records that it had acknowledged. A channel's later records have its energy, but an account
-        that was frozen and acknowledged is not told again.
+        """Whether what records told of workloads may be gone from both sides: the store went back in time, and a full disk or
+        its quota had made a spool give up records. A channel's later records have its energy, but an account that was frozen
+        and acknowledged is not told again.
         """
-        return self._may_begin_anew() or bool(self.faults["store restored from an older copy"] and self.faults["disk full"])
+        given_up = self.faults["disk full"] + self.faults["records given up unsent"]
+        return self._may_begin_anew() or bool(self.faults["store restored from an older copy"] and given_up)
 
     # Hosts.
 
