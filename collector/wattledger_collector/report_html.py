@@ -26,7 +26,7 @@ from wattledger_collector.html_parts import (
     span_text,
 )
 from wattledger_collector.records import NANOSECONDS_PER_SECOND
-from wattledger_collector.report import Period, SiteReport
+from wattledger_collector.report import Period, Report, SiteReport
 from wattledger_collector.report_completeness import completeness, hours_text, measured_sentence, pue_figure
 from wattledger_collector.report_evidence import (
     coverage_part,
@@ -37,6 +37,7 @@ from wattledger_collector.report_evidence import (
     years_part,
 )
 from wattledger_collector.report_figures import Day
+from wattledger_collector.report_market_html import market_cards, market_part
 from wattledger_collector.report_output import uncovered
 from wattledger_collector.report_svg import Bar, column_chart, row_bar
 from wattledger_collector.report_table import QUALITY_WORDS, RECORDED_WORDS, kwh_text
@@ -77,8 +78,8 @@ def render_page(page: Page) -> str:
         add(main, "p", "Nothing is booked in this period.")
     else:
         for section in (
-            _totals, _days, _sites, _components, _qualities, _tiers, uncertainty_part, years_part, coverage_part,
-            workloads_part, equivalences_part, factors_part,
+            _totals, market_part, _days, _sites, _components, _qualities, _tiers, uncertainty_part, years_part,
+            coverage_part, workloads_part, equivalences_part, factors_part,
         ):  # fmt: skip
             section(main, page)
     _footer(body, page)
@@ -116,7 +117,8 @@ def _totals(main: Element, page: Page) -> None:
     for kind, part in sorted(report.emissions.items()):
         mass, unit = mass_text(part.grams).split(" ")
         _card(cards, f"Scope 2, location based, {kind.gas}", mass, unit, _interval_text(page, kind))
-    _card(cards, "Scope 2, market based", "not stated", "", "no certificate or contract was declared to this report")
+    for name, figure, unit, told in market_cards(report.market):
+        _card(cards, name, figure, unit, told)
     bare = sum(site.uncovered_microjoules for site in report.sites)
     if bare:
         _card(cards, "Without a factor", kwh_text(bare), "kWh", "they have no emissions figure, and none is assumed")
@@ -210,7 +212,7 @@ def _sites(main: Element, page: Page) -> None:
                 site.site,
                 row_bar(kwh(abs(energy)), longest, f"{kwh_text(energy)} kWh"),
                 kwh_text(energy, report.energy_microjoules),
-                _pue_text(site, page.report.measured.get(site.site)),
+                _pue_text(site, report),
                 overhead_text(sum((facility_kwh(line) for line in site.lines), Fraction(0)), report),
                 *(mass_text(site.emissions[kind].grams) if kind in site.emissions else "–" for kind in kinds),
                 kwh_text(site.uncovered_microjoules, report.energy_microjoules),
@@ -221,13 +223,21 @@ def _sites(main: Element, page: Page) -> None:
     for site in report.sites:
         for reason, microjoules in uncovered(site):
             add(section, "p", f"{kwh_text(microjoules)} kWh of {site.site} are uncovered, as {reason}.", class_="note")
+        for pue in report.pues.get(site.site, ()):
+            if pue.is_told:
+                add(section, "p", f"{site.site}: {pue.sentence}.", class_="note")
     for measured in page.report.measured.values():
         _measured(section, measured)
 
 
-def _pue_text(site: SiteReport, measured: MeasuredPue | None) -> str:
-    declared = sorted({line.basis.pue for line in site.lines if line.basis.pue is not None})
-    told = [" and ".join(f"{pue:f}" for pue in declared) + " declared"] if declared else []
+def _pue_text(site: SiteReport, report: Report) -> str:
+    """Each PUE that was declared, marked if it is interim or has no evidence, and the measured one."""
+    told = []
+    for pue in report.pues.get(site.site, ()):
+        marks = [*(["interim"] if pue.is_interim else []), *(["no evidence"] if pue.lacks_evidence else [])]
+        extra = f" ({', '.join(marks)})" if marks else ""
+        told.append(f"{pue.ratio:f} declared{extra}")
+    measured = report.measured.get(site.site)
     if measured is not None and measured.pue is not None:
         told.append(f"{pue_figure(measured.pue)} measured")
     return ", ".join(told) or "–"

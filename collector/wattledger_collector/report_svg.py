@@ -43,8 +43,11 @@ def tick_text(value: Fraction) -> str:
     return f"{float(value):,.0f}".replace(",", " ") if abs(value) >= 1000 else text
 
 
-def column_chart(bars: Sequence[Bar], *, name: str, title: str, unit: str) -> Element:
-    """Bars side by side, in order. name: of the element; title and unit: words for people."""
+def column_chart(bars: Sequence[Bar], *, name: str, title: str, unit: str, group: int = 1) -> Element:
+    """Bars side by side, in order. name: of the element; title and unit: words for people.
+
+    group: so many bars stand together, under the label of the first of them.
+    """
     top = max((bar.value for bar in bars), default=Fraction(0))
     bottom = min(Fraction(0), min((bar.value for bar in bars), default=Fraction(0)))
     step = nice_step(top - bottom) if top > bottom else Fraction(1)
@@ -72,20 +75,23 @@ def column_chart(bars: Sequence[Bar], *, name: str, title: str, unit: str) -> El
         SubElement(chart, "line", {**line, "class": "zero" if tick == 0 else "grid"})
         _text(chart, _LEFT - 6, y + 4, tick_text(tick), "end")
         tick += step
-    slot = (WIDTH - _LEFT - _RIGHT) / max(len(bars), 1)
-    wide = min(slot * 0.8, 48.0)
-    every = -(-len(bars) // _LABELS_MAX)
+    groups = -(-len(bars) // group)
+    slot = (WIDTH - _LEFT - _RIGHT) / max(groups, 1)
+    wide = min(slot * 0.8 / group, 48.0)
+    every = -(-groups // _LABELS_MAX)
     zero = height_of(Fraction(0))
     for place, bar in enumerate(bars):
-        middle = _LEFT + slot * (place + 0.5)
+        beside = place % group
+        centre = _LEFT + slot * (place // group + 0.5)
+        middle = centre + (beside - (group - 1) / 2) * wide
         end = height_of(bar.value)
         rect = SubElement(chart, "rect", {"x": f"{middle - wide / 2:.2f}", "width": f"{wide:.2f}"})
         rect.set("y", f"{min(zero, end):.3f}")
         rect.set("height", f"{abs(zero - end):.3f}")
         rect.set("class", f"bar s{bar.series}{' partial' if bar.is_partial else ''}")
         SubElement(rect, "title").text = bar.told
-        if place % every == 0:
-            _text(chart, middle, HEIGHT - 8, bar.label, "middle")
+        if beside == 0 and place // group % every == 0:
+            _text(chart, centre, HEIGHT - 8, bar.label, "middle")
     return chart
 
 

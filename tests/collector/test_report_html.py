@@ -122,7 +122,7 @@ def test_tables_have_the_reports_figures(store: SqliteStore) -> None:
     site = next(row for row in tables["sites-table"] if row[0] == "hall")
     # 93 h of 1 kW and 95 h of 2 kW.
     assert site[2] == "283.000"
-    assert site[3] == "1.2 declared"
+    assert site[3] == "1.2 declared (no evidence)"
     assert site[4] == "339.600"
     assert {row[0]: row[2] for row in tables["components-table"][1:]} == {"cpu": "116.750", "gpu": "190.000"}
     assert tables["years-table"][1] == ["IT energy, kWh", "142.500", "306.750", "115.3 %"]
