@@ -282,6 +282,19 @@ def test_failures_name_tests_that_exist() -> None:
         assert f"\ndef {link[1]}(" in (ROOT / link[2]).read_text(), cells
 
 
+def test_published_figures_name_tests_that_exist() -> None:
+    """Each line of the published figures is held by tests, or by a file of them."""
+    section = (ROOT / "tests/README.md").read_text().partition("\n## Published figures")[2].partition("\n## ")[0]
+    lines = readme_tables.cells(section[section.index("| published by") :])
+    assert len(lines) >= 20
+    for cells in lines:
+        links = re.findall(r"\[(test_\w+)(\.py)?\]\(([\w/.]+)\)", cells[-1])
+        assert ", ".join(f"[{name}{end}]({path})" for name, end, path in links) == cells[-1]
+        for name, end, path in links:
+            text = (ROOT / "tests" / path).read_text()
+            assert path.endswith(f"/{name}.py") if end else f"\ndef {name}(" in text, cells
+
+
 def test_the_worked_example_is_right() -> None:
     """The report's figures are what a hand reckons from the trace's sum, PUE and factor."""
     watt_hours = Decimal(re.findall(r"add up to ([\d ]+\.\d+) Wh", README)[0].replace(" ", ""))
