@@ -24,6 +24,7 @@ from wattledger_agent.doctor_sensors import period_findings, sensor_findings
 from wattledger_agent.doctor_spool import spool_findings
 from wattledger_agent.doctor_workloads import Fetch, kubelet_findings, workload_findings
 from wattledger_agent.inventory import Roots, close_all, find_sources
+from wattledger_agent.threads import NoThreadError, start
 from wattledger_agent.workload_setup import open_workloads
 
 __all__ = ["Finding", "Means", "Report", "Verdict", "as_json", "as_text", "diagnose", "examine", "exit_status"]
@@ -73,11 +74,13 @@ class _Asked:
     ask: Callable[[], list[Finding]]
     findings: list[Finding] = field(default_factory=list)
 
-    def begin(self) -> threading.Thread:
-        """Ask in a daemon thread, which is left behind if it never ends."""
-        thread = threading.Thread(target=lambda: self.findings.extend(self.ask()), name="doctor-network", daemon=True)
-        thread.start()
-        return thread
+    def begin(self) -> threading.Thread | None:
+        """Ask in a daemon thread, which is left behind if it never ends; without one where none can be started."""
+        try:
+            return start(lambda: self.findings.extend(self.ask()), "doctor-network")
+        except NoThreadError:
+            self.findings.extend(self.ask())
+            return None
 
 
 def diagnose(config: AgentConfig, roots: Roots, means: Means | None = None) -> Report:
@@ -103,7 +106,8 @@ def diagnose(config: AgentConfig, roots: Roots, means: Means | None = None) -> R
             close_all(inventory)
     deadline = time.monotonic() + NETWORK_SECONDS_MAX
     for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread is not None:
+            thread.join(max(0.0, deadline - time.monotonic()))
     if not collector.findings:
         late = "it has not answered in time"
         collector.findings.append(FAULTS["collector-silent"].finding(address=config.collector.address, reason=late))

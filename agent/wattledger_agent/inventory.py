@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from wattledger_agent.sampler import OpenSource
 from wattledger_agent.slow import Pace
 from wattledger_agent.sources import SOURCES
 from wattledger_agent.sources.nvml import Nvml
+from wattledger_agent.threads import NoThreadError, start
 
 if TYPE_CHECKING:
     from wattledger_agent.sources.replay import ReplaySource
@@ -268,19 +270,20 @@ def open_source(source: Source, inventory: Inventory, seconds_max: float = OPEN_
 def open_together(sources: Sequence[Source], inventory: Inventory, seconds_max: float) -> None:
     """Open sources side by side, and leave out those that have not opened by a deadline that they have in common."""
     outcomes: list[list[Sequence[ChannelSpec] | Missing]] = []
-    threads: list[threading.Thread] = []
+    threads: list[threading.Thread | None] = []
     deciding = threading.Lock()
     for source in sources:
         outcome: list[Sequence[ChannelSpec] | Missing] = []
-        opener = threading.Thread(
-            target=_open_into, args=(source, outcome, deciding), name=f"open-{source.name}", daemon=True
-        )
-        opener.start()
-        threads.append(opener)
+        try:
+            threads.append(start(partial(_open_into, source, outcome, deciding), f"open-{source.name}"))
+        except NoThreadError as error:
+            outcome.append(Missing(source.name, f"{source.name}: {error}.", "A running agent tries again."))
+            threads.append(None)
         outcomes.append(outcome)
     deadline = time.monotonic() + seconds_max
     for source, opener, outcome in zip(sources, threads, outcomes, strict=True):
-        opener.join(max(0.0, deadline - time.monotonic()))
+        if opener is not None:
+            opener.join(max(0.0, deadline - time.monotonic()))
         with deciding:
             if not outcome:
                 outcome.append(_overdue(source, seconds_max))

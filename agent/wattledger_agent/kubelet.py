@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wattledger_agent.cgroup_names import PodName
+from wattledger_agent.threads import NoThreadError, start
 
 # A kubelet that is well answers in milliseconds.
 ANSWER_SECONDS_MAX = 5.0
@@ -66,8 +67,10 @@ class KubeletNames:
         if self._is_recorded:
             self._ask()
             return
-        self._thread = threading.Thread(target=self._ask, name="kubelet", daemon=True)
-        self._thread.start()
+        try:
+            self._thread = start(self._ask, "kubelet")
+        except NoThreadError as error:
+            self._problem = f"workloads: the kubelet is not asked for the names of its pods: {error}."
 
     def wait(self, seconds: float) -> None:
         """Wait for the answer to a question that was asked, so long at most."""

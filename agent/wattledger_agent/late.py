@@ -5,13 +5,13 @@ Which sources there are is the inventory's knowledge.
 """
 
 import logging
-import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from wattledger_agent.inventory import OPEN_SECONDS_MAX, Missing, try_open
 from wattledger_agent.readings import NANOSECONDS_PER_SECOND, ChannelSpec, Source
 from wattledger_agent.sampler import OpenSource
+from wattledger_agent.threads import NoThreadError, start
 
 log = logging.getLogger("wattledger.agent")
 
@@ -37,8 +37,8 @@ class _Watched:
 
 
 def in_thread(run: Callable[[], None], name: str) -> None:
-    """Run in a daemon thread, which is left behind if it never returns."""
-    threading.Thread(target=run, name=name, daemon=True).start()
+    """Run in a daemon thread, which is left behind if it never returns. Raises NoThreadError."""
+    start(run, name)
 
 
 class LateSources:
@@ -89,7 +89,10 @@ class LateSources:
             return
         watched.source, watched.outcome, watched.is_overdue = source, [], False
         outcome = watched.outcome
-        self._beside(lambda: outcome.append(try_open(source)), f"open-{name}")
+        try:
+            self._beside(lambda: outcome.append(try_open(source)), f"open-{name}")
+        except NoThreadError as error:
+            outcome.append(Missing(name, f"{name}: {error}.", ""))
 
     def _settle(self, name: str, watched: _Watched, now_nanoseconds: int) -> OpenSource | None:
         source, outcome = watched.source, watched.outcome[0]

@@ -24,6 +24,7 @@ from wattledger_agent.config import CollectorConfig, is_loopback, split_address
 from wattledger_agent.counters import Instant
 from wattledger_agent.readings import NANOSECONDS_PER_SECOND
 from wattledger_agent.session import AgentSession, Identity, Outbox, Settings, State
+from wattledger_agent.threads import NoThreadError, start
 from wattledger_agent.wire import clock_pair
 from wattledger_protos.v1 import telemetry_pb2 as pb
 from wattledger_protos.v1 import telemetry_pb2_grpc as rpc
@@ -123,8 +124,9 @@ class Shipper:
         self._session = AgentSession(spool, identity, jitter)
         self._settings = self._session.settings
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
+        self._thread: threading.Thread | None = None
         self._stopping = False
+        self._wants_thread = False
         self._changed = asyncio.Event()  # The stream, or the wait for one, may be over.
         self._writable = asyncio.Event()  # There is something to write.
         self._outgoing: deque[pb.AgentMessage] = deque()
@@ -136,20 +138,29 @@ class Shipper:
         self._error = ""
 
     def start(self) -> None:
-        """Begin; returns at once."""
-        self._thread.start()
+        """Begin; returns at once. Where no thread can be started, each record tries again: the spool keeps everything."""
+        self._wants_thread = True
+        try:
+            self._thread = start(self._run, "shipper")
+        except NoThreadError as error:
+            self._error = str(error)
+        else:
+            self._wants_thread, self._error = False, ""
 
     def stop(self, seconds_max: float = 3.0) -> None:
         """End the stream and the thread. What is not acknowledged stays in the spool."""
         self._stopping = True
-        if self._thread.is_alive():
+        self._wants_thread = False
+        if self._thread is not None and self._thread.is_alive():
             self._call(self._changed.set)
             self._thread.join(seconds_max)
         elif not self._loop.is_closed():
             self._loop.close()
 
     def appended(self) -> None:
-        """A record was added to the spool. From any thread."""
+        """A record was added to the spool. From the thread that called `start`."""
+        if self._wants_thread:
+            self.start()
         self._call(lambda: self._step(self._session.appended))
 
     def live(self, live: pb.Live) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from wattledger_agent.readings import NANOSECONDS_PER_SECOND, SourceUnavailableError
+from wattledger_agent.threads import NoThreadError, start
 
 Value = TypeVar("Value")
 
@@ -61,7 +62,7 @@ class Clock(Protocol):
 
 
 def in_thread(step: Callable[[], float], farewell: Callable[[], None], name: str) -> Callable[[], None]:
-    """Run in a daemon thread; see Background."""
+    """Run in a daemon thread; see Background. Raises SourceUnavailableError where none can be started."""
     stopping = threading.Event()
 
     def run() -> None:
@@ -72,8 +73,10 @@ def in_thread(step: Callable[[], float], farewell: Callable[[], None], name: str
             # Nobody is left to be told.
             farewell()
 
-    thread = threading.Thread(target=run, name=name, daemon=True)
-    thread.start()
+    try:
+        thread = start(run, name)
+    except NoThreadError as error:
+        raise unavailable(f"{name.removeprefix('poll-')}: {error}", "") from error
 
     def stop() -> None:
         stopping.set()

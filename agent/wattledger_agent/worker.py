@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from wattledger_agent.readings import Gone, Offer, Reading, Source, TryAgain
+from wattledger_agent.threads import NoThreadError, start
 
 ERROR_CHARACTERS_MAX = 512  # As many as the wire carries for a source's last error.
 
@@ -38,6 +39,12 @@ class SourceHealth:
         self.failing_since_nanoseconds = None
         self.read_nanoseconds = read_nanoseconds
         self.last_error = next((_line(r.reason) for r in readings if isinstance(r, TryAgain)), "")
+
+    def refused(self, error: str) -> None:
+        """Count a read that could not be begun, for a reason that is not the source's."""
+        self.reads += 1
+        self.failures += 1
+        self.last_error = _line(error)
 
     def failed(self, error: str, now_nanoseconds: int) -> None:
         """Count a read that raised."""
@@ -93,11 +100,18 @@ class ThreadedReader:
         self._late_asked_nanoseconds = 0
         self.late_nanoseconds = 0
         self._started = self._returned = 0
-        self._thread = threading.Thread(target=self._run, name=f"source-{source.name}", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def begin(self, now_nanoseconds: int) -> None:
-        """Start a read, unless the one before still hangs."""
+        """Start a read, unless the one before still hangs, or no thread may be had for it."""
+        if self._thread is None:
+            try:
+                self._thread = start(self._run, f"source-{self.source.name}")
+            except NoThreadError as error:
+                # Nothing is wrong with the source, so that it stays open; the next read tries again.
+                self._begun = False
+                self.health.refused(f"{self.source.name}: {error}")
+                return
         self._begun = not self._busy or self._done.acquire(blocking=False)
         if not self._begun:
             return
@@ -146,7 +160,9 @@ class ThreadedReader:
         """Let the thread end after the read under way; it closes the source then. wait_seconds: for its end."""
         self._stopping = True
         self._wanted.release()
-        if not self._busy:
+        if self._thread is None:
+            self.source.close()
+        elif not self._busy:
             self._thread.join(timeout=wait_seconds)
 
     def _run(self) -> None:

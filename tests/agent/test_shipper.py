@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from tests.agent.test_threads import no_threads
 from tests.certificates import Authority, Pair
 
 from wattledger_agent.config import CollectorConfig
@@ -162,6 +163,23 @@ def test_the_spool_is_drained_and_followed(spool: Spool, made: Callable[..., Shi
     assert (status.batches, status.acks, status.acknowledged_sequence, status.error) == (51, 51, 51, "")
     assert status.last_ack_seconds is not None
     assert status.last_ack_seconds >= before
+    server.stop(None).wait()
+
+
+def test_a_shipper_without_a_thread_begins_with_a_later_record(spool: Spool, made: Callable[..., Shipper]) -> None:
+    """Where the system refuses it one, the spool keeps everything until it may have one."""
+    collector = Collector()
+    server, port = serve(collector)
+    spool.append(cut(1))
+    shipper = made(spool, plain(port))
+    with no_threads():
+        shipper.start()
+        shipper.appended()
+    assert "TasksMax" in shipper.status().error
+    spool.append(cut(2))
+    shipper.appended()
+    wait_for(lambda: spool.acknowledged_sequence == 2)
+    assert shipper.status().error == ""
     server.stop(None).wait()
 
 

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
+from wattledger_agent.threads import NoThreadError, start
+
 Result = TypeVar("Result")
 
 
@@ -42,7 +44,7 @@ class Lanes(Generic[Result]):
         """Do the tasks in their order; returns by name what each returned, None for one that hangs.
 
         What a task returned after it was left behind is its result in the next run, in which it is not begun. Raises what a
-        task raises, after the others were done.
+        task raises, after the others were done; NoThreadError where none can be started, and what was late stays for later.
         """
         results: dict[str, Result | None] = dict.fromkeys(tasks)
         with self._lock:
@@ -50,15 +52,12 @@ class Lanes(Generic[Result]):
                 results[name] = self._late.pop(name)
             begun = [name for name in tasks if name not in self._hanging and results[name] is None]
         work = _Work([(name, tasks[name]) for name in begun], self._returned_late)
-        self._begin(work)
-        while not work.wait(self.patience_seconds):
+        try:
+            self._finish(work)
+        except NoThreadError:
             with self._lock:
-                left = work.leave_behind()
-                if left is None:
-                    continue
-                self._hanging.add(left)
-            self._helper = None
-            self._begin(work)
+                self._late |= {name: late for name, late in results.items() if late is not None}
+            raise
         results |= work.results
         for error in work.errors:
             raise error
@@ -71,6 +70,18 @@ class Lanes(Generic[Result]):
         self._helper = None
         with self._lock:
             self._late.clear()
+
+    def _finish(self, work: "_Work[Result]") -> None:
+        """Do what there is to do, each in time, and leave behind what hangs."""
+        self._begin(work)
+        while not work.wait(self.patience_seconds):
+            with self._lock:
+                left = work.leave_behind()
+                if left is None:
+                    continue
+                self._hanging.add(left)
+            self._helper = None
+            self._begin(work)
 
     def _begin(self, work: "_Work[Result]") -> None:
         if self._helper is None:
@@ -152,7 +163,7 @@ class _Helper(Generic[Result]):
     def __init__(self, name: str) -> None:
         self._wanted = threading.Semaphore(0)
         self._work: _Work[Result] | None = None
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        start(self._run, name)
 
     def do(self, work: _Work[Result]) -> None:
         """Begin the work."""
