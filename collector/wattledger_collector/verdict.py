@@ -6,6 +6,8 @@ Decides nothing; no file, no clock. Source of truth: `verify.py`, which fills it
 from dataclasses import dataclass, field
 from typing import Final
 
+from wattledger_collector.verify_together import Claim
+
 # Of more problems than these, the first tell enough; of a longer sentence, its beginning does.
 PROBLEMS_MAX: Final = 50
 LINE_MAX: Final = 1_000
@@ -13,11 +15,15 @@ LINE_MAX: Final = 1_000
 
 @dataclass(slots=True)
 class Verdict:
-    """problems: empty if all is as it was signed. facts: what was checked. conclusion: what that shows, if all is well."""
+    """problems: empty if all is as it was signed. facts: what was checked. conclusion: what that shows, if all is well.
+
+    claim: what the statement says of itself, to be compared with others; None for what is no statement.
+    """
 
     problems: list[str] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
     conclusion: str = "every figure follows from the leaves"
+    claim: Claim | None = None
 
     @property
     def is_good(self) -> bool:

@@ -27,6 +27,7 @@ from wattledger_collector.verify_bytes import CheckedFiles
 from wattledger_collector.verify_figures import FIRST_FORMAT, LeafSums, figure_problems
 from wattledger_collector.verify_leaf import DISCLOSURE_FILES, DISCLOSURE_FORMAT, check_disclosure
 from wattledger_collector.verify_log import LogCheck, Trust
+from wattledger_collector.verify_together import contradictions, read_claim
 
 BUNDLE_FORMAT: Final = "wattledger bundle 1"
 STATEMENT_FORMATS: Final = (FIRST_FORMAT, "wattledger statement 2")
@@ -178,6 +179,8 @@ class _Check:
         if _grown_root(first, border, hashes) != own.root:
             self._problem("the leaves and the statement do not give the root of the signed checkpoint")
         check.run(statement["log"]["origin"])
+        digest = sha256(self._files.read("statement.json")).hexdigest()
+        self._verdict.claim = read_claim(statement, digest, own.size, own.root)
 
 
 def _entries(data: bytes) -> Iterator[bytes]:
@@ -234,20 +237,37 @@ def run(arguments: argparse.Namespace) -> int:
     except (OSError, UnicodeDecodeError) as error:
         print(f"wattledger-collector: cannot read what the bundle is to be compared with: {error}", file=sys.stderr)
         return 1
-    verdict = verify(
-        arguments.bundle,
-        earlier=earlier,
-        trusted=arguments.key,
-        witnesses=arguments.witness,
-        authorities=authorities,
-        statement=statement,
-    )
+    claims = []
+    is_good = True
+    for path in arguments.bundle:
+        verdict = verify(
+            path,
+            earlier=earlier,
+            trusted=arguments.key,
+            witnesses=arguments.witness,
+            authorities=authorities,
+            statement=statement,
+        )
+        if len(arguments.bundle) > 1:
+            print(f"{shown(str(path))}:")
+        _tell(verdict)
+        is_good = is_good and verdict.is_good
+        if verdict.is_good and verdict.claim is not None:
+            claims.append(verdict.claim)
+    if len(arguments.bundle) > 1:
+        together = Verdict(list(contradictions(claims)), [], f"{len(claims)} statements do not contradict each other")
+        print("together:")
+        _tell(together)
+        is_good = is_good and together.is_good
+    return 0 if is_good else 1
+
+
+def _tell(verdict: Verdict) -> None:
     for fact in verdict.facts:
         print(shown(fact))
     for problem in verdict.problems:
         print(f"FAILED: {shown(problem)}")
     print(f"verified: {verdict.conclusion}" if verdict.is_good else "NOT verified")
-    return 0 if verdict.is_good else 1
 
 
 if __name__ == "__main__":

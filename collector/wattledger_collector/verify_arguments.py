@@ -9,7 +9,9 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("bundle", type=Path, help="folder or zip file made by `statement bundle` or `disclose`")
+    parser.add_argument(
+        "bundle", nargs="+", type=Path, help="what `statement bundle` or `disclose` made; several are compared"
+    )
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="an earlier checkpoint: the log must have grown from it"
     )

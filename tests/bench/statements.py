@@ -26,8 +26,10 @@ SERVERS = (100, 333, 1000)
 DAYS = 30
 SMALL_SERVERS, SMALL_DAYS = (5, 10), 3
 
-# Of a small bundle, whose every file has its share of them.
+# Of a small bundle, whose every file has its share of them; and of the largest, of which a check takes seconds: as many
+# anywhere in it as in its files by turns, most of which are small.
 BITS, SMALL_BITS = 1000, 40
+BITS_OF_LARGEST, SMALL_BITS_OF_LARGEST = 40, 4
 FLIPPED_SERVERS, FLIPPED_DAYS = 3, 2
 
 
@@ -41,7 +43,10 @@ def main() -> int:
     smallest: dict[str, float] = {}
     for servers in sizes:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            _measure(Path(folder), servers, days, smallest)
+            bits = 0
+            if servers == sizes[-1]:
+                bits = SMALL_BITS_OF_LARGEST if arguments.small else BITS_OF_LARGEST
+            _measure(Path(folder), servers, days, smallest, bits)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         _flip(Path(folder), SMALL_BITS if arguments.small else BITS)
     return 0
@@ -54,24 +59,42 @@ def _flip(folder: Path, bits: int) -> None:
     begin, end = (_date(BEGIN_SECONDS + day * DAY_SECONDS) for day in (0, FLIPPED_DAYS))
     _run(("statement", "close", "--store", str(ledger), "--from", begin, "--to", end))
     _run(("statement", "bundle", "--store", str(ledger), "--out", str(bundle)))
-    chance = random.Random(bits)
     files = sorted(bundle.iterdir())
+    chance = random.Random(bits)
+    turns = [files[number % len(files)] for number in range(bits)]
+    places = [(path, chance.randrange(8 * path.stat().st_size)) for path in turns]
+    report("statement_flipped_bits_noticed", _noticed(bundle, places), "bits", bits, "all bits that were flipped")
+
+
+def _flip_largest(bundle: Path, bits: int) -> None:
+    """Likewise of a whole bundle: half the bits anywhere in it, half in its files by turns."""
+    files = sorted(bundle.iterdir())
+    chance = random.Random(bits)
+    sizes = [path.stat().st_size for path in files]
+    places = []
+    for number, anywhere in enumerate(chance.choices(files, sizes, k=bits)):
+        path = anywhere if number % 2 else chance.choice(files)
+        places.append((path, chance.randrange(8 * path.stat().st_size)))
+    noticed = _noticed(bundle, places)
+    report("statement_flipped_bits_noticed_of_largest", noticed, "bits", bits, f"all, in {sum(sizes)} bytes")
+
+
+def _noticed(bundle: Path, places: Sequence[tuple[Path, int]]) -> int:
+    """How many of these bits, flipped one at a time, the check notices. Raises RuntimeError if it fails without."""
     noticed = 0
-    for number in range(bits):
-        path = files[number % len(files)]
+    for path, bit in places:
         data = path.read_bytes()
         spoiled = bytearray(data)
-        bit = chance.randrange(8 * len(data))
         spoiled[bit // 8] ^= 1 << bit % 8
         path.write_bytes(spoiled)
         noticed += not verify(bundle).is_good
         path.write_bytes(data)
     if not verify(bundle).is_good:
         raise RuntimeError("the bundle does not verify as it is")
-    report("statement_flipped_bits_noticed", noticed, "bits", bits, "all bits that were flipped")
+    return noticed
 
 
-def _measure(folder: Path, servers: int, days: int, smallest: dict[str, float]) -> None:
+def _measure(folder: Path, servers: int, days: int, smallest: dict[str, float], bits: int) -> None:
     ledger, bundle = folder / "ledger.sqlite", folder / "bundle"
     rows = build_ledger(ledger, servers, days)
     begin, end = (_date(BEGIN_SECONDS + day * DAY_SECONDS) for day in (0, days))
@@ -94,6 +117,8 @@ def _measure(folder: Path, servers: int, days: int, smallest: dict[str, float]) 
         tell(f"{name}_cpu_seconds", cpu_seconds, "seconds")
         tell(f"{name}_memory_bytes", bytes_max, "bytes")
     tell("statement_bundle_bytes", sum(each.stat().st_size for each in bundle.iterdir()), "bytes")
+    if bits:
+        _flip_largest(bundle, bits)
     shutil.rmtree(bundle)
 
 
