@@ -31,11 +31,13 @@ from wattledger_collector.imports import (
     Removal,
     book_import,
     named_anew,
+    on_host,
     series_spans,
 )
 from wattledger_collector.records import (
     SITE_UNASSIGNED,
     AssignmentRow,
+    Booking,
     Component,
     EnergyRow,
     Host,
@@ -93,6 +95,8 @@ def import_series(
         wrong, reason = replaces
         check_alike(wrong, named)
         old = _Old(wrong, Removal(source.imported_at_seconds, reason, source.digest), _booked(store, wrong))
+    # Reckoned before the lock, which bookings wait for.
+    booking = None if named.place is Place.FACILITY else book_import(named, series, store.interval_seconds)
     for _ in range(_ATTEMPTS_MAX):
         # Read before the checks: what is booked after it makes them void.
         host = store.load_host(named.meter.host)
@@ -110,7 +114,7 @@ def import_series(
                     replaced="" if old is None else old.made.provenance.digest,
                     is_another_feed=is_another_feed,
                 )
-                _write(store, connection, named, series, old)
+                _write(store, connection, named, series, booking, old)
                 if dry_run:
                     raise _DryRunDone
         except _DryRunDone:
@@ -174,12 +178,19 @@ def meter_rows(store: SqliteStore, digest: str, from_seconds: int, to_seconds: i
         yield EnergyRow(CHANNEL, start, Quality(quality), energy, covered)
 
 
-def _write(store: SqliteStore, connection: Connection, made: EnergyImport, series: Series, old: _Old | None) -> None:
+def _write(
+    store: SqliteStore,
+    connection: Connection,
+    made: EnergyImport,
+    series: Series,
+    booking: Booking | None,
+    old: _Old | None,
+) -> None:
     """All of an import, and that another one was taken back."""
     driver = _driver(connection)
     if old is not None:
         _remove(connection, old)
-    if made.place is Place.FACILITY:
+    if booking is None:
         write_imports(driver, [made])
         return
     insert_assignments(connection, _assignments(store, made))
@@ -190,7 +201,7 @@ def _write(store: SqliteStore, connection: Connection, made: EnergyImport, serie
     host = None if row is None else msgspec.msgpack.decode(row[0], type=Host)
     # Its own: what it keeps of rows does not hold once a transaction is rolled back.
     hot = HotWrites()
-    hot.write(driver, [hot.prepare(book_import(made, series, host, store.interval_seconds, imported_spans(times)))])
+    hot.write(driver, [hot.prepare(on_host(booking, host, imported_spans(times)))])
 
 
 def _remove(connection: Connection, old: _Old) -> None:

@@ -240,13 +240,8 @@ def named_anew(made: EnergyImport, known: Iterable[EnergyImport]) -> EnergyImpor
     return made
 
 
-def book_import(
-    made: EnergyImport, series: Series, host: Host | None, interval_seconds: int, imported: tuple[ImportedSpan, ...]
-) -> Booking:
-    """The booking of a host's series; host: its row as stored, None if it has none yet.
-
-    imported: all that imports have booked of the host, this one's part with it.
-    """
+def book_import(made: EnergyImport, series: Series, interval_seconds: int) -> Booking:
+    """The booking of a host's series, as if the host had no row yet; on_host gives it the one that it has."""
     source, epoch = made.provenance, made.epoch
     is_booked = made.place is Place.BOOKED
     gaps = tuple(_gaps(series, made.meter.power_bound_milliwatts)) if is_booked else ()
@@ -271,8 +266,8 @@ def book_import(
         points={CHANNEL: point},
     )
     return Booking(
-        host_before=host,
-        host_after=_host_after(made.meter.host, host, epoch, imported),
+        host_before=None,
+        host_after=_host_after(made.meter.host, None, epoch, ()),
         cursor_before=None,
         cursor_after=cursor,
         channels=(_channel(made),),
@@ -280,6 +275,15 @@ def book_import(
         gaps=gaps,
         imported=made,
     )
+
+
+def on_host(booking: Booking, host: Host | None, imported: tuple[ImportedSpan, ...]) -> Booking:
+    """The booking on the host's row as stored, None if it has none yet.
+
+    imported: all that imports have booked of the host, this one's part with it.
+    """
+    after = _host_after(booking.cursor_after.host, host, booking.cursor_after.epoch, imported)
+    return replace(booking, host_before=host, host_after=after)
 
 
 def _host_after(name: str, host: Host | None, epoch: bytes, imported: tuple[ImportedSpan, ...]) -> Host:
