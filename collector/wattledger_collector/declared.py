@@ -18,7 +18,16 @@ from wattledger_collector.certificates import Certificate
 from wattledger_collector.embodied import SECONDS_PER_SERVICE_YEAR
 from wattledger_collector.embodied import Asset as EmbodiedAsset
 from wattledger_collector.factors import Boundary, Gas
-from wattledger_collector.inventory import Approach, Asset, InventoryError, Losses, Situation, check_assets
+from wattledger_collector.inventory import (
+    Approach,
+    Asset,
+    InventoryError,
+    Losses,
+    Situation,
+    check_assets,
+    leased_amount,
+    leased_share,
+)
 from wattledger_collector.market import Instruments
 from wattledger_collector.residual_mixes import ALWAYS_FROM_SECONDS, ALWAYS_TO_SECONDS, Counted, DeclaredMix
 
@@ -54,14 +63,39 @@ class Holding(_Strict, frozen=True):
         return Asset(self.site, self.situation, self.has_control, begin, end, self.evidence)
 
 
+class Building(_Strict, frozen=True):
+    """A building of which an organisation has a part: areas in one unit, and the part of the whole that is let.
+
+    rounded_digits: round the part of an amount to so many decimals first, to reproduce a figure that was published so.
+    """
+
+    own_area: Decimal
+    whole_area: Decimal
+    let_ratio: Decimal = Decimal(1)
+    rounded_digits: Annotated[int, msgspec.Meta(ge=0, le=6)] | None = None
+
+
 class Activity(_Strict, frozen=True):
-    """So much of an activity at a site, on a day: fuel burnt, refrigerant leaked, water bought."""
+    """So much of an activity at a site, on a day: fuel burnt, refrigerant leaked, water bought.
+
+    building: the amount is that of a whole building, of which this part counts.
+    """
 
     site: str
     activity: str
     amount: Decimal
     on: date
     evidence: str
+    building: Building | None = None
+
+    @property
+    def used(self) -> Fraction:
+        """The organisation's own amount. Raises InventoryError where its area is no part of the building."""
+        if self.building is None:
+            return Fraction(self.amount)
+        own, whole, let = self.building.own_area, self.building.whole_area, self.building.let_ratio
+        share = leased_share(Fraction(own), Fraction(whole), Fraction(let))
+        return leased_amount(Fraction(self.amount), share, self.building.rounded_digits)
 
     @property
     def at_seconds(self) -> int:
@@ -194,7 +228,7 @@ def _check(declared: Declared, where: str) -> None:
         if site not in sites:
             raise InventoryError(f"{where}: the site {site!r} has no [[holding]], so that its scope is unknown; add one")
     for activity in declared.activity:
-        _at_least_zero(activity.amount, f"{where}: {activity.activity} on {activity.on}")
+        _check_activity(activity, f"{where}: {activity.activity} on {activity.on}")
     for hardware in declared.hardware:
         _at_least_zero(hardware.kilograms_each, f"{where}: {hardware.name}")
         if not 0 < hardware.service_years <= 50:
@@ -223,6 +257,20 @@ def _check_mixes(mixes: Sequence[DeclaredMix], where: str) -> None:
             raise InventoryError(
                 f"{where}: the residual mix of {one.market} is declared twice for one time: end one where the other begins"
             )
+
+
+def _check_activity(activity: Activity, where: str) -> None:
+    _at_least_zero(activity.amount, where)
+    if activity.building is None:
+        return
+    for name in ("own_area", "whole_area", "let_ratio"):
+        _at_least_zero(getattr(activity.building, name), f"{where}: {name}")
+    if activity.building.let_ratio > 1:
+        raise InventoryError(f"{where}: let_ratio is {activity.building.let_ratio}: no more than all of a building is let")
+    try:
+        _ = activity.used
+    except InventoryError as error:
+        raise InventoryError(f"{where}: {error}") from error
 
 
 def _at_least_zero(value: Decimal, where: str) -> None:

@@ -267,7 +267,7 @@ def _activity_entries(
                 f"{activity.activity} on {activity.on}: the site {activity.site!r} was not held on that day"
             )
         if from_seconds <= activity.at_seconds < to_seconds:
-            yield activity_entry(holding.asset, Fraction(activity.amount), factor, declared.approach)
+            yield activity_entry(holding.asset, activity.used, factor, declared.approach)
 
 
 def _ratios(
@@ -291,9 +291,9 @@ def _ratios(
         for each in used:
             if each.activity in _FUELS:
                 fuel = _FUELS[each.activity]
-                fuels[fuel] = fuels.get(fuel, Fraction(0)) + Fraction(each.amount)
-                grams += Fraction(each.amount) * Fraction(factors[each.activity].grams_per_unit)
-        cubic_metres = [Fraction(each.amount) for each in used if each.activity == WATER]
+                fuels[fuel] = fuels.get(fuel, Fraction(0)) + each.used
+                grams += each.used * Fraction(factors[each.activity].grams_per_unit)
+        cubic_metres = [each.used for each in used if each.activity == WATER]
         facility = Facility(
             electricity_microjoules=round(sum((part.facility_microjoules for part in parts), Fraction(0))),
             it_microjoules=round(it),

@@ -224,6 +224,7 @@ def test_unlike_factors_are_not_added() -> None:
 
 
 ACTIVITY = '[[activity]]\nsite = "hall"\nactivity = "diesel_mineral"\namount = 10\non = 2024-05-05\nevidence = "note 7"\n'
+FLOOR = "building = { own_area = 200, whole_area = 2000, let_ratio = 0.75 }\n"
 HARDWARE = (
     '[[hardware]]\nsite = "hall"\nname = "server"\nkilograms_each = 1000\ncount = 2\nin_service = 2024-01-01\n'
     'service_years = 4\nevidence = "vendor"\n'
@@ -245,6 +246,10 @@ RESIDUAL = '[[residual]]\nmarket = "DE"\ngrams_per_kwh = 700\nevidence = "AIB"\n
         (OWNED.replace('"land register"', '""').replace('"owned"', '"leased"\nhas_control = true'), "name the contract"),
         (OWNED + ACTIVITY.replace('"hall"', '"shed"'), "'shed' has no"),
         (OWNED + ACTIVITY.replace("10", "-10", 1), "at least 0"),
+        (OWNED + ACTIVITY + FLOOR.replace("= 200,", "= 1501,"), "1501 is no part of the 1500 that are let"),
+        (OWNED + ACTIVITY + FLOOR.replace("0.75", "0"), "200 is no part of the 0 that are let"),
+        (OWNED + ACTIVITY + FLOOR.replace("0.75", "1.5"), "no more than all of a building is let"),
+        (OWNED + ACTIVITY + FLOOR.replace("2000", "nan"), "whole_area is NaN: write a number of at least 0"),
         (OWNED + HARDWARE.replace("service_years = 4", "service_years = 0"), "more than 0, up to 50"),
         (OWNED + HARDWARE.replace("count = 2", "count = 0"), "count"),
         (OWNED + NETWORK.replace("0.04", "1"), "share in"),
@@ -262,6 +267,24 @@ def test_a_wrong_declaration_is_one_sentence(text: str, says: str) -> None:
         parse_declared(text, "declared.toml")
     assert str(caught.value).startswith("declared.toml")
     assert "\n" not in str(caught.value)
+
+
+def test_a_tenants_part_of_a_buildings_fuel_and_refrigerant_counts() -> None:
+    """The GHG Protocol's example of a leased floor, declared: 1,320.00 kg, and 1,325.00 kg rounded as it was published."""
+    table = [
+        replace(ACTIVITIES[0], activity=name, grams_per_unit=Decimal(grams))
+        for name, grams in (("gas", 200), ("power", 700), ("leak", 1_500_000))
+    ]
+    building = "".join(
+        ACTIVITY.replace("diesel_mineral", name).replace("amount = 10", f"amount = {amount}") + FLOOR
+        for name, amount in (("gas", 1500), ("power", 3000), ("leak", 5))
+    )
+
+    made = report(OWNED + building, [], activities=table)
+    rounded = report(OWNED + building.replace("0.75 }", "0.75, rounded_digits = 2 }"), [], activities=table)
+
+    assert made.totals.location_grams == 1_320_000
+    assert rounded.totals.location_grams == 1_325_000
 
 
 def test_activities_need_a_factor_and_a_site_that_was_held() -> None:
