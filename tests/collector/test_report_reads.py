@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,6 +11,8 @@ from sqlalchemy import Executable, Row
 from tests.bench.bulk import BEGIN_SECONDS, INTERVAL_SECONDS, SITES, Fleet, build_ledger
 
 from wattledger_collector.database import connect
+from wattledger_collector.declared import parse_declared
+from wattledger_collector.declared_files import Declaration
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factor_files import load_catalog
 from wattledger_collector.factor_store import load_factors
@@ -69,6 +72,43 @@ def test_twice_the_hosts_need_no_more_statements(tmp_path: Path) -> None:
     assert many.sums <= (2 * hours + (len(SITES) - 2) * DAYS) * KINDS
     # Some dozen statements beside one for each piece.
     assert many.statements <= hours + DAYS + 20
+
+
+DECLARED = """
+organisation = "Example Ltd"
+approach = "operational_control"
+[[holding]]
+site = "nowhere"
+situation = "owned"
+evidence = "e"
+[certificates]
+beneficiary = "Example Ltd"
+files = []
+matching = "{}"
+"""
+
+
+def test_certificates_are_matched_without_a_second_reading(tmp_path: Path) -> None:
+    """By year not one sum more is read than without a declaration; by hour there is one for each hour, and no interval."""
+    fleet = Fleet(20, DAYS)
+    build_ledger(tmp_path / "ledger.sqlite", fleet)
+    asked: list[tuple[int, int]] = []
+    reports = []
+    with closing(CountingStore(tmp_path / "ledger.sqlite", connect(tmp_path / "ledger.sqlite"))) as store:
+        catalog = load_catalog().with_recorded(load_factors(store))
+        period = make_period(BEGIN_SECONDS, fleet.end_seconds, ZoneInfo("UTC"), INTERVAL_SECONDS)
+        for text in ("", DECLARED.format("yearly"), DECLARED.format("hourly")):
+            store.statements = store.sums = 0
+            declaration = Declaration(parse_declared(text, "d"), (), ()) if text else None
+            made = make_report(store, catalog, period, now_seconds=fleet.end_seconds, declaration=declaration)
+            asked.append((store.statements, store.sums))
+            reports.append(made)
+    assert asked[0] == asked[1]
+    assert asked[1][1] < asked[2][1] <= DAYS * 24 * len(SITES) * KINDS
+    for made in reports:
+        assert made.market.total == reports[0].market.total
+        located = sum((part.grams for part in made.emissions.values()), Fraction(0))
+        assert sum(made.market.total.location.values(), Fraction(0)) == located
 
 
 def test_sums_may_pass_sixty_three_bits_and_be_negative(tmp_path: Path) -> None:
