@@ -16,7 +16,7 @@ import msgspec
 if TYPE_CHECKING:
     from wattledger_collector.closures import Closure
     from wattledger_collector.imports import EnergyImport
-    from wattledger_collector.workload_records import HostWorkloadRow, HostWorkloads, WorkloadBooking, WorkloadCursor
+    from wattledger_collector.workload_records import HostWorkloadRow, HostWorkloads, WorkloadBooking, WorkloadCursor, WorkloadSum
 
 MICROJOULES_PER_JOULE = 1_000_000
 MICROJOULES_PER_KWH = 3_600_000_000_000
@@ -481,6 +481,12 @@ class Store(Protocol):
 
     def workload_energy(self, from_seconds: int, to_seconds: int, host: str | None = None) -> "Iterator[HostWorkloadRow]":
         """Energy of workloads in intervals that start in [from, to), by interval and host."""
+
+    def workload_sums(self, pieces: Iterable[Piece]) -> "Iterator[WorkloadSum]":
+        """For each piece, in order, the energy of workloads in the intervals that start in it, added up.
+
+        Components are added together; all sums are of one state of the ledger.
+        """
 
     def commit(self, bookings: Sequence[Booking]) -> list[CommitOutcome]:
         """Commit all bookings in one transaction, durable on return. At most one for each host.

@@ -65,7 +65,8 @@ from wattledger_collector.store_rows import (
     read_gap,
     read_sum,
 )
-from wattledger_collector.workload_records import HostWorkloadRow, HostWorkloads, WorkloadCursor
+from wattledger_collector.workload_columns import read_workload_sums
+from wattledger_collector.workload_records import HostWorkloadRow, HostWorkloads, WorkloadCursor, WorkloadSum
 
 # Rows read from the database at a time.
 _ROWS_AT_ONCE: Final = 2_000
@@ -168,6 +169,18 @@ class SqliteStore:
         values = {"from_seconds": from_seconds, "to_seconds": to_seconds, "host": host}
         for row in self.rows(text(workload_rows.ENERGY), values):
             yield workload_rows.read_workload_energy(row)
+
+    def workload_sums(self, pieces: Iterable[Piece]) -> Iterator[WorkloadSum]:
+        """For each piece, in order, the energy of workloads in its intervals, added up; all of one state of the ledger."""
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                driver = connection.connection.driver_connection
+                assert isinstance(driver, sqlite3.Connection)
+                yield from read_workload_sums(driver, pieces)
+        except DBAPIError as error:
+            raise self._explained(error) from error
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
 
     def commit(self, bookings: Sequence[Booking]) -> list[CommitOutcome]:
         """Commit all bookings in one transaction, durable on return. At most one for each host.

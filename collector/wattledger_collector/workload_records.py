@@ -152,6 +152,24 @@ class HostWorkloads:
     totals: tuple[WorkloadTotal, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class HostWorkload:
+    """A workload of a host. A reading hands out one object for each, which is a quick key."""
+
+    host: str
+    recorded: bool
+    workload: Workload
+
+
+class WorkloadSum(NamedTuple):
+    """Energy of a workload in a piece of time, its components together; dated by the piece's beginning."""
+
+    source: HostWorkload
+    method: Method
+    from_seconds: int
+    energy_microjoules: int
+
+
 @dataclass(frozen=True, slots=True)
 class HostWorkloadRow:
     """Energy of one workload of one host in one interval."""

@@ -25,7 +25,7 @@ from wattledger_collector.records import (
     RollupRow,
     SiteRow,
 )
-from wattledger_collector.workload_records import HostWorkloadRow, HostWorkloads, WorkloadCursor
+from wattledger_collector.workload_records import HostWorkload, HostWorkloadRow, HostWorkloads, WorkloadCursor, WorkloadSum
 
 
 def channel_info(
@@ -101,6 +101,13 @@ class FakeStore:
         for row in self.workload_energy_rows:
             if from_seconds <= row.interval_start_seconds < to_seconds and host in (None, row.host):
                 yield row
+
+    def workload_sums(self, pieces: Iterable[Piece]) -> Iterator[WorkloadSum]:
+        """Each row by itself: sums of one row."""
+        for piece in pieces:
+            for row in self.workload_energy(*piece):
+                source = HostWorkload(row.host, row.recorded, row.workload)
+                yield WorkloadSum(source, row.method, piece.from_seconds, row.energy_microjoules)
 
     def commit(self, bookings: Sequence[Booking]) -> list[CommitOutcome]:
         """Not for readers."""
