@@ -154,6 +154,20 @@ def estimate(lines: Sequence[Line], sensors: Sensors, bands: FactorBands, gaps: 
     )
 
 
+def assumed_text(estimate: Estimate) -> str:
+    """Which part of an interval rests on an assumption, for people."""
+    parts = []
+    for what, names, grams in (
+        ("sensors", estimate.sensors_assumed, estimate.sensors_assumed_grams),
+        ("factors", estimate.factors_assumed, estimate.factors_assumed_grams),
+    ):
+        if names:
+            whole = float(estimate.interval.grams)
+            share = f" for {100 * grams / whole:.0f} %" if whole else ""
+            parts.append(f"assumed bands of {what} {', '.join(names)}{share}")
+    return "; ".join(parts) or "stated bands alone"
+
+
 def by_kind(lines: Iterable[Line]) -> dict[FactorKind, list[Line]]:
     """Lines that have a figure, by the type of their factor, in order."""
     kinds: dict[FactorKind, list[Line]] = {}

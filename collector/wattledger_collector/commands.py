@@ -44,6 +44,7 @@ from wattledger_collector.report_html import render_page
 from wattledger_collector.report_output import write_csv, write_json
 from wattledger_collector.report_pages import make_page, write_whole
 from wattledger_collector.report_table import write_table
+from wattledger_collector.report_uncertainty import intervals_of, sensors_of, site_intervals_of
 from wattledger_collector.statement_commands import add_statements, add_verify
 from wattledger_collector.workload_report import WorkloadReport, make_workload_report
 from wattledger_collector.workload_report_output import write_workload_csv, write_workload_json, write_workload_table
@@ -134,10 +135,18 @@ def _report(arguments: argparse.Namespace) -> int:
                     site=arguments.site,
                     declaration=declaration,
                     # A report of one site tells its part of what covers all, so that claims of other sites count for it.
-                    used=used_before(store, begin, end, None).microjoules,
+                    used=used_before(store, begin, end, None).microjoules
+                    if declaration is not None and declaration.certificates
+                    else None,
                 ),
             )
-            report = replace(report, measured=measured_pues(report, store))
+            sensors = work.do("sensors", lambda: sensors_of(store, begin))
+            report = replace(
+                report,
+                measured=measured_pues(report, store),
+                intervals=intervals_of(report, sensors),
+                site_intervals=site_intervals_of(report, sensors),
+            )
             if arguments.complete:
                 require_complete(report)
             page = make_page(store, catalog, report, site=arguments.site, work=work) if arguments.html else None

@@ -21,6 +21,7 @@ from wattledger_collector.accounting import (
     summarise_gaps,
     total_emissions,
 )
+from wattledger_collector.bands import Estimate
 from wattledger_collector.certificates import Certificate
 from wattledger_collector.closures import Closure, closed_by, is_late
 from wattledger_collector.declared_files import Declaration
@@ -148,7 +149,8 @@ class Report:
     reasons: why it is provisional; empty if the period is closed and nothing has come since. closures: the statements that
     hold the whole period; empty if some of it is open. late: energy by site that came after the statement of its interval.
     measured: the PUE of sites that have a meter of their own. pues: what sites declare, by time. market: scope 2, market
-    based; declared: the names and digests of the files in which instruments stand, empty without any.
+    based; declared: the names and digests of the files in which instruments stand, empty without any. intervals,
+    site_intervals: how far emissions may be off, of all sites and of each; empty where nobody asked.
     """
 
     period: Period
@@ -162,6 +164,8 @@ class Report:
     pues: Mapping[str, tuple[DeclaredPue, ...]] = field(default_factory=dict)
     market: MarketBased = field(default_factory=lambda: reckon((), Instruments(), Mixes(), from_seconds=0, to_seconds=0))
     declared: tuple[tuple[str, str], ...] = ()
+    intervals: Mapping[FactorKind, Estimate] = field(default_factory=dict)
+    site_intervals: Mapping[str, Mapping[FactorKind, Estimate]] = field(default_factory=dict)
 
     @property
     def energy_microjoules(self) -> int:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from xml.etree.ElementTree import Element, SubElement
 
 from wattledger_collector.accounting import Emissions, Line
-from wattledger_collector.bands import FactorBands
+from wattledger_collector.bands import FactorBands, assumed_text
 from wattledger_collector.books import Equivalence
 from wattledger_collector.factors import Gas
 from wattledger_collector.html_parts import Cell, Page, add, add_table, percent, section_of, short_kind, span_text
@@ -16,7 +16,6 @@ from wattledger_collector.report_completeness import completeness, hours_text
 from wattledger_collector.report_output import exact_instant, span_of, vintage_of
 from wattledger_collector.report_svg import Bar, column_chart, row_bar
 from wattledger_collector.report_table import kwh_text
-from wattledger_collector.report_uncertainty import assumed_text
 from wattledger_collector.rounding import kwh, mass_text, rounded
 from wattledger_collector.workload_report import WorkloadLine
 from wattledger_collector.workload_report_output import policy_name

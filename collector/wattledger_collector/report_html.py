@@ -11,6 +11,7 @@ from importlib.resources import files
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from wattledger_collector.accounting import Line
+from wattledger_collector.bands import assumed_text
 from wattledger_collector.facility import MeasuredPue
 from wattledger_collector.factors import FactorKind
 from wattledger_collector.html_parts import (
@@ -41,7 +42,6 @@ from wattledger_collector.report_market_html import market_cards, market_part
 from wattledger_collector.report_output import uncovered
 from wattledger_collector.report_svg import Bar, column_chart, row_bar
 from wattledger_collector.report_table import QUALITY_WORDS, RECORDED_WORDS, kwh_text
-from wattledger_collector.report_uncertainty import assumed_text
 from wattledger_collector.rounding import kwh, mass_text
 
 HOSTS_SHOWN_MAX = 20

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import msgspec
 
 from wattledger_collector.accounting import Emissions, Line, SiteBasis
+from wattledger_collector.bands import Estimate
 from wattledger_collector.declared_pue import DeclaredPue
 from wattledger_collector.facility import MeasuredPue
 from wattledger_collector.factors import Factor, FactorKind
@@ -93,7 +94,7 @@ def _report_tree(report: Report) -> dict[str, Any]:
         "statements": [closure.statement for closure in report.closures],
         "late_energy": [{"site": site, "energy_microjoules": str(energy)} for site, energy in report.late],
         "energy_microjoules": str(report.energy_microjoules),
-        "emissions": _emission_trees(report.emissions),
+        "emissions": _emission_trees(report.emissions, report.intervals),
         "scope_2": {**scope_two_tree(report.market.total), **instruments_tree(report.market, report.declared)},
         "sites": [_site_tree(report, site, names) for site in report.sites],
         "factors": [factor_tree(factor) for factor in report.factors],
@@ -113,7 +114,7 @@ def _site_tree(report: Report, site: SiteReport, names: Mapping[int, Sequence[st
         "uncovered": [{"reason": reason, "energy_microjoules": str(energy)} for reason, energy in uncovered(site)],
         "by_component": {component.name.lower(): str(energy) for component, energy in site.by_component().items()},
         "by_quality": {quality.name.lower(): str(energy) for quality, energy in site.by_quality().items()},
-        "emissions": _emission_trees(site.emissions),
+        "emissions": _emission_trees(site.emissions, report.site_intervals.get(site.site, {})),
         "scope_2": scope_two_tree(report.market.sites.get(site.site, Figure())),
         "pue_declared": [_declared_tree(period, pue) for pue in report.pues.get(site.site, ())],
         "coverage_ratio": _ratio(site.coverage),
@@ -217,11 +218,31 @@ def _line_tree(report: Report, line: Line, factors: Sequence[str]) -> dict[str, 
     }
 
 
-def _emission_trees(emissions: Mapping[FactorKind, Emissions]) -> list[dict[str, str]]:
+def _emission_trees(
+    emissions: Mapping[FactorKind, Emissions], intervals: Mapping[FactorKind, Estimate]
+) -> list[dict[str, Any]]:
     return [
-        {**_kind_tree(kind), "grams": rounded(part.grams, GRAM_DIGITS), "grams_exact": str(part.grams)}
+        {
+            **_kind_tree(kind),
+            "grams": rounded(part.grams, GRAM_DIGITS),
+            "grams_exact": str(part.grams),
+            **({"interval": _interval_tree(intervals[kind])} if kind in intervals else {}),
+        }
         for kind, part in sorted(emissions.items())
     ]
+
+
+def _interval_tree(estimate: Estimate) -> dict[str, Any]:
+    """The half-widths of 95 %, and which part of the grams has assumed bands; open_sites: where the upper end is open."""
+    return {
+        "lower_grams": f"{estimate.interval.lower_grams:.{GRAM_DIGITS}f}",
+        "upper_grams": f"{estimate.interval.upper_grams:.{GRAM_DIGITS}f}",
+        "open_sites": list(estimate.open_sites),
+        "assumed_sensors": list(estimate.sensors_assumed),
+        "assumed_sensor_grams": f"{estimate.sensors_assumed_grams:.{GRAM_DIGITS}f}",
+        "assumed_factors": list(estimate.factors_assumed),
+        "assumed_factor_grams": f"{estimate.factors_assumed_grams:.{GRAM_DIGITS}f}",
+    }
 
 
 def _kind_tree(kind: FactorKind) -> dict[str, str]:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from wattledger_collector.accounting import Emissions, Line, SiteBasis
+from wattledger_collector.bands import Estimate, assumed_text
 from wattledger_collector.factors import Factor, FactorKind
 from wattledger_collector.records import (
     MICROJOULES_PER_KWH,
@@ -53,7 +54,7 @@ def write_table(report: Report, console: Console) -> None:
         _print_site(report, site, console)
     if len(report.sites) > 1:
         console.print(f"\n[bold]All sites[/bold]  {kwh_text(report.energy_microjoules)} kWh of IT energy")
-        _print_sentences(_emission_sentences(report.emissions), console)
+        _print_sentences(_emission_sentences(report.emissions, report.intervals), console)
     if report.sites:
         console.print("\n[bold]Scope 2, location and market based[/bold]")
         console.print(market_table(report.market))
@@ -83,7 +84,7 @@ def _print_site(report: Report, site: SiteReport, console: Console) -> None:
     if any(line.basis.factor for line in site.lines):
         console.print()
         console.print(_emission_table(report, site))
-    _print_sentences(_emission_sentences(site.emissions), console)
+    _print_sentences(_emission_sentences(site.emissions, report.site_intervals.get(site.site, {})), console)
     _print_sentences(_site_sentences(report.period, site), console)
     _print_sentences((f"{pue.sentence}." for pue in report.pues.get(site.site, ()) if pue.is_told), console)
     if (measured := report.measured.get(site.site)) is not None:
@@ -175,9 +176,21 @@ def _intensity(factors: Sequence[Factor], basis: SiteBasis, microjoules: int, gr
     return grams / (kwh(microjoules) * Fraction(basis.pue))
 
 
-def _emission_sentences(emissions: Mapping[FactorKind, Emissions]) -> Iterator[str]:
+def _emission_sentences(
+    emissions: Mapping[FactorKind, Emissions], intervals: Mapping[FactorKind, Estimate]
+) -> Iterator[str]:
     for kind, part in sorted(emissions.items()):
         yield f"Emissions: {mass_text(part.grams)} {kind.gas} (location based; {kind})."
+        if kind in intervals:
+            yield f"95 % interval: {interval_text(intervals[kind])}."
+
+
+def interval_text(estimate: Estimate) -> str:
+    """A total's interval with what it rests on, for people."""
+    interval = estimate.interval
+    lower = mass_text(interval.grams - Fraction(interval.lower_grams))
+    upper = "no known bound" if estimate.is_open else mass_text(interval.grams + Fraction(interval.upper_grams))
+    return f"{lower} to {upper} ({assumed_text(estimate)})"
 
 
 def _site_sentences(period: Period, site: SiteReport) -> Iterator[str]:

@@ -105,17 +105,3 @@ def _estimates(sites: Sequence[SiteReport], sensors: Sensors, bands: FactorBands
         SiteGaps(site.site, site.gaps.lower_microjoules, site.gaps.upper_microjoules, bool(site.silent)) for site in sites
     ]
     return {kind: estimate(lines, sensors, bands, gaps_of_kind(gaps, kind, kinds)) for kind, lines in kinds.items()}
-
-
-def assumed_text(estimate: Estimate) -> str:
-    """Which part of an interval rests on an assumption, for people."""
-    parts = []
-    for what, names, grams in (
-        ("sensors", estimate.sensors_assumed, estimate.sensors_assumed_grams),
-        ("factors", estimate.factors_assumed, estimate.factors_assumed_grams),
-    ):
-        if names:
-            whole = float(estimate.interval.grams)
-            share = f" for {grams / whole:.0%}" if whole else ""
-            parts.append(f"assumed bands of {what} {', '.join(names)}{share}")
-    return "; ".join(parts) or "stated bands alone"
