@@ -14,6 +14,8 @@ import yaml
 from tests.promql import DEPLOY
 
 from wattledger_agent.config import AgentConfig, parse_config
+from wattledger_agent.doctor_faults import FAULTS
+from wattledger_agent.kubelet import KubeletNames
 
 MANIFEST = DEPLOY / "kubernetes" / "agent.yaml"
 NODE = {"NODE_NAME": "node-7", "HOST_IP": "192.0.2.7"}
@@ -144,6 +146,23 @@ def test_the_token_may_read_names_of_pods_and_no_more() -> None:
     # Only this pod has a token of the account.
     assert found["ServiceAccount"]["automountServiceAccountToken"] is False
     assert pod()["automountServiceAccountToken"] is True
+
+
+def test_the_agent_asks_its_users_for_no_more_than_the_manifest_grants() -> None:
+    """What it says where the kubelet refuses it is what an administrator does: nodes/proxy would be the node's keys."""
+    (resource,) = documents()["ClusterRole"]["rules"][0]["resources"]
+
+    def refuse() -> bytes:
+        raise PermissionError(13, "Forbidden")
+
+    names = KubeletNames(refuse, is_recorded=True)
+    names.look(0, has_unknown=True)
+    assert f"`get` `{resource}`" in names.problem
+    remedy = FAULTS["kubelet-forbidden"].remedy
+    assert f"--verb=get --resource={resource} " in remedy
+    settings = (DEPLOY.parent / "README.md").read_text()
+    (row,) = [line for line in settings.splitlines() if line.startswith("| `workloads.kubelet_token_file` |")]
+    assert f"`get` on `{resource}`" in row
 
 
 def test_every_node_is_metered() -> None:

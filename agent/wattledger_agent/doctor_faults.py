@@ -507,7 +507,7 @@ _ALL = (
     Fault(
         "kubelet-forbidden", "workloads", "warning",
         "the kubelet at {url} refuses the agent's token (HTTP {status}); pods are shown by their uids",
-        "kubectl create clusterrole wattledger-agent --verb=get --resource=nodes/proxy && kubectl create clusterrolebinding "
+        "kubectl create clusterrole wattledger-agent --verb=get --resource=nodes/pods && kubectl create clusterrolebinding "
         "wattledger-agent --clusterrole=wattledger-agent --serviceaccount=<namespace>:<account>",
     ),
     Fault(

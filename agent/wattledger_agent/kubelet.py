@@ -32,6 +32,10 @@ _HASH_ANNOTATION = "kubernetes.io/config.hash"
 Fetch = Callable[[], bytes]
 
 
+class NoPodListError(ValueError):
+    """An answer is something else than a list of pods."""
+
+
 class KubeletNames:
     """Names by pod uid.
 
@@ -85,7 +89,7 @@ class KubeletNames:
             # Whatever it is, it is the kubelet's: the pods keep their uids.
             self._problem = (
                 f"workloads: the kubelet did not tell the names of its pods ({type(error).__name__}: {error}); they are "
-                "shown by their uids. Check `workloads.kubelet_url`, and that the token may `get` `nodes/proxy`."
+                "shown by their uids. Check `workloads.kubelet_url`, and that the token may `get` `nodes/pods`."
             )
 
 
@@ -107,11 +111,11 @@ def https_fetch(url: str, token_file: str, ca_file: str) -> Fetch:
 
 
 def pod_names(answer: bytes) -> dict[str, PodName]:
-    """Read a PodList. What is no pod is passed over. Raises ValueError if it is no PodList."""
+    """Read a PodList. What is no pod is passed over. Raises NoPodListError, or ValueError if it is no JSON."""
     document = json.loads(answer)
     items = document.get("items") if isinstance(document, dict) else None
     if not isinstance(items, list):
-        raise ValueError("the answer is no PodList")  # noqa: TRY004
+        raise NoPodListError("the answer is no PodList")
     names: dict[str, PodName] = {}
     for item in items:
         metadata: Any = item.get("metadata") if isinstance(item, dict) else None

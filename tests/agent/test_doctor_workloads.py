@@ -191,7 +191,7 @@ def test_a_kubelet_that_refuses_the_token_has_the_role_to_make() -> None:
 
     assert finding.found == f"the kubelet at {url} refuses the agent's token (HTTP 403); pods are shown by their uids"
     assert finding.remedy == (
-        "kubectl create clusterrole wattledger-agent --verb=get --resource=nodes/proxy && kubectl create clusterrolebinding "
+        "kubectl create clusterrole wattledger-agent --verb=get --resource=nodes/pods && kubectl create clusterrolebinding "
         "wattledger-agent --clusterrole=wattledger-agent --serviceaccount=<namespace>:<account>"
     )
 

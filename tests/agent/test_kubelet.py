@@ -91,7 +91,7 @@ def test_a_refusal_is_told_and_leaves_the_names() -> None:
     names.wait(10)
     assert names.names
     assert "403" in names.problem
-    assert "nodes/proxy" in names.problem
+    assert "`nodes/pods`" in names.problem
 
 
 class _Handler(BaseHTTPRequestHandler):
