@@ -124,10 +124,12 @@ def test_lanes_lose_no_answer_that_came_late() -> None:
     """What is said by one that hung waits for a run that can be done."""
     lanes: Lanes[str] = Lanes("lane-under-test", 0.1)
     released = threading.Event()
+    begun: list[int] = []
 
     def hang() -> str:
+        begun.append(1)
         released.wait()
-        return "late"
+        return "late" if len(begun) == 1 else "fresh"
 
     assert lanes.run({"a": hang}) == {"a": None}
     lanes.close()

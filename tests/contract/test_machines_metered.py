@@ -87,7 +87,7 @@ def live_through(name: str, folder: Path, *, psys: bool = False, nvml_alone: boo
     replay.step(0.0)
     plant.note(replay.now.boottime_nanoseconds)
     begin = replay.now.boottime_nanoseconds
-    take(replay, watched, modelled)
+    take(replay, plant, watched, modelled)
     while replay.seconds < CALM_SECONDS:
         step(replay, plant, row_seconds, watched, modelled)
     calm, calm_nanoseconds = replay.outcome(), replay.now.boottime_nanoseconds
@@ -130,10 +130,10 @@ def step(replay: Replay, plant: Plant, seconds: float, watched: list[Watched], m
     """One row, and what it took."""
     replay.step(seconds)
     plant.note(replay.now.boottime_nanoseconds)
-    take(replay, watched, modelled)
+    take(replay, plant, watched, modelled)
 
 
-def take(replay: Replay, watched: list[Watched], modelled: list[tuple[int, int]]) -> None:
+def take(replay: Replay, plant: Plant, watched: list[Watched], modelled: list[tuple[int, int]]) -> None:
     """Note which channels had a value in the row: only then, and only what their sensor showed."""
     now = replay.now.boottime_nanoseconds
     read = {
@@ -152,17 +152,15 @@ def take(replay: Replay, watched: list[Watched], modelled: list[tuple[int, int]]
             assert excused, f"{sensor.key} was not read"
             continue
         sensor.reloading = False
-        each.taken.append((now, shown(replay, sensor)))
+        each.taken.append((now, shown(plant, sensor)))
         if isinstance(reading, PowerReading):
             assert abs(reading.power_microwatts - each.taken[-1][1]) <= 1, sensor.key
     model = [one for key, one in read.items() if key[2] == "estimate"]
     modelled += [(now, one.power_microwatts) for one in model if isinstance(one, PowerReading)]
 
 
-def shown(replay: Replay, sensor: Sensor) -> int:
+def shown(plant: Plant, sensor: Sensor) -> int:
     """What a sensor shows: power now, or what its parts have used so far, in microjoules."""
-    plant = replay.machine.on_advance.__self__  # type: ignore[attr-defined]
-    assert isinstance(plant, Plant)
     if not sensor.counts:
         return plant.value(sensor)
     return plant.half_nanojoules(sensor) // 2000
