@@ -153,8 +153,8 @@ class World:
 
     def may_lack_accounts(self) -> bool:
         """Whether what records told of workloads may be gone from both sides: the store went back in time, and a full disk
-        or its quota had made a spool give up records. A channel's later records have its energy, but an account that was frozen
-        and acknowledged is not told again.
+        or its quota had made a spool give up records. A channel's later records have its energy, but an account that was
+        frozen and acknowledged is not told again.
         """
         given_up = self.faults["disk full"] + self.faults["records given up unsent"]
         return self._may_begin_anew() or bool(self.faults["store restored from an older copy"] and given_up)
