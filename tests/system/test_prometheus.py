@@ -217,8 +217,12 @@ def test_sums_over_all_labels_are_the_ledgers(prometheus: Prometheus, collector:
     assert prometheus.value("sum(wattledger_host_power_watts)") == pytest.approx(power)
     assert prometheus.value("sum(wattledger_agents)") == len(collector.hosts)
     assert prometheus.value("sum(wattledger_covered_seconds) / sum(wattledger_expected_seconds)") == 1
-    grams = prometheus.value("sum(wattledger_site_emissions_grams_total)")
-    assert grams == pytest.approx(joules / 3.6e6 * 1.25 * 344.13992)
+    # Nothing is declared, so that the grid's factor stands in market based; each family counts every gram once.
+    for family in ("emissions", "market_based_emissions"):
+        grams = prometheus.value(f"sum(wattledger_site_{family}_grams_total)")
+        assert grams == pytest.approx(joules / 3.6e6 * 1.25 * 344.13992)
+    told = "sum(wattledger_site_quality_energy_joules_total) + sum(wattledger_site_uncovered_energy_joules)"
+    assert prometheus.value(told) == pytest.approx(joules, rel=1e-12)
 
 
 def test_every_exposed_family_is_stored(prometheus: Prometheus, collector: Collector) -> None:
@@ -257,6 +261,8 @@ def resets(prometheus: Prometheus) -> float | None:
             "wattledger_host_energy_joules_total",
             "wattledger_channel_energy_joules_total",
             "wattledger_site_emissions_grams_total",
+            "wattledger_site_market_based_emissions_grams_total",
+            "wattledger_site_quality_energy_joules_total",
         )
     )
     return prometheus.value(f"sum({parts})")
