@@ -24,8 +24,8 @@ PURE_NAMES = {
         inventory inventory_report leaves ledger log_border market market_load market_words merkle pieces plausible
         records residual_mixes restating restating_market rounding sci session signed_note statement statement_imports
         statement_load statement_market statement_uncertainty statement_values tally time_stamps uncertainty verdict
-        verify_claims verify_figures verify_first verify_imports verify_market verify_together verify_uncertainty verify_values
-        wire witness workload_ledger workload_records
+        verify_claims verify_figures verify_first verify_imports verify_market verify_together verify_uncertainty
+        verify_values wire witness workload_ledger workload_records
     """,
 }
 PURE = [folder / f"{name}.py" for folder, names in PURE_NAMES.items() for name in names.split()]

@@ -6,7 +6,9 @@ checkpoint; its SHA-256 is all that an authority sees.
 """
 
 import hmac
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha1
@@ -17,6 +19,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 
 from wattledger_collector import der
 from wattledger_collector.der import DerError, Node
@@ -106,7 +109,8 @@ def read_time_stamp(answer: bytes, digest: bytes) -> TimeStamp:
     if len(answer) > ANSWER_BYTES_MAX:
         raise TimeStampError(f"the answer has {len(answer)} bytes, more than any time stamp")
     try:
-        return _read(answer, digest)
+        with _silent():
+            return _read(answer, digest)
     except DerError as error:
         raise TimeStampError(f"this is no answer of a time-stamping authority: {error}") from error
     except TimeStampError:
@@ -125,7 +129,8 @@ def check_authority(stamp: TimeStamp, trusted: Sequence[x509.Certificate]) -> x5
         _check_valid(certificate, stamp.at)
         if certificate in trusted:
             return certificate
-        issuers = [each for each in (*trusted, *stamp.others) if _is_issued(certificate, each)]
+        with _silent():
+            issuers = [each for each in (*trusted, *stamp.others) if _is_issued(certificate, each)]
         if not issuers or issuers[0] == certificate:
             break
         certificate = issuers[0]
@@ -138,6 +143,14 @@ def load_trusted(pem: bytes) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
         raise TimeStampError(f"this is no certificate in PEM ({error}): give the authority's, or its root's") from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """What a library thinks of a stranger's certificate is no word to the reader: it is refused here, or taken."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        yield
 
 
 def _read(answer: bytes, digest: bytes) -> TimeStamp:
