@@ -210,6 +210,7 @@ OFFSET = '[[year.offset]]\nregistry = "r"\ntonnes = 1\nserials = "1-9"\nevidence
         (YEAR + REDUCTION + "avoided_tonnes = 1\npublished_base_tonnes = 0\n", "can't have grown from 0"),
         (YEAR + REDUCTION + "avoided_tonnes = 1\nsaved_megawatt_hours = 0\n", "can't come of 0 MWh"),
         (YEAR + REDUCTION + "avoided_tonnes = 1\nsaved_megawatt_hours = inf\n", "can't come of Infinity MWh"),
+        (YEAR + OFFSET.replace('serials = "1-9"\n', "") * 10_001, "more than 10000 entries: split it by organisation"),
         (YEAR + REDUCTION.replace('"3"', '"4"') + "avoided_tonnes = 1\n", "scope"),
         (YEAR + '[[year.substitution]]\nname = "x"\ntonnes = 101\nevidence = "e"\n', "more is substituted"),
         (YEAR + '[[year.substitution]]\nname = "x"\ntonnes = -1\nevidence = "e"\n', "at least 0"),

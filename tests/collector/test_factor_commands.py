@@ -212,3 +212,29 @@ def test_a_claim_may_name_the_energy_that_it_was_made_of(tmp_path: Path, capsys:
     for number in ("NaN", "1e99", "1e-99", "-1", "many"):
         assert run(*asked, "--energy-mwh", number) == 1
         assert f"--energy-mwh {number}" in capsys.readouterr().err.replace("'", "")
+
+
+def test_each_question_that_has_no_answer_is_one_sentence(
+    ledger: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Zones that are none, files that can't be written, sources and units that are not there."""
+    year = table(tmp_path / "year.csv", V20)
+    assert run("factors", "import", year, "--store", ledger) == 0
+    claim = ("factors", "check", year, "--document", "v20.0", "--value", "0.727")
+    asked: list[tuple[tuple[str, ...], str]] = [
+        (("factors", "list", "Atlantis"), "no zone contains 'Atlantis'"),
+        (("factors", "export", "--zone", "FR", "--store", ledger), "the ledger has recorded no factor of a zone 'FR'"),
+        (
+            ("factors", "export", "--store", ledger, "--out", str(tmp_path / "none/x.csv")),
+            "x.csv: No such file or directory",
+        ),
+        (("factors", "check", year, "--against", "EPA"), "no factor to check is of a source 'EPA': give its file too"),
+        ((*claim, "--unit", "Mt/MWh"), "--value has unit 'Mt/MWh': Mt is a million tonnes"),
+    ]
+    capsys.readouterr()
+
+    for words, sentence in asked:
+        assert run(*words) == 1
+        shown = capsys.readouterr()
+        assert sentence in shown.err
+        assert (shown.out, shown.err.count("\n")) == ("", 1)

@@ -246,6 +246,7 @@ RESIDUAL = '[[residual]]\nmarket = "DE"\ngrams_per_kwh = 700\nevidence = "AIB"\n
         (OWNED.replace('"land register"', '""').replace('"owned"', '"leased"\nhas_control = true'), "name the contract"),
         (OWNED + ACTIVITY.replace('"hall"', '"shed"'), "'shed' has no"),
         (OWNED + ACTIVITY.replace("10", "-10", 1), "at least 0"),
+        (OWNED + ACTIVITY * 10_000, "more than 10000 entries: split it by organisation"),
         (OWNED + ACTIVITY + FLOOR.replace("= 200,", "= 1501,"), "1501 is no part of the 1500 that are let"),
         (OWNED + ACTIVITY + FLOOR.replace("0.75", "0"), "200 is no part of the 0 that are let"),
         (OWNED + ACTIVITY + FLOOR.replace("0.75", "1.5"), "no more than all of a building is let"),

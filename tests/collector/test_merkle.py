@@ -114,6 +114,23 @@ def test_hashes_of_a_wrong_length_are_no_proof() -> None:
         check_consistency(1, LEAVES[0], 2, root, [LEAVES[1]] * 2)
 
 
+def test_proofs_that_are_no_proofs_are_refused() -> None:
+    """A place beyond the tree, a proof that is empty, one that ends too early, and one where none is needed."""
+    leaves, roots = LEAVES[:7], [root_hash(LEAVES[:size]) for size in range(8)]
+    with pytest.raises(ProofError, match="leaf 7 can't be in a tree of 7"):
+        check_inclusion(leaves[0], 7, 7, inclusion_proof(leaves, 0), roots[7])
+    with pytest.raises(ProofError, match="leaf -1 can't be in a tree of 7"):
+        check_inclusion(leaves[0], -1, 7, inclusion_proof(leaves, 0), roots[7])
+    proof = consistency_proof(leaves, 3)
+    with pytest.raises(ProofError, match="the consistency proof is empty"):
+        check_consistency(3, roots[3], 7, roots[7], [])
+    with pytest.raises(ProofError, match="ends below the root"):
+        check_consistency(3, roots[3], 7, roots[7], proof[:-1])
+    for earlier, size in ((0, 7), (7, 7)):
+        with pytest.raises(ProofError, match="a tree that is the same, or was empty, needs no proof"):
+            check_consistency(earlier, roots[earlier], size, roots[size], proof)
+
+
 def test_there_is_no_proof_of_what_is_not_there() -> None:
     """A leaf or a beginning beyond the tree is a slip of the caller."""
     with pytest.raises(IndexError):

@@ -95,6 +95,28 @@ def test_an_import_of_a_real_year_tells_its_missing_hours(tmp_path: Path, capsys
     assert "500 of 522 hours, missing from 2022-03-13T07:00:00Z (22 h)" in shown.err
 
 
+def test_labels_that_name_the_end_are_found_beside_a_second_source(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A month of real hours by their beginning, and again, of another source, by their end: that one is an hour late."""
+    month = hours_of("pjm")[4000:4744]
+    late = [(begin + HOUR, end + HOUR, str(Decimal(value).quantize(Decimal(1)))) for begin, end, value in month]
+    right, wrong = tmp_path / "right.csv", tmp_path / "wrong.csv"
+    right.write_text(factor_file(month, "US-PJM").replace("US-PJM,a table", "market,a table"))
+    wrong.write_text(factor_file(late, "US-PJM").replace("US-PJM,a table", "copy,a table"))
+
+    def check(*files: Path) -> int:
+        """What the command says of files, with the market's own as the second source."""
+        parsed = _parser().parse_args(["factors", "check", *map(str, files), "--against", "market"])
+        status: int = parsed.run(parsed)
+        return status
+
+    assert check(right, wrong) == 1
+    assert "US-PJM copy is 1 h late against market" in capsys.readouterr().err
+    wrong.write_text(right.read_text().replace("market,a table", "copy,a table"))
+    assert check(right, wrong) == 0
+
+
 @pytest.mark.parametrize(
     ("first", "after", "hours"),
     [("2022-11-06", "2022-11-07", 25), ("2022-11-05", "2022-11-06", 24), ("2022-06-15", "2022-06-16", 24)],
