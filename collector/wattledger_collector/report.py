@@ -270,7 +270,7 @@ def make_report(
     read = None if declaration is not None and declaration.certificates else site
     edges = reckoning.edges(period.from_seconds, period.to_seconds, zones_of(sites))
     sums = reckoning.sums.noting(read_sums(store, BasisFinder(sites, catalog), period, read, edges))
-    rollups = _noting_late((row for row in sums if site is None or row.site == site), closures, late)
+    rollups = noting_late((row for row in sums if site is None or row.site == site), closures, late)
     lines = account(rollups, BasisFinder(sites, catalog), store.interval_seconds)
     market = reckoning.reckon(period.from_seconds, period.to_seconds, used)
     gaps = [row for row in store.gaps(period.from_seconds, period.to_seconds) if site is None or row.site == site]
@@ -293,7 +293,7 @@ def make_report(
         )
         for name in sorted(names)
     )
-    reasons = (*_reasons_of_closing(closed, late), *_reasons(reports, period, now_seconds))
+    reasons = (*reasons_of_closing(closed, late), *_reasons(reports, period, now_seconds))
     return Report(
         period=period,
         interval_seconds=store.interval_seconds,
@@ -340,7 +340,7 @@ def read_sums(
                 yield from store.rollup_sums(reading.pieces, [site])
 
 
-def _noting_late(rows: Iterable[RollupRow], closures: Sequence[Closure], late: dict[str, int]) -> Iterator[RollupRow]:
+def noting_late(rows: Iterable[RollupRow], closures: Sequence[Closure], late: dict[str, int]) -> Iterator[RollupRow]:
     """The rows as they are; adds the energy of those that came after a statement to its site's sum."""
     for row in rows:
         # What no closure has frozen is of the first edition, so that the search is for the few late rows alone.
@@ -349,7 +349,8 @@ def _noting_late(rows: Iterable[RollupRow], closures: Sequence[Closure], late: d
         yield row
 
 
-def _reasons_of_closing(closed: Sequence[Closure], late: Mapping[str, int]) -> Iterable[str]:
+def reasons_of_closing(closed: Sequence[Closure], late: Mapping[str, int]) -> Iterable[str]:
+    """Why a period is provisional, as far as statements go; nothing if they hold all of it."""
     if not closed:
         yield "the period is not closed: energy that arrives later still enters it"
     for site, microjoules in sorted(late.items()):

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
@@ -27,6 +27,7 @@ from tests.collector.fleets import (
     site_rows,
 )
 
+from wattledger_collector.closures import Closure
 from wattledger_collector.factor_files import load_catalog
 from wattledger_collector.fleet import FleetView
 from wattledger_collector.fleet_sites import Amount, RecentKey
@@ -38,12 +39,13 @@ from wattledger_collector.records import (
     GapRow,
     HostGapRow,
     Method,
+    Piece,
     Quality,
     RollupRow,
     StoreError,
 )
 from wattledger_collector.web import figures
-from wattledger_collector.web.api import ENDPOINTS
+from wattledger_collector.web.api import ENDPOINTS, Api, Question
 from wattledger_collector.web.app import make_app
 from wattledger_collector.workload_records import HostWorkloads, IdlePolicy, WorkloadKey, WorkloadKind, WorkloadTotal
 
@@ -298,13 +300,60 @@ def test_factors_in_use_and_of_a_zone(site: Site) -> None:
 def test_energy_of_a_span_comes_from_the_store(site: Site) -> None:
     """By site, with exact microjoules; provisional."""
     energy = tree(site, "/api/v1/energy?from=2026-06-01&to=2026-06-02")
-    assert energy["provisional"] is True
+    assert (energy["provisional"], energy["statements"]) == (True, [])
+    assert energy["reasons"][0] == "the period is not closed: energy that arrives later still enters it"
     assert energy["live"]["energy_microjoules"] == str(MICROJOULES_PER_KWH)
     assert [row["site"] for row in energy["sites"]] == ["hall"]
     assert tree(site, "/api/v1/energy?from=2026-06-02&to=2026-06-03")["live"]["energy_microjoules"] == "0"
     # An interval that began before the span is not in it, and the answer says from where on it counts.
     later = tree(site, f"/api/v1/energy?from={T - 599}&to={NOON}")
     assert (later["live"]["energy_microjoules"], later["from"]) == ("0", "2026-06-01T13:45:00+02:00")
+
+
+def test_energy_of_a_closed_span_is_not_provisional(site: Site) -> None:
+    """Where one statement or several hold all of it; what came after them, and a factor that stands in, are told."""
+    day = 1_780_272_000
+    site.store.closure_rows = [
+        Closure(1, day - 86_400, day + 43_200, None, 0, day + 90_000, 7),
+        Closure(2, day + 43_200, day + 86_400, None, 0, day + 90_000, 8),
+        Closure(3, day + 86_400, day + 2 * 86_400, None, 0, day + 90_000),
+    ]
+    path = "/api/v1/energy?from=2026-06-01&to=2026-06-02"
+    stand_in = "zone DE has no factor for all of the period yet: an earlier one stands in"
+    closed = tree(site, path)
+    assert (closed["statements"], closed["reasons"]) == ([7, 8], [stand_in])
+    empty = tree(site, "/api/v1/energy?from=2026-05-31&to=2026-06-01")
+    assert (empty["provisional"], empty["statements"], empty["reasons"]) == (False, [7], [])
+    # Part of it is open, and a closing without a statement holds nothing.
+    for end in ("2026-06-02T01:00", "2026-06-03"):
+        longer = tree(site, f"/api/v1/energy?from=2026-06-01&to={end}")
+        assert (longer["statements"], len(longer["reasons"])) == ([], 2)
+    late = RollupRow("hall", T - 600, Component.CPU, Quality.COUNTER, False, MICROJOULES_PER_KWH // 2, 0, edition=1)
+    site.store.rollup_rows.append(late)
+    assert tree(site, path)["reasons"] == [
+        "0.500 kWh of site hall came after the statement of their time: close the period again to state them",
+        stand_in,
+    ]
+    assert tree(site, path)["live"]["energy_microjoules"] == str(MICROJOULES_PER_KWH * 3 // 2)
+
+
+def test_energy_of_a_span_is_read_as_sums(site: Site) -> None:
+    """A site's intervals come as one row for each piece in which nothing changes, and none by itself."""
+    asked: list[Piece] = []
+
+    class Counting(FakeStore):
+        def rollups(self, from_seconds: int, to_seconds: int, site: str | None = None) -> Iterator[RollupRow]:
+            raise AssertionError("intervals are not to be read one by one")
+
+        def rollup_sums(
+            self, pieces: Iterable[Piece], only: Collection[str] | None = None, without: Collection[str] = ()
+        ) -> Iterator[RollupRow]:
+            asked.extend(pieces)
+            return iter(())
+
+    api = Api(site.fleet.view, store=Counting(), catalog=CATALOG, zone=UTC)
+    api.energy(Question(NOON, query={"from": "2026-01-01", "to": "2026-05-01"}))
+    assert len(asked) == 120
 
 
 def test_gaps_of_a_span_have_bounds(site: Site) -> None:

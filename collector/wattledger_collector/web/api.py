@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
 from typing import Protocol
+from zoneinfo import ZoneInfo
 
 from wattledger_collector.accounting import Line, account
+from wattledger_collector.closures import closed_by
 from wattledger_collector.exposition import SHARDS_MAX
 from wattledger_collector.factor_catalog import UnknownZoneError
 from wattledger_collector.factors import Factor
 from wattledger_collector.fleet import FleetView, RecentGap
 from wattledger_collector.fleet_host import HostEntry
 from wattledger_collector.records import Store
+from wattledger_collector.report import Period, noting_late, read_sums, reasons_of_closing
 from wattledger_collector.web import figures, host_figures
 from wattledger_collector.web.figures import Tree
 
@@ -26,6 +29,8 @@ HOSTS_MAX = 1000
 GAPS_MAX = 1000
 # A year and a day of intervals of every site; more is a report's work.
 SPAN_SECONDS_MAX = 367 * 86_400
+
+_UTC = ZoneInfo("UTC")
 
 # The beginning of the year 2200. Nanoseconds of later times pass 64 bits from 2262 on, and datetime ends with 9999.
 TIME_SECONDS_END = 7_258_118_400
@@ -162,14 +167,21 @@ class Api:
             raise NotFoundError(str(error)) from error
 
     def energy(self, question: Question) -> Tree:
-        """Energy and emissions of a span by site, provisional."""
+        """Energy and emissions of a span by site; whether statements hold all of it, and if not, why."""
         store = self._need_store()
         begin, end = self._span(question, self._view.interval_seconds)
-        lines = account(store.rollups(begin, end, question.query.get("site")), self._view.finder, store.interval_seconds)
+        site, finder, closures = question.query.get("site"), self._view.finder, store.closures()
+        closed = closed_by(closures, begin, end, site)
+        late: dict[str, int] = {}
+        sums = noting_late(read_sums(store, finder, Period(begin, end, _UTC), site), closures, late)
+        lines = account(sums, finder, store.interval_seconds)
+        reasons = [*reasons_of_closing(closed, late), *_stand_ins(lines)]
         return {
             "from": figures.iso(begin, self._zone),
             "to": figures.iso(end, self._zone),
-            "provisional": True,
+            "provisional": bool(reasons),
+            "reasons": reasons,
+            "statements": [closure.statement for closure in closed],
             "live": figures.energy([line for line in lines if not line.recorded]),
             "recorded": figures.energy([line for line in lines if line.recorded]),
             "sites": [
@@ -218,6 +230,12 @@ class Api:
         if end - begin > SPAN_SECONDS_MAX:
             raise BadRequestError("from and to are more than a year apart: ask for a year at a time")
         return math.ceil(begin / width) * width, math.ceil(end / width) * width
+
+
+def _stand_ins(lines: Iterable[Line]) -> Iterable[str]:
+    zones = {line.basis.zone or "" for line in lines if line.basis.provisional and line.basis.factor}
+    for zone in sorted(zones):
+        yield f"zone {zone} has no factor for all of the period yet: an earlier one stands in"
 
 
 def _by_site(lines: Iterable[Line]) -> list[tuple[str, list[Line], list[Line]]]:
@@ -274,7 +292,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         "/api/v1/energy",
-        "Energy and emissions of a span by site, from the ledger's intervals; provisional until a period is closed.",
+        "Energy and emissions of a span by site, from the ledger; provisional, and why, until statements hold all of it.",
         Api.energy,
         (*_SPAN, ("site", "only this site")),
     ),
