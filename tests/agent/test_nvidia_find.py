@@ -1,12 +1,23 @@
 """Sleeping, lost and returning GPUs: who is woken (nobody), who is offered, and when the source should be opened anew."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.agent.fake_nvml import PATIENCE_SECONDS, UNKNOWN, FakeGpu, FakeNvml
 from tests.agent.metering import Book, at
 
 from wattledger_agent.meter import Meter
-from wattledger_agent.readings import ChannelKey, CounterReading, Gone, Method, Offer, PowerReading, Reading, TryAgain
+from wattledger_agent.readings import (
+    ChannelKey,
+    ChannelSpec,
+    CounterReading,
+    Gone,
+    Method,
+    Offer,
+    PowerReading,
+    Reading,
+    TryAgain,
+)
 from wattledger_agent.sources.nvidia import LOST_READS_MAX, NvidiaSource
 
 SECOND = 1_000_000_000
@@ -111,15 +122,22 @@ def test_a_sleeper_that_nobody_knows_yet_is_noted_and_offered_once_it_woke(tmp_p
     source.close()
 
 
-def test_a_gpu_that_was_bound_anew_is_offered_again_under_its_uuid(tmp_path: Path) -> None:
-    """Gone once, it stays gone in this run of NVML; bound to its driver again, the source asks to be opened anew."""
-    add_gpu(tmp_path, "0000:3b:00.0")
+def with_one_lost(root: Path) -> tuple[FakeNvml, NvidiaSource, tuple[ChannelSpec, ...], Sequence[Reading]]:
+    """A source of two GPUs of which the first fell off the bus: NVML, the source, what it offered, and its last read."""
+    add_gpu(root, "0000:3b:00.0")
     nvml = FakeNvml([FakeGpu("GPU-a"), FakeGpu("GPU-b", bus_id="00000000:5E:00.0")])
-    source = source_of(tmp_path, nvml)
-    first = list(source.open())
+    source = source_of(root, nvml)
+    first = tuple(source.open())
     nvml.gpus[0].lost = True
+    readings: Sequence[Reading] = ()
     for second in range(1, LOST_READS_MAX + 1):
         readings = source.read(second * SECOND)
+    return nvml, source, first, readings
+
+
+def test_a_gpu_that_was_bound_anew_is_offered_again_under_its_uuid(tmp_path: Path) -> None:
+    """Gone once, it stays gone in this run of NVML; bound to its driver again, the source asks to be opened anew."""
+    nvml, source, first, readings = with_one_lost(tmp_path)
     assert isinstance(readings[0], Gone)
     assert not source.wants_reopening()
     nvml.gpus[0].lost = False
@@ -128,7 +146,7 @@ def test_a_gpu_that_was_bound_anew_is_offered_again_under_its_uuid(tmp_path: Pat
     assert source.wants_reopening()
     readings = source.read(20 * SECOND)
     assert isinstance(readings, list)
-    assert readings[0] == Offer(tuple(first), frozenset({first[0].key}))
+    assert readings[0] == Offer(first, frozenset({first[0].key}))
     assert nvml.calls["nvmlShutdown"] == 1
     assert [one.key for one in energy(readings) if isinstance(one, CounterReading)] == [spec.key for spec in first]
     assert not [one for one in source.read(30 * SECOND) if isinstance(one, Offer)]
@@ -162,13 +180,7 @@ def test_a_gpu_that_came_back_is_metered_again_and_the_other_one_went_on(tmp_pat
 
 def test_where_nvml_finds_nothing_when_it_is_started_anew_it_is_tried_again(tmp_path: Path) -> None:
     """All that was metered is gone; the next look that finds GPUs offers them."""
-    add_gpu(tmp_path, "0000:3b:00.0")
-    nvml = FakeNvml([FakeGpu("GPU-a"), FakeGpu("GPU-b", bus_id="00000000:5E:00.0")])
-    source = source_of(tmp_path, nvml)
-    first = tuple(source.open())
-    nvml.gpus[0].lost = True
-    for second in range(1, LOST_READS_MAX + 1):
-        source.read(second * SECOND)
+    nvml, source, first, _ = with_one_lost(tmp_path)
     bind(tmp_path, "0000:3b:00.0")
     nvml.fail["nvmlInit"] = lambda number: UNKNOWN if number == 2 else 0
     gone = source.read(20 * SECOND)

@@ -42,6 +42,16 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
+def first_readings(reader: ThreadedReader, now: int) -> tuple[Sequence[Reading], int]:
+    """Read until something is told; that, and the time of the read after it."""
+    readings: Sequence[Reading] = ()
+    while not readings:
+        reader.begin(now)
+        readings = reader.finish(5.0)
+        now += 1
+    return readings, now
+
+
 def test_a_reading_comes_through_with_the_time_of_its_begin() -> None:
     """Both readers give the source the time at which the read was begun."""
     for may_block in (False, True):
@@ -107,12 +117,7 @@ def test_a_hung_source_is_waited_for_once_and_comes_back() -> None:
     assert reader.health.deadline_misses == 1
     release.set()
     returned.wait()
-    readings: Sequence[Reading] = ()
-    now = 3
-    while not readings:
-        reader.begin(now)
-        readings = reader.finish(5.0)
-        now += 1
+    readings, now = first_readings(reader, 3)
     assert readings == [CounterReading(KEY, now - 1)]
     reader.close()
     assert source.closed.wait(5.0)
@@ -177,12 +182,7 @@ def test_a_part_that_went_during_a_late_read_is_gone_all_the_same() -> None:
     assert reader.finish(0.01) == ()
     release.set()
     returned.wait()
-    readings: Sequence[Reading] = ()
-    now = 2
-    while not readings:
-        reader.begin(now)
-        readings = reader.finish(5.0)
-        now += 1
+    readings, now = first_readings(reader, 2)
     assert readings == [gone, offer, CounterReading(KEY, now - 1)]
     reader.begin(now)
     assert reader.finish(5.0) == [CounterReading(KEY, now)]

@@ -32,29 +32,29 @@ def zones_of(host: Machine, name: str) -> list[str]:
     ]
 
 
+def under_load(host: Machine, zone: str, joules: int, seconds: float, reads: int) -> Bench:
+    """What is booked of a zone that uses so much between any two of these reads."""
+    bench = Bench(host)
+    bench.tick()
+    for _ in range(reads):
+        host.add_energy(zone, joules * JOULE)
+        bench.tick(seconds)
+    return bench
+
+
 # Wraps, resets and failed reads.
 
 
 def test_kepler_575_many_wraps_in_an_hour_are_each_counted_once(tmp_path: Path) -> None:
     """128 busy cores wrapped every ten minutes; AMD's finer steps wrap in two. An hour at 500 W has 27 wraps."""
-    genoa = machine("epyc_genoa", tmp_path)
-    bench = Bench(genoa)
-    bench.tick()
-    for _ in range(360):
-        genoa.add_energy("intel-rapl:0", 5000 * JOULE)
-        bench.tick(10)
+    bench = under_load(machine("epyc_genoa", tmp_path), "intel-rapl:0", 5000, 10, 360)
     assert bench.energy[PACKAGE_0] == 1_800_000 * JOULE
     assert set(bench.gaps.values()) == {(0, 0)}
 
 
 def test_codecarbon_322_a_wrap_within_a_minute_of_heavy_load(tmp_path: Path) -> None:
     """At 980 W, close to the bound, and one read a minute, each fall is still one wrap."""
-    genoa = machine("epyc_genoa", tmp_path)
-    bench = Bench(genoa)
-    bench.tick()
-    for _ in range(10):
-        genoa.add_energy("intel-rapl:1", 58_800 * JOULE)
-        bench.tick(60)
+    bench = under_load(machine("epyc_genoa", tmp_path), "intel-rapl:1", 58_800, 60, 10)
     assert bench.energy[PACKAGE_1] == 588_000 * JOULE
 
 
