@@ -206,6 +206,24 @@ def test_two_sites_of_one_time_do_not_claim_the_same_volume(ledger: Ledger) -> N
     assert verify(ledger.bundle(second)).problems == []
 
 
+def test_a_volume_is_not_claimed_by_two_closings_at_once(ledger: Ledger) -> None:
+    """A statement of another day comes in while this one is made: it begins anew, and takes what is left."""
+    ledger.book("a", [row(MWH, BEGIN), row(MWH, BEGIN + DAY)])
+    declaration = declare(WIND, WIDE)
+    told: list[int] = []
+
+    def interrupt(seconds: int) -> None:
+        if not told:
+            told.append(seconds)
+            ledger.close(begin=BEGIN + DAY, end=BEGIN + 2 * DAY, declaration=declaration)
+
+    closed = ledger.close(end=BEGIN + DAY, declaration=declaration, progress=interrupt)
+    assert closed.statement.number == 2
+    assert parts(closed.statement.tree["market"]["all"]) == {"stand_in": 1}
+    assert [each["code"] for each in closed.statement.tree["market"]["refused"]] == ["used_up"]
+    assert verify(ledger.bundle(closed)).problems == []
+
+
 # -- Restating
 
 
@@ -393,6 +411,8 @@ def test_both_totals_are_the_same_for_any_hosts_and_order(
     data: st.DataObject,
 ) -> None:
     """One energy, whole on a host for each site or in parts on many, in any order: one figure of each method."""
+    # A site is stated where it has energy, also if it cancels out.
+    amounts = {("hall", 0): 1, ("cellar", 0): 1, **amounts}
     # Within an interval the PUE changes, and a quarter of an hour has another hour's certificate.
     sites = [hall("1.07"), hall("1.31", valid_from=BEGIN + 4 * INTERVAL + 137), hall("1.2", site="cellar")]
     rows = "".join(
