@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.collector.batches import SECOND, UTC, batch, column, hello, info, opened, payload
+from tests.collector.test_writer import WatchedStore, books, done, opens, run
 
 from wattledger_collector.database import connect
 from wattledger_collector.facility import Point
@@ -36,7 +37,9 @@ from wattledger_collector.records import (
     RollupRow,
     SiteRow,
 )
+from wattledger_collector.session import Book
 from wattledger_collector.store import SqliteStore, open_store
+from wattledger_collector.writer import Writer
 
 MINUTE = 60
 BEGIN = UTC // SECOND
@@ -413,6 +416,27 @@ def test_what_is_booked_while_an_import_is_checked_is_seen(store: SqliteStore) -
     with closing(Busy(store.path, [unchanged])) as busy:
         assert bring(busy, minutes_text([1] * MINUTES, range(15, 30)), MINUTELY, meter())
     assert booked(store) == 450 * JOULE + 900 * JOULE
+
+
+def test_a_running_collector_learns_of_an_import_by_another_process(tmp_path: Path) -> None:
+    """What it knows of the host is old: the batch is stale, is reckoned anew, and its energy is left to the import."""
+
+    def sample(sequence: int, seconds: int) -> Book:
+        content = payload([seconds * SECOND], [column(1, [seconds * JOULE])])
+        return replace(books(sequence, 0, new=sequence == 1), batch=batch(content, sequence))
+
+    async def scene(known: WatchedStore, writer: Writer) -> None:
+        assert await done(writer, opens()) is CommitOutcome.COMMITTED
+        assert await done(writer, sample(1, 900)) is CommitOutcome.COMMITTED
+        with closing(open_store(known.path, create=False)) as elsewhere:
+            assert bring(elsewhere, minutes_text([1] * MINUTES, [15]), MINUTELY, meter())
+        assert await done(writer, sample(2, 930)) is CommitOutcome.STALE
+        assert await done(writer, sample(2, 930)) is CommitOutcome.COMMITTED
+        assert await done(writer, sample(3, 960)) is CommitOutcome.COMMITTED
+        assert await done(writer, sample(4, 970)) is CommitOutcome.COMMITTED
+        assert booked(known) == (900 + 60 + 10) * JOULE
+
+    run(tmp_path, scene)
 
 
 def test_a_host_that_was_imported_first_is_metered_by_its_agent_later(store: SqliteStore) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.collector.closed_ledgers import BEGIN, DAY, INTERVAL, KWH, Ledger, row
+from tests.collector.closed_ledgers import BEGIN, CATALOG, DAY, END, INTERVAL, KWH, NOW, Ledger, row
 from tests.collector.test_store import downgrade
 
 from wattledger_collector.cli import _parser
 from wattledger_collector.import_store import imports, meter_rows
 from wattledger_collector.records import AssignmentRow, GapReason, ImportedSpan, SiteRow
+from wattledger_collector.report import make_period, make_report, parse_time_zone
 from wattledger_collector.store import SqliteStore, open_store
 from wattledger_collector.verify import verify
 
@@ -201,6 +202,8 @@ def test_an_import_into_a_closed_period_is_late(ledger: Ledger) -> None:
     assert imported(ledger, write(ledger, ["1000000"]), "--site", "hall") == 0
 
     assert {each.edition for each in ledger.store.rollups(0, 2**40) if each.recorded} == {1}
+    period = make_period(BEGIN, END, parse_time_zone("UTC"), INTERVAL)
+    assert make_report(ledger.store, CATALOG, period, now_seconds=NOW).late == (("hall", 1000 * KWH),)
     assert verify(ledger.bundle(first, "first")).problems == []
     second = ledger.close()
     added = [each for each in second.statement.tree["replaces"]["differences"] if each["recorded"]]
