@@ -1,6 +1,7 @@
 """The market-based figure: what certificates cover, how it is divided, what the rest counts, and what is never added."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -175,6 +176,16 @@ def test_by_year_what_is_covered_is_divided_among_the_sites_by_load() -> None:
         "b": {Part.CERTIFICATES: 2 * KWH, Part.STAND_IN: 8 * KWH},
     }
     assert grams(made) == 24 * 400 + 8 * 100
+
+
+def test_certificates_of_several_rates_never_give_a_site_more_than_its_load() -> None:
+    """Two rates cover three odd loads wholly; the odd microjoule of the one is not given to the same site by the other."""
+    odd = [2_400_000_001, 2_400_000_001, 2_399_999_998]
+    by_site = zip("abc", odd, strict=True)
+    loads = [Load(site, "DE", DAY, Fraction(energy), Fraction(1), LIFECYCLE) for site, energy in by_site]
+    one, other = (replace(solar(1, rate=str(rate), number=rate), volume_wh=1) for rate in (1, 2))
+    made = figure(loads, one, other)
+    assert [each.energy for each in made.sites.values()] == [{Part.CERTIFICATES: energy} for energy in odd]
 
 
 def test_by_hour_it_is_divided_among_those_that_used_power_in_the_hour() -> None:

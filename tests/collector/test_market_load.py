@@ -115,6 +115,15 @@ def test_residual_mixes_cut_the_load() -> None:
     assert [mixes.at("DE", load.at_seconds).grams_per_kwh for load in found] == [7, 9]
 
 
+def test_a_mix_that_changes_within_an_interval_divides_its_load() -> None:
+    """Half of the interval lies before the change."""
+    early = DeclaredMix("DE", Decimal(7), "e", to_seconds=DAY + 6750)
+    mixes = Mixes([early, DeclaredMix("DE", Decimal(9), "e", DAY + 6750)])
+    found = loads(sums(mixes=mixes), row("shed", DAY + 6300, 3))
+    assert [load.microjoules for load in found] == [Fraction(3, 2), Fraction(3, 2)]
+    assert [mixes.at("DE", load.at_seconds).grams_per_kwh for load in found] == [7, 9]
+
+
 EVENTS = st.lists(
     st.tuples(st.sampled_from(["hall", "shed", "attic"]), st.integers(0, 191), st.integers(-(10**12), 10**15)), max_size=25
 )

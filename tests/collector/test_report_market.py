@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.collector.two_sites import FROM, KWH, TO, make_ledger
+from tests.collector.two_sites import FROM, KWH, NASTY, TO, make_ledger
 
 from wattledger_collector.commands import add_commands
 
@@ -135,11 +135,15 @@ def test_by_hour_a_certificate_covers_its_hour_alone(folder: Path, capsys: pytes
 
 
 def test_a_report_of_one_site_has_its_part_of_the_certificates(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The site's figures are those that it has in the report of all."""
+    """The site's figures are those that it has in the report of all, where another site of its market has its part."""
+    other = f'[[holding]]\nsite = {json.dumps(NASTY)}\nmarket = "DE"\nsituation = "owned"\nevidence = "e"\n'
+    declared = DECLARED.replace("MATCHING", "yearly").replace("[[residual]]", other + "[[residual]]")
+    (folder / "inventory.toml").write_text(declared)
     whole = tree(capsys, *configured(folder))
     alone = tree(capsys, *configured(folder), "--site", "hall")
     assert hall(alone) == hall(whole)
     assert alone["scope_2"]["parts"] == hall(whole)["parts"]
+    assert 0 < Fraction(hall(alone)["parts"][0]["energy_microjoules"]) < 50 * KWH
     assert [site["site"] for site in alone["sites"]] == ["hall"]
     assert alone["energy_microjoules"] == next(s for s in whole["sites"] if s["site"] == "hall")["energy_microjoules"]
 
