@@ -121,6 +121,9 @@ def test_proofs_that_are_no_proofs_are_refused() -> None:
         check_inclusion(leaves[0], 7, 7, inclusion_proof(leaves, 0), roots[7])
     with pytest.raises(ProofError, match="leaf -1 can't be in a tree of 7"):
         check_inclusion(leaves[0], -1, 7, inclusion_proof(leaves, 0), roots[7])
+    # Shown in a tree of 4, and told to be of 8: only the depth gives it away.
+    with pytest.raises(ProofError, match="ends below the root"):
+        check_inclusion(leaves[0], 0, 8, inclusion_proof(leaves[:4], 0), roots[4])
     proof = consistency_proof(leaves, 3)
     with pytest.raises(ProofError, match="the consistency proof is empty"):
         check_consistency(3, roots[3], 7, roots[7], [])
