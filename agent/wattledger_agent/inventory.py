@@ -4,7 +4,7 @@ Reads no sensor's value. The estimate of the whole server is booked only where n
 and measured energy never stand for the same watts; where a sensor meters the node, it is read beside that to be compared.
 """
 
-import contextlib
+import logging
 import os
 import threading
 import time
@@ -33,6 +33,8 @@ from wattledger_agent.threads import NoThreadError, start
 
 if TYPE_CHECKING:
     from wattledger_agent.sources.replay import ReplaySource
+
+log = logging.getLogger("wattledger.agent")
 
 # A driver that is well answers in a second or two, eight GPUs without persistence mode in ten.
 OPEN_SECONDS_MAX = 30.0
@@ -298,8 +300,10 @@ def _open_into(source: Source, outcome: list[Sequence[ChannelSpec] | Missing], d
             outcome.append(found)
     if is_left_out and not isinstance(found, Missing):
         # Nobody reads it, and another one is made: two would hold the driver, and poll the controller twice.
-        with contextlib.suppress(Exception):
+        try:
             source.close()
+        except Exception as error:
+            log.warning("%s: it could not be closed: %s: %s", source.name, type(error).__name__, error)
 
 
 def _overdue(source: Source, seconds_max: float) -> Missing:

@@ -6,7 +6,6 @@ leaf that is silent for so long while others of its source answer, such as a GPU
 was offered and never answers, since while it is offered nothing else is booked for the node.
 """
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -246,9 +245,11 @@ class Readers:
     def _close(self, running: _Running, late: Late, now: Instant) -> None:
         source, health = running.reader.source, running.reader.health
         self._running.remove(running)
-        with contextlib.suppress(Exception):
-            # What fails to be read may fail to be closed; the others go on.
+        try:
             running.reader.close(wait_seconds=0.0)
+        except Exception as error:
+            # What fails to be read may fail to be closed; the others go on.
+            log.warning("%s: it could not be closed: %s: %s", source.name, type(error).__name__, error)
         reason = health.last_error.rstrip(".") or f"{source.name}: all that it metered is gone"
         health.tell(f"{reason}; it is closed, and looked for again, ten minutes apart at most")
         self._closed[source.name] = health

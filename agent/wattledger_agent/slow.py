@@ -4,7 +4,7 @@ Knows nothing of what is polled, and keeps no queue: only the newest value count
 happens, and after failures the pauses grow.
 """
 
-import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +13,8 @@ from typing import Generic, Protocol, TypeVar
 
 from wattledger_agent.readings import NANOSECONDS_PER_SECOND, SourceUnavailableError
 from wattledger_agent.threads import NoThreadError, start
+
+log = logging.getLogger("wattledger.agent")
 
 Value = TypeVar("Value")
 
@@ -69,9 +71,11 @@ def in_thread(step: Callable[[], float], farewell: Callable[[], None], name: str
         pause = step()
         while not stopping.wait(pause):
             pause = step()
-        with contextlib.suppress(Exception):
-            # Nobody is left to be told.
+        try:
             farewell()
+        except Exception as error:
+            # Nothing depends on it any more: the controller lets go of a session that nobody uses.
+            log.info("%s: its farewell failed: %s: %s", name, type(error).__name__, error)
 
     try:
         thread = start(run, name)

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from tests.agent.machines import FIXTURES, machine
 from tests.agent.scripted import ScriptedSource
+from tests.agent.test_worker import wait_for
 
 from wattledger_agent.config import (
     CpuConfig,
@@ -230,6 +231,19 @@ def test_a_source_that_opens_after_it_was_left_out_is_closed() -> None:
     assert not closed.is_set()
     release.set()
     assert closed.wait(10.0)
+
+
+def test_a_source_that_was_left_out_and_can_not_be_closed_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Its driver may be held until the agent ends, and somebody will look for who holds it."""
+    release = threading.Event()
+
+    def fail() -> None:
+        raise OSError(19, "No such device")
+
+    source = BrokenSource(release.wait, fail)
+    open_source(source, Inventory([], []), seconds_max=0.01)
+    release.set()
+    wait_for(lambda: f"{source.name}: it could not be closed: OSError: [Errno 19] No such device" in caplog.messages)
 
 
 def test_a_recorded_nvml_stands_for_the_driver(tmp_path: Path) -> None:

@@ -111,6 +111,22 @@ def test_a_source_that_raises_for_a_minute_is_closed_and_looked_for() -> None:
     assert "No such device; it is closed, and looked for again" in health.last_error
 
 
+class Stuck(ScriptedSource):
+    """A source that can't be closed either."""
+
+    def close(self) -> None:
+        """As a library whose driver is gone."""
+        raise OSError(19, "No such device")
+
+
+def test_a_source_that_can_not_be_closed_is_told_and_looked_for(caplog: pytest.LogCaptureFixture) -> None:
+    """Its failure ends nothing, and is no secret."""
+    late = Found()
+    Agent(bmc(), Stuck("nvidia", failing, [GPU]), late=late).tick(61)
+    assert late.watched == [("nvidia", 60.0)]
+    assert "nvidia: it could not be closed: OSError: [Errno 19] No such device" in caplog.messages
+
+
 def test_one_read_that_works_begins_the_minute_anew() -> None:
     """What fails now and then is not broken."""
     late = Found()

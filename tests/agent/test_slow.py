@@ -1,12 +1,13 @@
 """Polling in the background: cadence, back-off, age, one at a time, and an end."""
 
+import logging
 import threading
 from collections.abc import Callable
 
 import pytest
 from tests.agent.by_hand import SECOND, ByHand
 
-from wattledger_agent.slow import BACK_OFF_SECONDS_MAX, Pace, Poller, PollError
+from wattledger_agent.slow import BACK_OFF_SECONDS_MAX, Pace, Poller, PollError, in_thread
 
 LONG_SECONDS = 30.0
 
@@ -180,3 +181,17 @@ def test_a_peek_takes_nothing_away(seconds: float) -> None:
     polled = poller(failing(5), time)
     assert polled.peek() == 5
     assert polled.take(time.advance(seconds)).value == 5
+
+
+def test_a_farewell_that_fails_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A session that stays open at the controller is one of the few that it has."""
+    caplog.set_level(logging.INFO, "wattledger.agent")
+
+    def fail() -> None:
+        raise TimeoutError("the controller says nothing")
+
+    stop = in_thread(lambda: 3600.0, fail, "poll-redfish")
+    stop()
+    assert caplog.messages == [
+        "poll-redfish: its farewell failed: ConnectionResetError: [Errno 104] Connection reset by peer"
+    ]
