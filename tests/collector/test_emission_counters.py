@@ -291,6 +291,14 @@ def test_energy_that_a_new_factor_covers_has_to_be_counted_anew() -> None:
     assert total(counters(store, catalog(*FACTORS))) == 300
 
 
+def test_a_mark_is_taken_when_all_of_a_commit_is_counted() -> None:
+    """A residual that lowers its parts comes after them: what stood in between was never the sum."""
+    store = FakeStore(site_rows=[HALL])
+    made = counters(store, catalog(*FACTORS))
+    add(made, store, [rollup(START, 5), replace(rollup(START, -2), quality=Quality.BRIDGED)])
+    assert by_scope(made, is_market=False) == {"2 production": Fraction(450)}
+
+
 def test_a_counter_goes_on_from_what_was_shown() -> None:
     """Counters that were read anew, when a residual has lowered a sum, show no less than those before."""
     store = FakeStore(site_rows=[HALL], rollup_rows=[rollup(START, 5)])

@@ -88,12 +88,13 @@ def test_a_site_that_is_not_declared_is_in_no_scope() -> None:
 
 def test_a_declared_mix_stands_before_a_tables_and_counts_what_the_grids_does() -> None:
     """Its id is like that of a factor row, whatever characters the market's name has; the holding's market is asked for."""
-    mixes = '[[residual]]\nmarket = "{}"\ngrams_per_kwh = 512.5\nevidence = "decree"\n'
-    terms = DeclaredTerms(declared(HOLDING + mixes.format("XX") + mixes.format("EU/1")), lambda: catalog(("XX", "610")))
-    for at in (AT, seconds_of_day(date(2024, 8, 1))):
+    mixes = '[[residual]]\nmarket = "{}"\ngrams_per_kwh = {}\nevidence = "decree"\n'
+    text = HOLDING + mixes.format("XX", "512.5") + mixes.format("EU/1", "480.5")
+    terms = DeclaredTerms(declared(text), lambda: catalog(("XX", "610")))
+    for at, grams in ((AT, "512.5"), (seconds_of_day(date(2024, 8, 1)), "480.5")):
         told = terms.at("hall", "XX", at, GRID).residual
         assert told is not None
-        assert str(told.grams_per_kwh) == "512.5"
+        assert str(told.grams_per_kwh) == grams
         assert kind_of_id(told.factor) == FactorKind(Signal.AVERAGE, Boundary.LIFECYCLE, Gas.CO2E, Basis.RESIDUAL, Gwp.AR5)
     assert terms.at("hall", "YY", AT, GRID).residual is None
 

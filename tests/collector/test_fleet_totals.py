@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from fractions import Fraction
 
@@ -154,6 +155,13 @@ def test_a_site_without_a_factor_is_not_read_row_by_row() -> None:
     deque(read_rollups(store, counters, NOW, STEP), maxlen=0)
     counters.count_passed(store.add_emission_bases)
     assert sum(counters.uncovered_microjoules().values()) == 5 * SLOTS
+    assert [site for _, _, site in store.single] == [None]
+
+
+def test_a_recording_is_not_read_row_by_row() -> None:
+    """It needs no basis, though a factor holds."""
+    store = WatchedStore([replace(row(slot, 5), recorded=True) for slot in range(2 * 96, SLOTS)], [])
+    assert read_in_pieces(store)[:6] == ([], [], [], [], {}, [])
     assert [site for _, _, site in store.single] == [None]
 
 
