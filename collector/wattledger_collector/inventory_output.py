@@ -14,7 +14,9 @@ from rich.table import Table
 
 from wattledger_collector.inventory import Scope
 from wattledger_collector.inventory_report import InventoryReport
+from wattledger_collector.market_words import mix_sentences
 from wattledger_collector.records import MICROJOULES_PER_KWH
+from wattledger_collector.report_market import instruments_tree
 from wattledger_collector.rounding import rounded
 
 KILOGRAM_DIGITS = 3
@@ -48,7 +50,7 @@ def show_inventory(report: InventoryReport, out: TextIO) -> None:
         console.print(f"Hardware over its service life, beside the total: {_kilograms(report.amortised_grams)} kg.")
     if report.uncovered_microjoules:
         console.print(f"Without a factor, in no figure: {_kwh(report.uncovered_microjoules)} kWh.")
-    for remark in report.remarks:
+    for remark in (*report.remarks, *mix_sentences(report.market)):
         console.print(f"- {remark}", soft_wrap=True, markup=False)
 
 
@@ -117,6 +119,7 @@ def _tree(report: InventoryReport) -> dict[str, Any]:
                 for certificate, over in report.matching.surplus
             ],
         },
+        "residual_mixes": instruments_tree(report.market, ())["residual_mixes"],
         "sites": [
             {
                 "site": each.site,

@@ -5,6 +5,7 @@ Reckons nothing but the rounding. Source of truth: `report.py`; the names of a P
 
 from fractions import Fraction
 
+from wattledger_collector.declared_pue import CATEGORY_WORDS
 from wattledger_collector.facility import MeasuredPue, Pue
 from wattledger_collector.records import MICROJOULES_PER_KWH, NANOSECONDS_PER_SECOND
 from wattledger_collector.report import Report, ReportError
@@ -56,7 +57,8 @@ def measured_sentence(measured: MeasuredPue) -> str:
     return (
         f"PUE of {measured.site} measured {pue_figure(measured.pue)}: the meter {meters} counted "
         f"{_kwh_text(measured.facility_microjoules)} kWh while the IT used {_kwh_text(measured.it_microjoules)} kWh, in "
-        f"{hours_text(measured.measured_seconds * NANOSECONDS_PER_SECOND)} h. Emissions are reckoned with the declared PUE."
+        f"{hours_text(measured.measured_seconds * NANOSECONDS_PER_SECOND)} h, category {int(measured.pue.category)} "
+        f"({CATEGORY_WORDS[measured.pue.category]}). Emissions are reckoned with the declared PUE."
     )
 
 

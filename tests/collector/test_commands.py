@@ -156,6 +156,16 @@ def test_inventory_of_a_file(ledger: str, capsys: pytest.CaptureFixture[str]) ->
     out = capsys.readouterr().out
     assert "Covered by certificates: 50.0 % of scope 2 electricity" in out
     assert "no residual mix for DE" in out
+    residual = '[[residual]]\nmarket = "DE"\ngrams_per_kwh = 700\nevidence = "AIB"\n[certificates]'
+    bare = path.read_text()
+    path.write_text(bare.replace("[certificates]", residual))
+    assert run(*common) == 0
+    assert "- residual mix of DE: 700 g/kWh, declared (AIB); it counts 0.600000 kWh" in capsys.readouterr().out
+    assert run(*common, "--json") == 0
+    (mix,) = json.loads(capsys.readouterr().out)["residual_mixes"]
+    assert (mix["source"], mix["evidence"]) == ("declared", "AIB")
+    assert Fraction(mix["energy_microjoules"]) == Fraction("2160000000001.2")
+    path.write_text(bare)
     configuration = path.with_name("collector.toml")
     configuration.write_text(f'[store]\npath = "{ledger}"\n[inventory]\nfile = "declared.toml"\n')
     assert run("inventory", "--from", BEGIN, "--to", END, "--config", str(configuration)) == 0

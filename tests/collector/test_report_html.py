@@ -224,7 +224,9 @@ def test_a_sites_own_meter_measures_its_pue(ledger: Path, store: SqliteStore, ca
         ["report", "--store", str(ledger), "--from", FROM, "--to", TO, "--time-zone", "Europe/Berlin"]
     )
     assert parsed.run(parsed) == 0
-    assert "PUE of hall measured 1.31 (interim)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "PUE of hall measured 1.31 (interim)" in out
+    assert "category 3 (IT energy at the IT's input)" in out
 
 
 def test_intervals_that_the_sites_meter_covers_in_part_have_no_part_in_the_pue(ledger: Path, store: SqliteStore) -> None:
