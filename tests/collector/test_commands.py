@@ -155,7 +155,7 @@ def test_inventory_of_a_file(ledger: str, capsys: pytest.CaptureFixture[str]) ->
     assert run(*common) == 0
     out = capsys.readouterr().out
     assert "Covered by certificates: 50.0 % of scope 2 electricity" in out
-    assert "no residual mix for DE" in out
+    assert "DE: the grid average stands in for it" in out
     residual = '[[residual]]\nmarket = "DE"\ngrams_per_kwh = 700\nevidence = "AIB"\n[certificates]'
     bare = path.read_text()
     path.write_text(bare.replace("[certificates]", residual))
