@@ -48,7 +48,7 @@ IMAGE_BYTES_MAX = 300_000  # What a reader's browser loads before the first sent
 
 # Programs in the examples that are not ours, and words with our prefix that are no metrics.
 FOREIGN_PROGRAMS = {"openssl", "sudo", "curl", "rm", "git", "cd", "."}
-FOREIGN_OPTIONS = {"--system", "--reload", "--subsystem-match", "--action", "--shm-size"}
+FOREIGN_OPTIONS = {"--no-deps", "--system", "--reload", "--subsystem-match", "--action", "--shm-size"}
 PACKAGES = {"wattledger_agent", "wattledger_collector", "wattledger_protos"}
 
 

@@ -153,7 +153,7 @@ class _Check:
                     self._problem(f"leaves-{day}.bin lacks the leaf of host {own[place + 1][1]} and what comes after it")
             sums.end_day()
             self._progress(day)
-        self._verdict.facts.append(f"{len(hashes)} leaves, one for each host and day, were added up")
+        self._verdict.facts.append(f"the leaves of {len(hashes)} host-days were added up")
         return hashes
 
     def _check_leaf(self, row: list[str], digest: bytes, entry: bytes, sums: LeafSums) -> None:
