@@ -177,12 +177,13 @@ def read_gap(values: Sequence[Any], sites: SitesOfHosts, channels: dict[tuple[An
         epoch=epoch,
         channel=info,
         recorded=bool(recorded),
-        gap=GapRow(channel, from_utc, to_utc, GapReason(reason), lower, upper),
+        gap=GapRow(channel, from_utc, to_utc, _REASONS[reason], lower, upper),
     )
 
 
 _COMPONENTS: Final = {int(each): each for each in Component}
 _QUALITIES: Final = {int(each): each for each in Quality}
+_REASONS: Final = {str(each): each for each in GapReason}
 
 
 def read_sum(piece: Piece, row: Sequence[Any]) -> RollupRow:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.bench.ledgers import BEGIN_SECONDS, DAY_SECONDS, build_ledger
 from tests.bench.output import report
+from tests.bench.page_cache import forget, read_seconds
 
 from wattledger_collector.verify import verify
 
@@ -38,10 +39,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--small", action="store_true", help="a short run that shows that all works")
     parser.add_argument("--folder", type=Path, help="where to put the ledgers (default: the system's temporary folder)")
+    parser.add_argument("--servers", type=int, nargs="+", help="servers of ten channels (default: 100 333 1000)")
     arguments = parser.parse_args()
     sizes, days = (SMALL_SERVERS, SMALL_DAYS) if arguments.small else (SERVERS, DAYS)
     smallest: dict[str, float] = {}
-    for servers in sizes:
+    for servers in arguments.servers or sizes:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             bits = 0
             if servers == sizes[-1]:
@@ -106,8 +108,14 @@ def _measure(folder: Path, servers: int, days: int, smallest: dict[str, float], 
         )
 
     tell("statement_ledger_bytes", ledger.stat().st_size, "bytes")
+    close = ("statement", "close", "--store", str(ledger), "--from", begin, "--to", end)
+    forget(ledger)
+    tell("statement_plain_reading_cold_seconds", read_seconds(ledger), "seconds")
+    forget(ledger)
     for name, command in (
-        ("statement_close", ("statement", "close", "--store", str(ledger), "--from", begin, "--to", end)),
+        ("statement_close_cold", close),
+        # It reads and hashes all rows again, to find that nothing has changed.
+        ("statement_close_again", close),
         ("statement_bundle", ("statement", "bundle", "--store", str(ledger), "--out", str(bundle))),
         ("statement_verify", ("verify", str(bundle))),
     ):

@@ -21,12 +21,16 @@ from pathlib import Path
 
 from tests.bench.bulk import BEGIN_SECONDS, Fleet, build_ledger
 from tests.bench.output import report
+from tests.bench.page_cache import forget
 
 ROOT = Path(__file__).resolve().parents[2]
 MEBIBYTE = 2**20
 WORKLOAD_DAYS = 7
 # An upper bound of what one command may take on a machine that has other work.
 SECONDS_MAX = 1500.0
+
+# What is measured again with nothing of the ledger in memory.
+COLD_TOO = ("report_year", "report_year_json", "report_month")
 
 # What a month's or a year's figures would be summed up with, were there neither factors nor gaps.
 PLAIN_SUM = (
@@ -130,6 +134,11 @@ def measure_size(path: Path, fleet: Fleet) -> None:
         report(f"{name}_{part}", own.wall_seconds, "s", compared, "one SQL sum of the same roll-ups")
         report(f"{name}_{part}_cpu", own.cpu_seconds, "s", own.wall_seconds, "by the wall's clock")
         report(f"{name}_{part}_memory", own.memory_bytes, "bytes", 64 * MEBIBYTE, "64 MiB")
+        if part in COLD_TOO:
+            forget(path)
+            cold = measure(["report", *ledger, *span, *options])
+            report(f"{name}_{part}_cold", cold.wall_seconds, "s", own.wall_seconds, "the same, warm")
+            report(f"{name}_{part}_cold_cpu", cold.cpu_seconds, "s", cold.wall_seconds, "by the wall's clock")
     target = path.with_suffix(".backup")
     own = measure(["backup", *ledger, str(target)])
     report(f"{name}_backup", own.wall_seconds, "s", _copy_seconds(path, target), "a plain copy")
