@@ -209,6 +209,7 @@ class Exposition:
                 scope=each.scope,
                 method=method,
                 gas=each.kind.gas,
+                gwp=each.kind.gwp,
                 boundary=each.kind.boundary,
                 basis=each.kind.basis,
                 metering="modelled" if each.is_modelled else "measured",

@@ -17,6 +17,8 @@ class Family(NamedTuple):
 
 
 _HOST = ("host", "site")
+# gwp: figures by other warming potentials are other figures, and series that differ in nothing else would be one.
+_EMISSIONS = ("site", "scope", "method", "gas", "gwp", "boundary", "basis", "metering")
 _FLOW = ("host", "site", "component", "method")
 
 FAMILIES: tuple[Family, ...] = (
@@ -276,14 +278,14 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "wattledger_site_emissions_grams_total",
         "counter",
-        ("site", "scope", "method", "gas", "boundary", "basis", "metering"),
+        _EMISSIONS,
         "Location-based emissions of a site: energy x PUE x the grid factor known when first used, in the scope declared "
         "then. Provisional: corrections appear in reports and statements.",
     ),
     Family(
         "wattledger_site_market_based_emissions_grams_total",
         "counter",
-        ("site", "scope", "method", "gas", "boundary", "basis", "metering"),
+        _EMISSIONS,
         "The same emissions with the market's residual mix in scope 2 (basis residual; where there is none the grid factor "
         "stands in). Certificates enter reports and statements, never this. Do not add it to the location-based ones.",
     ),

@@ -271,6 +271,26 @@ def test_collectors_with_other_factors_count_alike_at_once(store: SqliteStore) -
     assert len(list(store.emission_bases())) == 1
 
 
+def test_factors_by_other_warming_potentials_are_other_series(store: SqliteStore) -> None:
+    """A site whose zone's factors go over to newer ones has no two series with one set of labels."""
+    header = HEADER.replace("attribution", "attribution,gwp")
+    rows = "".join(
+        f"{zone},Nowhere,300,g/kWh,average,direct,CO2e,production,false,2023-01-01,2024-01-01,2024-06-01,T,d,l,a,{gwp}\n"
+        for zone, gwp in (("XX", "AR4"), ("YY", "AR5"))
+    )
+    change = T - 60 + 900
+    sites = [*site_rows(zone="XX"), replace(site_rows(zone="YY")[0], valid_from_seconds=change)]
+    finder = BasisFinder(sites, FactorCatalog([parse_factors(header + rows, "f")]))
+    fleet = a_fleet(store, [SimulatedHost("a", MEASURED, T)], finder)
+    for now in (change, change + 900):
+        fleet.step(now)
+    exposition = Exposition(fleet.view, registry=CollectorRegistry(), insecure_transport=False, version="t")
+    lines = exposition.render(now).decode().splitlines()
+    names = [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
+    assert len(names) == len(set(names))
+    assert set(of(shown(fleet.view, now)[LOCATION], "gwp")) == {("AR4",), ("AR5",)}
+
+
 def test_an_unassigned_host_is_uncovered_and_in_no_counter() -> None:
     """It has no zone: its energy is told by how it was metered."""
     store = FakeStore()
