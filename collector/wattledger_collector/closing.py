@@ -4,44 +4,39 @@ Decides no figure; `accounting.py` reckons, `statement.py` writes down. Source o
 assignments, factors and gaps as they are known at the closing, all of which the statement names.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from fractions import Fraction
-from functools import partial
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import select
 
-from wattledger_collector import schema
-from wattledger_collector.accounting import BasisFinder, SiteBasis, account, summarise_gaps
-from wattledger_collector.closing_market import market_differences, market_facts, used_before
+from wattledger_collector.accounting import BasisFinder, account, summarise_gaps
+from wattledger_collector.closing_market import market_facts, used_before
+from wattledger_collector.closing_replaced import is_same, replaced_tree
+from wattledger_collector.closing_sums import Progress as Progress
+from wattledger_collector.closing_sums import Reading, Sums
 from wattledger_collector.closures import Closure
-from wattledger_collector.database import connect
 from wattledger_collector.declared_files import Declaration
-from wattledger_collector.energy_columns import ColumnsReader, Span
+from wattledger_collector.energy_columns import Span
 from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import seconds_of_day
 from wattledger_collector.freezing import freeze
 from wattledger_collector.import_store import imports, meter_rows
-from wattledger_collector.imports import SOURCE, Place
-from wattledger_collector.leaves import DayColumns, Leaf, exact_sums, make_leaves, sums_by_interval
-from wattledger_collector.merkle import leaf_hash, root_hash
-from wattledger_collector.records import AssignmentRow, Component, RollupRow, SiteRow
+from wattledger_collector.imports import Place
+from wattledger_collector.leaves import Leaf, make_leaves
+from wattledger_collector.merkle import root_hash
+from wattledger_collector.records import RollupRow, SiteRow
 from wattledger_collector.report import Period, channel_counts, check_site, make_report
-from wattledger_collector.restating import CAUSES, Difference, Grams, Segments, grams_of, segments_of, split
 from wattledger_collector.statement import (
-    FORMAT,
     Heading,
     SiteFacts,
-    basis_trees,
     canonical,
     gap_tree,
     statement_tree,
 )
 from wattledger_collector.statement_imports import imports_tree, named
-from wattledger_collector.statement_load import energy_of, spans_of
+from wattledger_collector.statement_load import energy_of
 from wattledger_collector.statement_market import UsedBefore
 from wattledger_collector.statement_store import (
     Draft,
@@ -52,28 +47,11 @@ from wattledger_collector.statement_store import (
     leaf_secret,
     newest_of,
 )
-from wattledger_collector.statement_uncertainty import SensorKey
-from wattledger_collector.statement_values import Tree, grams_tree
+from wattledger_collector.statement_values import Tree
 from wattledger_collector.store import SqliteStore
-
-# What two statements of one period have in common if nothing has changed.
-_COMPARED = (
-    "lines",
-    "sites",
-    "sensors",
-    "factors",
-    "instruments",
-    "gaps",
-    "reallocated",
-    "assumed_ratios",
-    "market",
-    "imports",
-)
 
 # Each time, somebody else has closed the same period meanwhile; more often than that, nobody waits for a figure.
 CLOSINGS_MAX = 3
-
-Progress = Callable[[int], None]
 
 
 class ClosingError(ValueError):
@@ -95,22 +73,6 @@ class Closed:
 
     statement: Stored
     is_new: bool
-
-
-@dataclass(slots=True)
-class _Sums:
-    """What one reading of the frozen rows adds up to; editions are apart, since a restatement asks what was late."""
-
-    leaf_hashes: list[bytes]
-    # (site, beginning of interval, component, quality, recorded, edition): microjoules and nanoseconds.
-    cells: dict[tuple[Any, ...], tuple[int, int]]
-    sensors: dict[SensorKey, int]
-    # (host, component): microjoules that came from other meters' files.
-    imported: dict[tuple[str, Component], int]
-
-    def energy_until(self, edition: int) -> int:
-        """Microjoules of the editions up to this one."""
-        return sum(energy for (*_, own), (energy, _) in self.cells.items() if own <= edition)
 
 
 def close_period(
@@ -155,7 +117,7 @@ def _close(
     before = newest_of(store, period.from_seconds, period.to_seconds, site)
     closure = freeze(store, period.from_seconds, period.to_seconds, site, now_seconds=now_seconds)
     last_id = last_assignment_id(store)
-    reading = _Reading(store, Span(period.from_seconds, period.to_seconds, closure.edition, site), progress)
+    reading = Reading(store, Span(period.from_seconds, period.to_seconds, closure.edition, site), progress)
     sums = reading.sums(last_id)
     claims = UsedBefore()
     if maker.declaration is not None and maker.declaration.certificates:
@@ -163,9 +125,9 @@ def _close(
     tree, gaps = _tree(store, catalog, period, maker, closure, sites, sums, claims, now_seconds)
     root = root_hash(sums.leaf_hashes)
     if before is not None:
-        if _is_same(before, tree, root):
+        if is_same(before, tree, root):
             return Closed(before, is_new=False)
-        tree["replaces"] = _replaced(before, reading, last_id, sums, catalog, tree)
+        tree["replaces"] = replaced_tree(before, reading, last_id, sums, catalog, tree)
     else:
         tree["replaces"] = None
     claims_after = claims.newest if tree["market"]["claimed"] else None
@@ -184,71 +146,10 @@ def leaves_of(
         if begin >= end:
             return
     span = Span(begin, end, statement.tree["edition"], boundary["site"])
-    reading = _Reading(store, span, progress)
+    reading = Reading(store, span, progress)
     secret = leaf_secret(store)
     for columns in reading.days(statement.assignments_last_id):
         yield list(make_leaves(columns, secret))
-
-
-class _Reading:
-    """Reads a span, under the assignments that were known at some time."""
-
-    def __init__(self, store: SqliteStore, span: Span, progress: Progress) -> None:
-        self.store = store
-        self.span = span
-        self._progress = progress
-
-    def days(self, assignments_last_id: int) -> Iterator[DayColumns]:
-        rows = _assignments_until(self.store, assignments_last_id)
-        reader = ColumnsReader(partial(connect, self.store.path), self.store.interval_seconds, rows)
-        for columns in reader.days(self.span):
-            yield columns
-            self._progress(columns.first_seconds)
-
-    def sums(self, assignments_last_id: int) -> _Sums:
-        sums = _Sums([], {}, {}, {})
-        secret = leaf_secret(self.store)
-        for columns in self.days(assignments_last_id):
-            sums.leaf_hashes.extend(leaf_hash(leaf.entry) for leaf in make_leaves(columns, secret))
-            _add_cells(sums, columns)
-            _add_sensors(sums, columns)
-            _add_imported(sums, columns)
-        return sums
-
-
-def _add_cells(sums: _Sums, columns: DayColumns) -> None:
-    names = ("site", "component", "quality", "recorded", "edition")
-    for (site, *rest), energy, covered in sums_by_interval(columns, names):
-        start = columns.first_seconds
-        for microjoules, nanoseconds in zip(energy, covered, strict=True):
-            if microjoules or nanoseconds:
-                sums.cells[site, start, *rest] = (microjoules, nanoseconds)
-            start += columns.interval_seconds
-
-
-def _add_sensors(sums: _Sums, columns: DayColumns) -> None:
-    names = ("site", "component", "quality", "recorded", "sensor", "lower_ratio", "upper_ratio")
-    for (site, component, quality, recorded, sensor, lower, upper), energy, _ in sums_by_interval(columns, names):
-        key = (site, component, quality, recorded, sensor, lower, upper)
-        sums.sensors[key] = sums.sensors.get(key, 0) + sum(energy)
-
-
-def _add_imported(sums: _Sums, columns: DayColumns) -> None:
-    for place, series in enumerate(columns.series):
-        if series.sensor == SOURCE:
-            key = (series.host, series.component)
-            energy = sum(exact_sums(columns.energy_microjoules[place : place + 1]))
-            sums.imported[key] = sums.imported.get(key, 0) + energy
-
-
-def _assignments_until(store: SqliteStore, last_id: int) -> list[AssignmentRow]:
-    table = schema.assignments.c
-    query = (
-        select(table.host, table.valid_from_seconds, table.site, table.recorded_at_seconds)
-        .where(table.id <= last_id)
-        .order_by(table.host, table.valid_from_seconds, table.recorded_at_seconds, table.id)
-    )
-    return [AssignmentRow(*row) for row in store.rows(query)]
 
 
 def _tree(
@@ -258,7 +159,7 @@ def _tree(
     maker: Maker,
     closure: Closure,
     sites: Sequence[SiteRow],
-    sums: _Sums,
+    sums: Sums,
     claims: UsedBefore,
     now_seconds: int,
 ) -> tuple[Tree, bytes]:
@@ -320,7 +221,7 @@ def _tree(
     return tree, canonical(gaps)
 
 
-def _imports_tree(store: SqliteStore, period: Period, closure: Closure, sums: _Sums) -> Tree:
+def _imports_tree(store: SqliteStore, period: Period, closure: Closure, sums: Sums) -> Tree:
     """Which energy came from other meters' files, with the files."""
     begin, end = period.from_seconds, period.to_seconds
     made = named(imports(store), sums.imported, begin, end, closure.site)
@@ -331,7 +232,7 @@ def _imports_tree(store: SqliteStore, period: Period, closure: Closure, sums: _S
     return imports_tree(made, sums.imported, beside)
 
 
-def _rollups(sums: _Sums) -> list[RollupRow]:
+def _rollups(sums: Sums) -> list[RollupRow]:
     """The sums as rows for accounting; all editions of a cell in one, so that none of its parts is rounded alone."""
     merged: dict[tuple[Any, ...], list[int]] = {}
     for (*key, _), (energy, covered) in sums.cells.items():
@@ -346,7 +247,7 @@ def _rollups(sums: _Sums) -> list[RollupRow]:
     return rows
 
 
-def _reallocated(store: SqliteStore, closure: Closure, sums: _Sums) -> list[tuple[str, int]]:
+def _reallocated(store: SqliteStore, closure: Closure, sums: Sums) -> list[tuple[str, int]]:
     """Energy by site that hosts' assignments of today place elsewhere than where it was booked; they sum to 0.
 
     Only an assignment that was added later for an earlier time does so. Raises ClosingError if energy is lost in between.
@@ -364,90 +265,3 @@ def _reallocated(store: SqliteStore, closure: Closure, sums: _Sums) -> list[tupl
             f"restore the latest backup"
         )
     return sorted((site, energy) for site, energy in differences.items() if energy)
-
-
-def _is_same(before: Stored, tree: Tree, root: bytes) -> bool:
-    own = before.tree
-    # One of an earlier form says less: it is stated anew.
-    return (
-        own["format"] == FORMAT
-        and own["leaves"]["root"] == root.hex()
-        and all(canonical(own[name]) == canonical(tree[name]) for name in _COMPARED)
-    )
-
-
-def _replaced(before: Stored, reading: _Reading, last_id: int, sums: _Sums, catalog: FactorCatalog, tree: Tree) -> Tree:
-    """Which statement is replaced, and the difference by cause."""
-    old = before.tree
-    seconds = reading.store.interval_seconds
-    then = sums if before.assignments_last_id == last_id else reading.sums(before.assignments_last_id)
-    bases_of_then = _bases_of_then(old, catalog)
-    old_bases = {site["site"]: segments_of(site["bases"]) for site in old["sites"]}
-    new_bases = {site["site"]: segments_of(site["bases"]) for site in tree["sites"]}
-    begin, edition = old["period"]["from_seconds"], tree["edition"]
-    factor_bases = {site: segments_of(basis_trees(bases, begin)) for site, bases in bases_of_then.items()}
-
-    def grams(cells: dict[tuple[str, int, bool], int], segments: Segments) -> Grams:
-        return grams_of(cells, segments, new_bases, seconds)
-
-    energies = (_cells(then, old["edition"]), _cells(then, edition), _cells(sums, edition))
-    differences = split(
-        _stated(old),
-        grams(energies[0], old_bases),
-        grams(energies[1], old_bases),
-        grams(energies[1], factor_bases),
-        grams(energies[2], new_bases),
-    )
-    market = None
-    if "market" in old:
-        spans = {site: spans_of(bases, begin) for site, bases in bases_of_then.items()}
-        market = market_differences(old, tree, [energy_of(each.items()) for each in energies], spans, catalog, seconds)
-    return {
-        "number": before.number,
-        "sha256": before.sha256,
-        "energy_microjoules": {"before": _energy(old), "after": _energy(tree)},
-        "differences": [_difference_tree(each) for each in differences],
-        # None: the statement before was of the first form, which had none.
-        "market": market,
-    }
-
-
-def _cells(part: _Sums, edition: int) -> dict[tuple[str, int, bool], int]:
-    """Energy by site, interval and whether it is recorded, of editions up to one."""
-    cells: dict[tuple[str, int, bool], int] = {}
-    for (site, start, _, _, recorded, own), (energy, _) in part.cells.items():
-        if own <= edition:
-            cells[site, start, recorded] = cells.get((site, start, recorded), 0) + energy
-    return cells
-
-
-def _bases_of_then(old: Tree, catalog: FactorCatalog) -> dict[str, list[tuple[SiteBasis, int]]]:
-    """The bases of the sites as the old statement has them, with the factors that are known now."""
-    rows = [SiteRow(**row) for site in old["sites"] for row in site["rows"]]
-    finder = BasisFinder(rows, catalog)
-    begin, end = old["period"]["from_seconds"], old["period"]["to_seconds"]
-    return {site["site"]: finder.split(site["site"], begin, end) for site in old["sites"]}
-
-
-def _stated(tree: Tree) -> Grams:
-    return {
-        (emission["kind"], total["recorded"]): Fraction(emission["grams"]["exact"])
-        for total in tree["totals"]["all"]
-        for emission in total["emissions"]
-    }
-
-
-def _energy(tree: Tree) -> str:
-    return str(sum(int(total["energy_microjoules"]) for total in tree["totals"]["all"]))
-
-
-def _difference_tree(difference: Difference) -> Tree:
-    whole = difference.after - difference.before
-    return {
-        "kind": difference.kind,
-        "recorded": difference.recorded,
-        "before": grams_tree(difference.before),
-        "after": grams_tree(difference.after),
-        "difference": grams_tree(whole),
-        "causes": {cause: grams_tree(difference.parts[cause]) for cause in CAUSES},
-    }

@@ -84,11 +84,13 @@ def market_differences(
     factor_spans: Mapping[str, Sequence[Span]],
     catalog: FactorCatalog,
     interval_seconds: int,
+    *,
+    is_whole: bool,
 ) -> list[Tree]:
     """What the market-based total differs by from the statement before, by cause.
 
     energies: what was stated then; with what came later; as assignments have it now. factor_spans: sites as they were then,
-    with the factors that are known now.
+    with the factors that are known now. is_whole: the ledger has all that was stated then; else it comes again as activity.
     """
     begin, end = old["period"]["from_seconds"], old["period"]["to_seconds"]
     stated, known, assigned = energies
@@ -108,4 +110,6 @@ def market_differences(
         State(assigned, new_spans, new_tenures, mixes_now, instruments, used),
     )
     steps = [grams_of_state(state, begin, end, interval_seconds) for state in states]
+    if not is_whole:
+        steps[0] = stated_grams(old)
     return split_market(stated_grams(old), [*steps, stated_grams(new)])

@@ -99,11 +99,16 @@ def loads_of(
     *,
     is_hourly: bool,
 ) -> Iterator[Load]:
-    """The load of all cells. spans, tenures: of each site, without holes over the period. is_hourly: keep hours apart."""
+    """The load of all cells. spans, tenures: of each site, without holes over the period. is_hourly: keep hours apart.
+
+    A site that they lack was not known at that time: its energy has no figure yet.
+    """
     sums: dict[tuple[str, int, int], int] = {}
-    pieces = {site: _pieces(spans[site], tenures[site], mixes) for site in {site for site, _ in energy}}
+    pieces = {site: _pieces(spans[site], tenures[site], mixes) for site in {site for site, _ in energy} & spans.keys()}
     for (site, start), microjoules in energy.items():
-        own = pieces[site]
+        own = pieces.get(site)
+        if own is None:
+            continue
         place = bisect_right(own, start, key=lambda piece: piece.from_seconds) - 1
         begin, end = start, start + interval_seconds
         while begin < end:

@@ -252,6 +252,26 @@ def test_each_cause_of_a_market_based_difference_is_told_apart(ledger: Ledger) -
         assert verify(ledger.bundle(closed, name)).problems == []
 
 
+def test_a_host_that_nobody_knew_before_restates_a_period(ledger: Ledger) -> None:
+    """It had no site when the period was closed first; both differences add up, and the statement verifies."""
+    ledger.book("a", [row(MWH)])
+    ledger.close()
+    ledger.book("late", [row(2 * MWH)])
+    again = ledger.close()
+    (difference,) = again.statement.tree["replaces"]["market"]
+    assert difference["difference"]["exact"] == str(2 * 727_000)
+    assert verify(ledger.bundle(again)).problems == []
+
+
+def test_what_others_used_meanwhile_states_nothing_anew(ledger: Ledger) -> None:
+    """Another day took the rest of a certificate; the first day's statement stands."""
+    ledger.book("a", [row(MWH, BEGIN), row(MWH, BEGIN + DAY)])
+    declaration = declare(f"wind,GO,AIB,IN,{YEAR},2000000,0,Example,A,1,2\n", WIDE)
+    ledger.close(end=BEGIN + DAY, declaration=declaration)
+    ledger.close(begin=BEGIN + DAY, end=BEGIN + 2 * DAY, declaration=declaration)
+    assert not ledger.close(end=BEGIN + DAY, declaration=declaration).is_new
+
+
 def test_only_an_instrument_that_was_retired_later_restates_a_period(ledger: Ledger) -> None:
     """Nothing was booked since; the location-based figure stands, the market-based one falls by what is covered."""
     ledger.book("a", [row(2 * MWH)])
