@@ -29,8 +29,13 @@ def market_remarks(market: MarketBased) -> Iterator[str]:
         is_bare = not market.instruments.certificates and not market.instruments.mixes
         yield NOTHING_DECLARED if is_bare else NOTHING_COUNTS
     elif market.stand_ins:
-        markets = sorted({name or "an unknown market" for name, _ in market.stand_ins})
-        yield f"no residual mix for {', '.join(markets)}: the grid average stands in for it"
+        sums: dict[str, Fraction] = {}
+        for (name, _), energy in market.stand_ins.items():
+            sums[name] = sums.get(name, Fraction(0)) + energy
+        told = ", ".join(
+            f"{kwh_words(energy)} kWh of {name or 'an unknown market'}" for name, energy in sorted(sums.items())
+        )
+        yield f"no residual mix for {told}: the grid average stands in for it"
     for mix, _ in market.mixes:
         if mix.provisional and mix.factor is not None:
             yield f"the residual mix of {mix.market} is that of {mix.factor.vintage}, until its own is published"
