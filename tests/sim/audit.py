@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from tests.sim import clerk
 from tests.sim.agent_process import Account
 from tests.sim.oracle import Oracle
 from tests.sim.world import World
@@ -92,7 +93,11 @@ def audit(world: World) -> Findings:
     accounts: dict[str, list[Account]] = defaultdict(list)
     for simulated in world.hosts:
         accounts[simulated.name].append(simulated.account)
+    is_even = not any(world.faults[fault] for fault in ("clock stepped by an hour", "clock not synchronised"))
+    findings.problems += clerk.problems(store, are_clocks_even=is_even)
     for cursor in store.cursors():
+        if clerk.is_imported(cursor):
+            continue
         findings.epochs += 1
         oracle = _oracle_of(cursor, accounts[cursor.host])
         if oracle is None:

@@ -155,6 +155,16 @@ SPOILS = [
             (f"{COLLECTOR}/hello.py", "is_behind = hello", "is_behind = False and hello"),
         ],
     ),
+    Spoil(
+        "imports: what one has booked is booked by nobody else",
+        [
+            (
+                f"{COLLECTOR}/ledger.py",
+                "imported = ImportedTime(host.imported, channels) if host.imported else None",
+                "imported = None",
+            )
+        ],
+    ),
 ]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.sim import clerk
 from tests.sim.agent_process import Account, AgentProcess, Stream, seconds
 from tests.sim.collector_process import CollectorCrashError, CollectorProcess
 from tests.sim.fake_disk import DiskCrashError, FakeDisk, Snapshot
@@ -265,6 +266,7 @@ class World:
             self._join_second_collector,
             self._clone_host,
             self._remove_gpu,
+            self._import_meter,
         ]
         return self.rng.sample(every, self.rng.randrange(4, 11))
 
@@ -375,6 +377,15 @@ class World:
             self._partition(host)
             host.isolated_until += 400 * SECOND
             host.disk.fill(host.disk.free_bytes)
+
+    def _import_meter(self, host: SimulatedHost) -> None:
+        start = self.now // SECOND + self.rng.randrange(-300, 300)
+        if self.rng.random() < 0.3:
+            self.faults["import taken back"] += clerk.take_back(self.database, host.name, self.now // SECOND)
+        elif clerk.bring(self.database, host.name, start, self.rng.choice((5, 60, 900))):
+            self.faults["meter imported"] += 1
+        else:
+            self.faults["import refused"] += 1
 
     def _crash_collector(self, host: SimulatedHost) -> None:
         self.faults["collector killed"] += 1
