@@ -30,7 +30,11 @@ _Part = tuple[str, int, int]
 
 @contextmanager
 def reading_ahead(
-    open_connection: Callable[[], sqlite3.Connection], queries: Sequence[str], from_seconds: int, to_seconds: int
+    open_connection: Callable[[], sqlite3.Connection],
+    queries: Sequence[str],
+    from_seconds: int,
+    to_seconds: int,
+    start: Callable[[threading.Thread], None] = threading.Thread.start,
 ) -> Iterator[None]:
     """Read with some queries, one after the other, while the caller's block runs and not after it.
 
@@ -45,13 +49,14 @@ def reading_ahead(
         for begin in range(from_seconds, to_seconds, _PART_SECONDS):
             parts.put((query, begin, min(begin + _PART_SECONDS, to_seconds)))
     ended = threading.Event()
-    readers = [
-        threading.Thread(target=_read, args=(open_connection, parts, ended), name=f"ahead-{number}")
-        for number in range(_READERS)
-    ]
-    for reader in readers:
-        reader.start()
+    readers: list[threading.Thread] = []
     try:
+        # Where the system gives no further thread, those that there are do.
+        with suppress(RuntimeError):
+            for number in range(_READERS):
+                reader = threading.Thread(target=_read, args=(open_connection, parts, ended), name=f"ahead-{number}")
+                start(reader)
+                readers.append(reader)
         yield
     finally:
         ended.set()

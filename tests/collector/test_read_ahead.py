@@ -98,6 +98,22 @@ def test_what_can_not_be_read_ahead_is_left_to_the_reader() -> None:
         pass
 
 
+def test_where_no_thread_can_be_had_the_block_runs_all_the_same() -> None:
+    """Those that were started do what they can, and end with the block."""
+    opened, before = Noting(), threading.active_count()
+    started: list[threading.Thread] = []
+
+    def start(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        thread.start()
+        started.append(thread)
+
+    with reading_ahead(opened, NOTES, 0, 10 * DAY, start):
+        opened.wait(2 * 10)
+    assert (len(started), threading.active_count()) == (2, before)
+
+
 def test_the_queries_reach_the_rows_by_their_keys(tmp_path: Path) -> None:
     """Roll-ups by their key, gaps themselves and not only their index: else pages would stay unread, or all be read."""
     with closing(open_store(tmp_path / "ledger.sqlite", create=True)), closing(connect(tmp_path / "ledger.sqlite")) as own:
