@@ -160,9 +160,7 @@ def _restore(parsed: argparse.Namespace) -> int:
             "which can be written again only if all that they state comes again"
         )
     elif done.log_size:
-        print(
-            f"the log of statements goes on after {done.log_size} leaves; one that was published with more must be restored"
-        )
+        print(f"the log of statements goes on after {done.log_size} leaves: nobody may have been given a longer one")
     if done.is_log_unknown:
         print("the ledger that was replaced could not be read: compare its newest checkpoint before you close a period")
     return 0

@@ -14,6 +14,7 @@ from tests.collector.test_store import LATER_COLUMNS, LATER_TABLES
 
 from wattledger_collector.backup import Restored, backup, restore
 from wattledger_collector.bundle import BundleError
+from wattledger_collector.cli import main
 from wattledger_collector.closing import Closed
 from wattledger_collector.merkle import consistency_proof
 from wattledger_collector.records import StoreError
@@ -196,3 +197,33 @@ def test_a_backup_that_lacks_nothing_is_restored_as_ever(ledger: Restorable) -> 
     done = ledger.restore(ledger.backup())
     assert (done.hosts, done.carried) == (1, ())
     assert ledger.state_day(1).statement.number == 2
+
+
+def test_the_command_says_what_became_of_the_log(ledger: Restorable, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which statements were carried; from where the log goes on; that nobody can know what a ruin had."""
+
+    def run(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["restore", str(copy), "--store", str(path), "--force", *words])
+        out, complaints = capsys.readouterr()
+        return (1 if ended.value.code else 0), out + complaints + str(ended.value.code or "")
+
+    copy, path = ledger.backup(), ledger.store.path
+    ledger.state_day(1)
+    ledger.store.close()
+    status, told = run()
+    assert (status, "statements made since the backup stay in the log: 2;" in told) == (0, True)
+    path.unlink()
+    status, told = run()
+    assert (status, "the log of statements goes on after 2 leaves: " in told) == (0, True)
+    path.write_bytes(b"no database" * 1000)
+    status, told = run()
+    assert (status, "could not be read: compare its newest checkpoint" in told) == (0, True)
+    other = ledger.folder / "other"
+    other.mkdir()
+    Ledger(other).store.close()
+    copy = other / "ledger.sqlite"
+    status, told = run()
+    assert (status, "--forget-statements" in told) == (1, True)
+    assert run("--forget-statements")[0] == 0
+    ledger.store = open_store(path, create=False)
