@@ -15,7 +15,7 @@ from tests.collector.bookings import following, opening
 
 from wattledger_collector.bundle import write_bundle
 from wattledger_collector.certificate_table import parse_certificates
-from wattledger_collector.closing import Closed, Maker, Progress, close_period
+from wattledger_collector.closing import Closed, Maker, close_period
 from wattledger_collector.declared import parse_declared
 from wattledger_collector.declared_files import Declaration
 from wattledger_collector.factor_catalog import FactorCatalog
@@ -143,12 +143,11 @@ class Ledger:
         now: int = NOW,
         declaration: Declaration | None = None,
         site: str | None = None,
-        progress: Progress = lambda seconds: None,
     ) -> Closed:
         """Close a period, in India's fiscal year if none is said."""
         period = make_period(begin, end, parse_time_zone("UTC"), INTERVAL)
         maker = Maker(self.key, "wattledger test", declaration)
-        return close_period(self.store, catalog, period, maker, now_seconds=now, site=site, progress=progress)
+        return close_period(self.store, catalog, period, maker, now_seconds=now, site=site)
 
     def bundle(self, closed: Closed, name: str = "bundle") -> Path:
         """The statement's bundle."""

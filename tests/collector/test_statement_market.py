@@ -35,7 +35,7 @@ from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import Basis
 from wattledger_collector.log_border import split_hashes
 from wattledger_collector.statement import canonical, digest
-from wattledger_collector.statement_store import Draft, Stored, append
+from wattledger_collector.statement_store import Draft, OvertakenError, Stored, append
 from wattledger_collector.verify import verify
 from wattledger_collector.verify_figures import LeafSums, figure_problems
 
@@ -180,6 +180,12 @@ def test_a_certificate_is_not_claimed_twice_by_two_periods(ledger: Ledger) -> No
     # One MWh is the second day's, so that of three there are two left.
     assert parts(again.statement.tree["market"]["all"]) == {"certificates": 2, "stand_in": 1}
     assert again.statement.tree["market"]["used_before"][0]["statements"] == [second.statement.number]
+    # The first statement was replaced, and takes nothing any more.
+    ledger.book("a", [row(MWH, BEGIN + 2 * DAY)])
+    third = ledger.close(begin=BEGIN + 2 * DAY, end=BEGIN + 3 * DAY, declaration=declaration)
+    (before,) = third.statement.tree["market"]["used_before"]
+    assert before["statements"] == [second.statement.number, again.statement.number]
+    assert Fraction(before["microjoules"]) == 3 * MWH
     for closed, name in ((second, "second"), (again, "again")):
         assert verify(ledger.bundle(closed, name)).problems == []
 
@@ -207,20 +213,29 @@ def test_two_sites_of_one_time_do_not_claim_the_same_volume(ledger: Ledger) -> N
 
 
 def test_a_volume_is_not_claimed_by_two_closings_at_once(ledger: Ledger) -> None:
-    """A statement of another day comes in while this one is made: it begins anew, and takes what is left."""
-    ledger.book("a", [row(MWH, BEGIN), row(MWH, BEGIN + DAY)])
-    declaration = declare(WIND, WIDE)
-    told: list[int] = []
+    """What others used was looked up before another statement came in: it is not appended, and the closing begins anew."""
+    ledger.book("a", [row(MWH)])
+    stated = ledger.close(declaration=declare(WIND)).statement
+    tree = {**stated.tree, "replaces": None, "period": {**stated.tree["period"], "to_seconds": BEGIN + DAY}}
+    root, hashes = bytes.fromhex(tree["leaves"]["root"]), split_hashes(stated.log_hashes)[:-1]
+    draft = Draft(tree, stated.closure, stated.gaps, stated.assignments_last_id, hashes, root, claims_after=0)
+    with pytest.raises(OvertakenError, match="may use the same certificates"):
+        append(ledger.store, draft, ledger.key)
+    assert append(ledger.store, replace(draft, claims_after=1), ledger.key).number == 2
 
-    def interrupt(seconds: int) -> None:
-        if not told:
-            told.append(seconds)
-            ledger.close(begin=BEGIN + DAY, end=BEGIN + 2 * DAY, declaration=declaration)
 
-    closed = ledger.close(end=BEGIN + DAY, declaration=declaration, progress=interrupt)
-    assert closed.statement.number == 2
-    assert parts(closed.statement.tree["market"]["all"]) == {"stand_in": 1}
-    assert [each["code"] for each in closed.statement.tree["market"]["refused"]] == ["used_up"]
+def test_the_odd_microjoule_falls_to_the_largest_remainder(ledger: Ledger) -> None:
+    """A Wh over two sites: a third and a bit less, two thirds and a bit more; verifying divides likewise."""
+    ledger.store.add_sites([hall(site="cellar")])
+    ledger.book("a", [row(7_200_000_001)])
+    ledger.book("b", [row(3_600_000_001)], site="cellar")
+    holdings = "".join(
+        f'[[holding]]\nsite = "{site}"\nsituation = "owned"\nevidence = "deed"\n' for site in ("hall", "cellar")
+    )
+    one = f"one,GO,AIB,IN,{YEAR},1,0,Example,A,1,1\n"
+    closed = ledger.close(declaration=declare(one, holdings=holdings))
+    covered = {each["site"]: Fraction(each["parts"][0]["microjoules"]) for each in closed.statement.tree["market"]["sites"]}
+    assert covered == {"cellar": 1_200_000_000, "hall": 2_400_000_000}
     assert verify(ledger.bundle(closed)).problems == []
 
 
@@ -250,6 +265,17 @@ def test_each_cause_of_a_market_based_difference_is_told_apart(ledger: Ledger) -
     assert second.statement.tree["market"]["used_before"] == []
     for closed, name in ((first, "first"), (second, "second")):
         assert verify(ledger.bundle(closed, name)).problems == []
+
+
+def test_hours_are_restated_as_hours(ledger: Ledger) -> None:
+    """What was matched by hour is reckoned so again: nothing is the method's, and late energy of a dark hour is bare."""
+    ledger.book("a", [row(KWH, BEGIN), row(KWH, BEGIN + 3600)])
+    sun = "sun,granular,grid,IN,2023-04-01T00:00Z,2023-04-01T01:00Z,5000,0,Example,,,\n"
+    ledger.close(declaration=declare(sun, matching="hourly"))
+    ledger.book("a", [row(KWH, BEGIN), row(KWH, BEGIN + 3600)])
+    (difference,) = ledger.close(declaration=declare(sun, matching="hourly")).statement.tree["replaces"]["market"]
+    causes = {cause: Fraction(part["exact"]) for cause, part in difference["causes"].items()}
+    assert causes == {"method": 0, "activity": 727, "factor": 0, "boundary": 0, "instruments": 0}
 
 
 def test_a_host_that_nobody_knew_before_restates_a_period(ledger: Ledger) -> None:
