@@ -44,6 +44,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from itertools import pairwise
 
 from wattledger_collector.csv_table import Row, TableError, read_table
@@ -243,6 +244,8 @@ def kind_of_id(factor_id: str) -> FactorKind:
     return FactorKind(Signal(signal), Boundary(boundary), Gas(gas), Basis(basis), Gwp("".join(gwp)))
 
 
+# A series of hours is named by its ends many times in one report; some years of them are 10 MB.
+@lru_cache(maxsize=2**16)
 def text_of_instant(seconds: int) -> str:
     """ISO text of an instant in UTC: a date alone at the beginning of a day."""
     moment = datetime.fromtimestamp(seconds, UTC)
@@ -253,6 +256,7 @@ class FactorFileError(ValueError):
     """A factor file can't be used; the text names file, line, value and remedy."""
 
 
+@lru_cache(maxsize=2**12)
 def seconds_of_day(day: date) -> int:
     """Seconds from 1970-01-01 UTC to the day's beginning in UTC."""
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
