@@ -151,12 +151,12 @@ class HostRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of collector.toml."""
-    statements: StatementSettings = StatementSettings()
 
     server: Server = Server()
     http: Http = Http()
     store: StoreSettings = StoreSettings()
     silence: Silence = Silence()
+    statements: StatementSettings = StatementSettings()
     factors: FactorSettings = FactorSettings()
     inventory: InventorySettings = InventorySettings()
     site: tuple[Site, ...] = ()

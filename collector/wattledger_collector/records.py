@@ -16,7 +16,13 @@ import msgspec
 if TYPE_CHECKING:
     from wattledger_collector.closures import Closure
     from wattledger_collector.imports import EnergyImport
-    from wattledger_collector.workload_records import HostWorkloadRow, HostWorkloads, WorkloadBooking, WorkloadCursor, WorkloadSum
+    from wattledger_collector.workload_records import (
+        HostWorkloadRow,
+        HostWorkloads,
+        WorkloadBooking,
+        WorkloadCursor,
+        WorkloadSum,
+    )
 
 MICROJOULES_PER_JOULE = 1_000_000
 MICROJOULES_PER_KWH = 3_600_000_000_000
