@@ -2,7 +2,7 @@
 
 Returns nothing and decides nothing: what is read stays in the system's page cache, and who needs it reads it again, from one
 state of the database. Roll-ups of a year lie between the rows of energy that came with them, some twenty thousand pages
-apart; a disk in a network that answers one read in milliseconds answers sixteen in the same time.
+apart; a disk in a network that answers one read in milliseconds answers several in the same time.
 """
 
 import sqlite3
@@ -12,8 +12,8 @@ from contextlib import closing, contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Final
 
-# Reads at a time. A network disk answers this many ten times as fast as one, and more of them hardly faster.
-_READERS: Final = 16
+# Reads at a time. A network disk answers this many several times as fast as one; more would take time from who reports.
+_READERS: Final = 8
 
 # Kibibytes of pages that a reader keeps; it needs none of them twice.
 _CACHE_KIBIBYTES: Final = 256

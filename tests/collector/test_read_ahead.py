@@ -18,7 +18,7 @@ from wattledger_collector.store_rows import GAPS_AHEAD, ROLLUPS_AHEAD
 
 DAY = 86_400
 NOTES = ("SELECT note('rollup', :from_seconds, :to_seconds)", "SELECT note('gap', :from_seconds, :to_seconds)")
-READERS = 16
+READERS = 8
 # Far more than a loaded machine needs; a part that never comes ends the test.
 PATIENCE_SECONDS = 60.0
 
