@@ -1,6 +1,8 @@
 """Who may import whom: the two halves meet in the wire alone, and pure modules touch no clock, socket, file or thread."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,10 @@ def test_no_module_is_called_common_or_utils() -> None:
     """A module's name says what it is for."""
     names = {path.stem for folder in (AGENT, COLLECTOR, PROTOS) for path in folder.rglob("*")}
     assert not names & {"common", "utils", "util", "helpers", "misc"}
+
+
+def test_a_running_collector_is_without_numpy() -> None:
+    """Its libraries ask the kernel for more than the unit's filter of system calls admits; reports alone have use for it."""
+    program = "import sys, wattledger_collector.cli, wattledger_collector.service; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -8,10 +8,11 @@ Sources of truth: `report.py`, `hosts.py`. Those of factors are in `factor_comma
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from wattledger_collector import hosts
-from wattledger_collector.closing_market import used_before
+from wattledger_collector.certificates import Certificate
 from wattledger_collector.command_setup import (
     add_inventory_argument,
     add_store_arguments,
@@ -44,8 +45,9 @@ from wattledger_collector.report_html import render_page
 from wattledger_collector.report_output import write_csv, write_json
 from wattledger_collector.report_pages import make_page, write_whole
 from wattledger_collector.report_table import write_table
-from wattledger_collector.report_uncertainty import intervals_of, sensors_of, site_intervals_of
+from wattledger_collector.report_uncertainty import intervals_of, market_intervals_of, sensors_of, site_intervals_of
 from wattledger_collector.statement_commands import add_statements, add_verify
+from wattledger_collector.store import SqliteStore
 from wattledger_collector.workload_report import WorkloadReport, make_workload_report
 from wattledger_collector.workload_report_output import write_workload_csv, write_workload_json, write_workload_table
 
@@ -135,9 +137,7 @@ def _report(arguments: argparse.Namespace) -> int:
                     site=arguments.site,
                     declaration=declaration,
                     # A report of one site tells its part of what covers all, so that claims of other sites count for it.
-                    used=used_before(store, begin, end, None).microjoules
-                    if declaration is not None and declaration.certificates
-                    else None,
+                    used=_used_before(store, begin, end) if declaration is not None and declaration.certificates else None,
                 ),
             )
             sensors = work.do("sensors", lambda: sensors_of(store, begin))
@@ -146,6 +146,7 @@ def _report(arguments: argparse.Namespace) -> int:
                 measured=measured_pues(report, store),
                 intervals=intervals_of(report, sensors),
                 site_intervals=site_intervals_of(report, sensors),
+                market_intervals=market_intervals_of(report, sensors),
             )
             if arguments.complete:
                 require_complete(report)
@@ -167,6 +168,14 @@ def _write_page(page: Page, out: Path | None) -> None:
     else:
         write_whole(out, render_page(page))
         print(f"{out}: written; open it in a browser, or print it")
+
+
+def _used_before(store: SqliteStore, begin: int, end: int) -> Mapping[Certificate, Fraction]:
+    """What statements of other periods have used of certificates."""
+    # Imported here: a collector that only runs needs no cryptography of statements.
+    from wattledger_collector.closing_market import used_before
+
+    return used_before(store, begin, end, None).microjoules
 
 
 def _show_workloads(report: WorkloadReport, arguments: argparse.Namespace) -> int:

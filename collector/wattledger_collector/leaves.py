@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from wattledger_collector.records import Component, Quality
 
 SALT_BYTES = 16
-SECRET_BYTES = 32
 
 Columns = NDArray[np.int64]
 

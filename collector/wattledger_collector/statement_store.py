@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, Select, select, update
 
 from wattledger_collector import schema
-from wattledger_collector.leaves import SECRET_BYTES
 from wattledger_collector.log_border import Border, split_hashes, unpack
 from wattledger_collector.merkle import HASH_BYTES, leaf_hash
 from wattledger_collector.records import StoreError
@@ -31,6 +30,9 @@ from wattledger_collector.signed_note import (
 )
 from wattledger_collector.statement import Tree, canonical, digest
 from wattledger_collector.store import SqliteStore
+
+# Of the secret that the salts of leaves are derived from.
+SECRET_BYTES = 32
 
 
 class OvertakenError(StoreError):

@@ -65,7 +65,6 @@ from wattledger_collector.store_rows import (
     read_gap,
     read_sum,
 )
-from wattledger_collector.workload_columns import read_workload_sums
 from wattledger_collector.workload_records import HostWorkloadRow, HostWorkloads, WorkloadCursor, WorkloadSum
 
 # Rows read from the database at a time.
@@ -172,6 +171,9 @@ class SqliteStore:
 
     def workload_sums(self, pieces: Iterable[Piece]) -> Iterator[WorkloadSum]:
         """For each piece, in order, the energy of workloads in its intervals, added up; all of one state of the ledger."""
+        # Imported here: numpy starts threads of its own, which a collector that only runs has no use and no rights for.
+        from wattledger_collector.workload_columns import read_workload_sums
+
         try:
             with self._engine.connect() as connection, connection.begin():
                 driver = connection.connection.driver_connection
