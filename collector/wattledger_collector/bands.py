@@ -125,33 +125,54 @@ class FactorBands:
         return max(self._stated.get(key, 0.0), assumed), key not in self._unstated
 
 
-def estimate(lines: Sequence[Line], sensors: Sensors, bands: FactorBands, gaps: Iterable[SiteGaps]) -> Estimate:
-    """The interval of the sum of lines of one kind. gaps: of all sites that the total is of."""
-    terms: list[Term] = []
-    assumed_sensors: dict[str, float] = {}
-    assumed_factors: dict[str, float] = {}
-    for line in lines:
-        grams = float(line.grams or 0)
+class Tally:
+    """Collects the terms of one total, and what of them rests on an assumption."""
+
+    def __init__(self) -> None:
+        self._terms: list[Term] = []
+        self._sensors: dict[str, float] = {}
+        self._factors: dict[str, float] = {}
+
+    def add(self, grams: float, sensors: Sequence[Sensor], factor: str, ratio: float, assumed: str = "") -> None:
+        """Add grams of some sensors under one factor. assumed: the name of the factor if its ratio is an assumed one."""
+        if assumed:
+            self._factors[assumed] = self._factors.get(assumed, 0.0) + grams
+        for sensor in sensors:
+            part = grams * sensor.share
+            self._terms.append(Term(part, sensor.source, sensor.lower_ratio, sensor.upper_ratio, factor, ratio))
+            if not sensor.is_stated:
+                self._sensors[sensor.source] = self._sensors.get(sensor.source, 0.0) + part
+
+    def add_line(self, grams: float, line: Line, sensors: Sensors, bands: FactorBands) -> None:
+        """Add grams that a line's energy has under its grid factor."""
         factor = line.factors[0]
         ratio, is_stated = bands.band_of(factor, line.basis.tier)
         name = f"{factor.zone} {factor.source}"
-        if not is_stated:
-            assumed_factors[name] = assumed_factors.get(name, 0.0) + grams
-        for sensor in _sensors_of(line, sensors):
-            part = grams * sensor.share
-            terms.append(Term(part, sensor.source, sensor.lower_ratio, sensor.upper_ratio, name, ratio))
-            if not sensor.is_stated:
-                assumed_sensors[sensor.source] = assumed_sensors.get(sensor.source, 0.0) + part
-    bounds, open_sites = _bounds(lines, gaps)
-    total = sum((line.grams or Fraction(0) for line in lines), Fraction(0))
-    return Estimate(
-        combine(total, terms, bounds),
-        tuple(sorted(assumed_sensors)),
-        sum(assumed_sensors.values()),
-        tuple(sorted(assumed_factors)),
-        sum(assumed_factors.values()),
-        open_sites,
-    )
+        self.add(grams, sensors_of_line(line, sensors), name, ratio, "" if is_stated else name)
+
+    def estimate(self, total: Fraction, rates: Mapping[str, Fraction], gaps: Iterable[SiteGaps]) -> Estimate:
+        """The interval. total: the sum, which is exact; rates: grams for each microjoule that is missing, by site."""
+        bounds, open_sites = _bounds(rates, gaps)
+        return Estimate(
+            combine(total, self._terms, bounds),
+            tuple(sorted(self._sensors)),
+            sum(self._sensors.values()),
+            tuple(sorted(self._factors)),
+            sum(self._factors.values()),
+            open_sites,
+        )
+
+
+def estimate(lines: Sequence[Line], sensors: Sensors, bands: FactorBands, gaps: Iterable[SiteGaps]) -> Estimate:
+    """The interval of the sum of lines of one kind. gaps: of all sites that the total is of."""
+    tally = Tally()
+    sums: dict[str, tuple[int, Fraction]] = {}
+    for line in lines:
+        tally.add_line(float(line.grams or 0), line, sensors, bands)
+        energy, grams = sums.get(line.basis.site, (0, Fraction(0)))
+        sums[line.basis.site] = (energy + line.energy_microjoules, grams + (line.grams or 0))
+    total = sum((grams for _, grams in sums.values()), Fraction(0))
+    return tally.estimate(total, {site: grams / energy for site, (energy, grams) in sums.items() if energy}, gaps)
 
 
 def assumed_text(estimate: Estimate) -> str:
@@ -184,7 +205,8 @@ def gaps_of_kind(gaps: Iterable[SiteGaps], kind: FactorKind, kinds: Mapping[Fact
     return [each for each in gaps if each.site in sites.get(kind, ()) or each.site not in told]
 
 
-def _sensors_of(line: Line, sensors: Sensors) -> Sequence[Sensor]:
+def sensors_of_line(line: Line, sensors: Sensors) -> Sequence[Sensor]:
+    """The sensors that a line's energy is from; one of its own where none is known."""
     found = sensors.get((line.basis.site, line.component, line.quality, line.recorded))
     if found is not None:
         return found
@@ -192,19 +214,13 @@ def _sensors_of(line: Line, sensors: Sensors) -> Sequence[Sensor]:
     return [sensor_of(name, name, line.quality, (0.0, 0.0), 1.0)]
 
 
-def _bounds(lines: Iterable[Line], gaps: Iterable[SiteGaps]) -> tuple[list[Gap], tuple[str, ...]]:
+def _bounds(rates: Mapping[str, Fraction], gaps: Iterable[SiteGaps]) -> tuple[list[Gap], tuple[str, ...]]:
     """Gaps in grams, at their site's mean intensity; and the sites where that is unknown."""
-    sums: dict[str, tuple[int, Fraction]] = {}
-    for line in lines:
-        energy, grams = sums.get(line.basis.site, (0, Fraction(0)))
-        sums[line.basis.site] = (energy + line.energy_microjoules, grams + (line.grams or 0))
     bounds, open_sites = [], set()
     for each in gaps:
-        energy, grams = sums.get(each.site, (0, Fraction(0)))
         if each.is_open:
             open_sites.add(each.site)
-        if energy:
-            rate = grams / energy
+        if (rate := rates.get(each.site)) is not None:
             bounds.append(Gap(each.lower_microjoules * rate, (each.upper_microjoules or 0) * rate))
         elif each.lower_microjoules or each.upper_microjoules:
             # Nothing says what a kWh of it counts as.

@@ -97,14 +97,15 @@ class Figure:
     """The market-based figure of a site, or of all; exact. energy: microjoules, grams: by what they count; each by part.
 
     location: location-based grams of the same energy, by type of factor. mixes: microjoules that each residual mix counts,
-    by market and beginning; stand_ins: those for which the grid average stands in, by market and reason. Nobody changes one
-    that was handed out.
+    by market and beginning; mix_grams: their grams; stand_ins: microjoules for which the grid average stands in, by market
+    and reason. Nobody changes one that was handed out.
     """
 
     energy: dict[Part, Fraction] = field(default_factory=dict)
     grams: dict[Part, dict[Counted, Fraction]] = field(default_factory=dict)
     location: dict[FactorKind, Fraction] = field(default_factory=dict)
     mixes: dict[tuple[str, int], Fraction] = field(default_factory=dict)
+    mix_grams: dict[tuple[str, int], dict[Counted, Fraction]] = field(default_factory=dict)
     stand_ins: dict[tuple[str, str], Fraction] = field(default_factory=dict)
 
     def microjoules(self, *parts: Part) -> Fraction:
@@ -145,6 +146,13 @@ class Figure:
     def is_location_based(self) -> bool:
         """Whether no certificate and no residual mix has a part in it, so that it is the location-based figure."""
         return Part.CERTIFICATES not in self.energy and Part.RESIDUAL_MIX not in self.energy
+
+    def add_mix(self, mix: tuple[str, int], microjoules: Fraction, grams: Mapping[Counted, Fraction]) -> None:
+        """Book what a residual mix counts, beside the part that it is of."""
+        self.mixes[mix] = self.mixes.get(mix, _ZERO) + microjoules
+        sums = self.mix_grams.setdefault(mix, {})
+        for name, amount in grams.items():
+            sums[name] = sums.get(name, _ZERO) + amount
 
     def add_location(self, kind: FactorKind, grams: Fraction) -> None:
         """Book location-based grams."""
@@ -370,9 +378,9 @@ def _book_site(
             continue
         if mix.grams_per_kwh is not None:
             grams = rest * Fraction(mix.grams_per_kwh) / MICROJOULES_PER_KWH
-            figure.add(Part.RESIDUAL_MIX, rest, grams, mix.counted.beside(None if kind is None else counted(kind)))
-            name = (mix.market, mix.from_seconds)
-            figure.mixes[name] = figure.mixes.get(name, _ZERO) + rest
+            of = mix.counted.beside(None if kind is None else counted(kind))
+            figure.add(Part.RESIDUAL_MIX, rest, grams, of)
+            figure.add_mix((mix.market, mix.from_seconds), rest, {of: grams})
         elif _book_rest(figure, each.load, rest, Part.STAND_IN):
             reason = (mix.market, mix.missing)
             figure.stand_ins[reason] = figure.stand_ins.get(reason, _ZERO) + rest
@@ -396,6 +404,6 @@ def _add_up(total: Figure, figure: Figure) -> None:
     for kind, grams in figure.location.items():
         total.add_location(kind, grams)
     for mix, microjoules in figure.mixes.items():
-        total.mixes[mix] = total.mixes.get(mix, _ZERO) + microjoules
+        total.add_mix(mix, microjoules, figure.mix_grams.get(mix, {}))
     for reason, microjoules in figure.stand_ins.items():
         total.stand_ins[reason] = total.stand_ins.get(reason, _ZERO) + microjoules

@@ -6,6 +6,7 @@ Reckons nothing but the rounding; sentences without their full stop. Source of t
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
+from wattledger_collector.bands import Estimate, assumed_text
 from wattledger_collector.market import Figure, MarketBased, Part
 from wattledger_collector.records import MICROJOULES_PER_KWH
 from wattledger_collector.residual_mixes import Counted, Mix
@@ -99,3 +100,11 @@ def kinds_text(totals: Mapping[Counted, Fraction]) -> str:
 def kwh_words(microjoules: Fraction) -> str:
     """Kilowatt-hours for people: three digits after the point, six below 1 kWh."""
     return rounded(microjoules / MICROJOULES_PER_KWH, 3 if abs(microjoules) >= MICROJOULES_PER_KWH else 6)
+
+
+def interval_text(estimate: Estimate) -> str:
+    """A total's interval with what it rests on, for people."""
+    interval = estimate.interval
+    lower = mass_text(interval.grams - Fraction(interval.lower_grams))
+    upper = "no known bound" if estimate.is_open else mass_text(interval.grams + Fraction(interval.upper_grams))
+    return f"{lower} to {upper} ({assumed_text(estimate)})"

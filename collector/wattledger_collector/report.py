@@ -31,6 +31,7 @@ from wattledger_collector.factor_catalog import FactorCatalog
 from wattledger_collector.factors import Factor, FactorKind
 from wattledger_collector.fleet_sites import SitePlan
 from wattledger_collector.market import Instruments, MarketBased, reckon
+from wattledger_collector.market_bands import MarketEstimates
 from wattledger_collector.market_load import MarketReckoning
 from wattledger_collector.pieces import plan_readings
 from wattledger_collector.records import (
@@ -150,7 +151,8 @@ class Report:
     hold the whole period; empty if some of it is open. late: energy by site that came after the statement of its interval.
     measured: the PUE of sites that have a meter of their own. pues: what sites declare, by time. market: scope 2, market
     based; declared: the names and digests of the files in which instruments stand, empty without any. intervals,
-    site_intervals: how far emissions may be off, of all sites and of each; empty where nobody asked.
+    site_intervals: how far emissions may be off, of all sites and of each; market_intervals: the same market based, None for
+    all sites; empty where nobody asked.
     """
 
     period: Period
@@ -166,6 +168,7 @@ class Report:
     declared: tuple[tuple[str, str], ...] = ()
     intervals: Mapping[FactorKind, Estimate] = field(default_factory=dict)
     site_intervals: Mapping[str, Mapping[FactorKind, Estimate]] = field(default_factory=dict)
+    market_intervals: MarketEstimates = field(default_factory=dict)
 
     @property
     def energy_microjoules(self) -> int:

@@ -30,12 +30,16 @@ def uncertainty_part(main: Element, page: Page) -> None:
     """The totals' intervals, and which bands they are made of."""
     section = section_of(main, "uncertainty", "Uncertainty")
     rows = []
-    for kind, estimate in sorted(page.intervals.items()):
+    totals = [(str(kind), estimate) for kind, estimate in sorted(page.intervals.items())]
+    totals += [
+        (f"market based, {counted}", estimate) for counted, estimate in page.report.market_intervals.get(None, {}).items()
+    ]
+    for name, estimate in totals:
         interval, is_open = estimate.interval, estimate.is_open
         lower, upper = interval.lower_ratio, interval.upper_ratio
         rows.append(
             [
-                str(kind),
+                name,
                 mass_text(interval.grams),
                 mass_text(interval.grams - Fraction(interval.lower_grams)),
                 "no known bound" if is_open else mass_text(interval.grams + Fraction(interval.upper_grams)),

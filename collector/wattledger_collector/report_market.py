@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
+from wattledger_collector.bands import Estimate
 from wattledger_collector.market import Figure, MarketBased, Part
 from wattledger_collector.market_words import market_remarks
 from wattledger_collector.records import MICROJOULES_PER_KWH
@@ -21,11 +22,17 @@ RATIO_DIGITS = 6
 MARKET_COLUMNS = ("facility_microjoules", "market_part", "gwp", "certificate", "refusal", "refusal_reason")
 
 
-def scope_two_tree(figure: Figure) -> dict[str, Any]:
-    """Both figures of a site or of all, and what the market-based one is made of."""
+def scope_two_tree(figure: Figure, intervals: Mapping[Counted, Estimate]) -> dict[str, Any]:
+    """Both figures of a site or of all, and what the market-based one is made of. intervals: of the market-based totals."""
     return {
         "location_based": _grams_trees(figure.location_totals),
-        "market_based": _grams_trees(figure.totals),
+        "market_based": [
+            {
+                **_grams_tree(counted, grams),
+                **({"interval": interval_tree(intervals[counted])} if counted in intervals else {}),
+            }
+            for counted, grams in figure.totals.items()
+        ],
         "market_equals_location": figure.is_location_based,
         "covered_ratio": None if (ratio := figure.covered_ratio) is None else rounded(ratio, RATIO_DIGITS),
         "covered_ratio_exact": None if ratio is None else str(ratio),
@@ -92,10 +99,24 @@ def instruments_tree(market: MarketBased, declared: tuple[tuple[str, str], ...])
 
 
 def _grams_trees(totals: Mapping[Counted, Fraction]) -> list[dict[str, str]]:
-    return [
-        {**_counted_tree(counted), "grams": rounded(grams, GRAM_DIGITS), "grams_exact": str(grams)}
-        for counted, grams in totals.items()
-    ]
+    return [_grams_tree(counted, grams) for counted, grams in totals.items()]
+
+
+def _grams_tree(counted: Counted, grams: Fraction) -> dict[str, Any]:
+    return {**_counted_tree(counted), "grams": rounded(grams, GRAM_DIGITS), "grams_exact": str(grams)}
+
+
+def interval_tree(estimate: Estimate) -> dict[str, Any]:
+    """The half-widths of 95 %, and which part of the grams has assumed bands; open_sites: where the upper end is open."""
+    return {
+        "lower_grams": f"{estimate.interval.lower_grams:.{GRAM_DIGITS}f}",
+        "upper_grams": f"{estimate.interval.upper_grams:.{GRAM_DIGITS}f}",
+        "open_sites": list(estimate.open_sites),
+        "assumed_sensors": list(estimate.sensors_assumed),
+        "assumed_sensor_grams": f"{estimate.sensors_assumed_grams:.{GRAM_DIGITS}f}",
+        "assumed_factors": list(estimate.factors_assumed),
+        "assumed_factor_grams": f"{estimate.factors_assumed_grams:.{GRAM_DIGITS}f}",
+    }
 
 
 def _counted_tree(counted: Counted) -> dict[str, str]:

@@ -9,8 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from wattledger_collector.market import Figure, MarketBased, Part
+from wattledger_collector.market_bands import MarketEstimates
 from wattledger_collector.market_words import (
     certificate_sentences,
+    interval_text,
     kinds_text,
     kwh_words,
     market_remarks,
@@ -53,10 +55,15 @@ def _cells(figure: Figure, parts: list[Part]) -> list[str]:
     ]
 
 
-def market_sentences(market: MarketBased) -> Iterator[str]:
-    """What the table's figures count and rest on."""
+def market_sentences(market: MarketBased, intervals: MarketEstimates) -> Iterator[str]:
+    """What the table's figures count and rest on, and how far the market-based ones may be off."""
     if market.total.totals:
         yield f"Both count {kinds_text(market.total.location_totals | market.total.totals)}."
+    sites = list(market.sites)
+    for site in (*sites, None) if len(sites) > 1 else sites:
+        of = "all sites" if site is None else f"site {site}"
+        for counted, each in intervals.get(site, {}).items():
+            yield f"95 % interval of {of}, market based, {counted}: {interval_text(each)}."
     told = [*market_remarks(market), *mix_sentences(market), *certificate_sentences(market)]
     for sentence in told[:SENTENCES_MAX]:
         yield f"- {sentence}"

@@ -23,6 +23,7 @@ from wattledger_collector.report_market import (
     MARKET_COLUMNS,
     certificate_rows,
     instruments_tree,
+    interval_tree,
     scope_two_tree,
     site_rows,
 )
@@ -95,7 +96,10 @@ def _report_tree(report: Report) -> dict[str, Any]:
         "late_energy": [{"site": site, "energy_microjoules": str(energy)} for site, energy in report.late],
         "energy_microjoules": str(report.energy_microjoules),
         "emissions": _emission_trees(report.emissions, report.intervals),
-        "scope_2": {**scope_two_tree(report.market.total), **instruments_tree(report.market, report.declared)},
+        "scope_2": {
+            **scope_two_tree(report.market.total, report.market_intervals.get(None, {})),
+            **instruments_tree(report.market, report.declared),
+        },
         "sites": [_site_tree(report, site, names) for site in report.sites],
         "factors": [factor_tree(factor) for factor in report.factors],
     }
@@ -115,7 +119,7 @@ def _site_tree(report: Report, site: SiteReport, names: Mapping[int, Sequence[st
         "by_component": {component.name.lower(): str(energy) for component, energy in site.by_component().items()},
         "by_quality": {quality.name.lower(): str(energy) for quality, energy in site.by_quality().items()},
         "emissions": _emission_trees(site.emissions, report.site_intervals.get(site.site, {})),
-        "scope_2": scope_two_tree(report.market.sites.get(site.site, Figure())),
+        "scope_2": scope_two_tree(report.market.sites.get(site.site, Figure()), report.market_intervals.get(site.site, {})),
         "pue_declared": [_declared_tree(period, pue) for pue in report.pues.get(site.site, ())],
         "coverage_ratio": _ratio(site.coverage),
         "coverage_exact": _exact(site.coverage),
@@ -226,23 +230,10 @@ def _emission_trees(
             **_kind_tree(kind),
             "grams": rounded(part.grams, GRAM_DIGITS),
             "grams_exact": str(part.grams),
-            **({"interval": _interval_tree(intervals[kind])} if kind in intervals else {}),
+            **({"interval": interval_tree(intervals[kind])} if kind in intervals else {}),
         }
         for kind, part in sorted(emissions.items())
     ]
-
-
-def _interval_tree(estimate: Estimate) -> dict[str, Any]:
-    """The half-widths of 95 %, and which part of the grams has assumed bands; open_sites: where the upper end is open."""
-    return {
-        "lower_grams": f"{estimate.interval.lower_grams:.{GRAM_DIGITS}f}",
-        "upper_grams": f"{estimate.interval.upper_grams:.{GRAM_DIGITS}f}",
-        "open_sites": list(estimate.open_sites),
-        "assumed_sensors": list(estimate.sensors_assumed),
-        "assumed_sensor_grams": f"{estimate.sensors_assumed_grams:.{GRAM_DIGITS}f}",
-        "assumed_factors": list(estimate.factors_assumed),
-        "assumed_factor_grams": f"{estimate.factors_assumed_grams:.{GRAM_DIGITS}f}",
-    }
 
 
 def _kind_tree(kind: FactorKind) -> dict[str, str]:

@@ -5,6 +5,7 @@ Reckons nothing. Source of truth: the ledger, by `report.py`, `report_figures.py
 """
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from wattledger_collector.html_parts import Page
 from wattledger_collector.progress import Work
 from wattledger_collector.report import Period, Report, ReportError, make_report
 from wattledger_collector.report_figures import days_of
-from wattledger_collector.report_uncertainty import intervals_of, sensors_of
+from wattledger_collector.report_uncertainty import intervals_of, market_intervals_of, sensors_of
 from wattledger_collector.store import SqliteStore
 from wattledger_collector.workload_report import make_workload_report
 
@@ -35,7 +36,7 @@ def make_page(store: SqliteStore, catalog: FactorCatalog, report: Report, *, sit
     period = report.period
     sensors = work.do("sensors", lambda: sensors_of(store, period.from_seconds))
     return Page(
-        report=report,
+        report=replace(report, market_intervals=market_intervals_of(report, sensors)),
         days=work.do("days", lambda: days_of(report, store, catalog, site)),
         intervals=intervals_of(report, sensors),
         sensors=sensors,

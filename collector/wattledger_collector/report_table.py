@@ -12,8 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from wattledger_collector.accounting import Emissions, Line, SiteBasis
-from wattledger_collector.bands import Estimate, assumed_text
+from wattledger_collector.bands import Estimate
 from wattledger_collector.factors import Factor, FactorKind
+from wattledger_collector.market_words import interval_text
 from wattledger_collector.records import (
     MICROJOULES_PER_KWH,
     NANOSECONDS_PER_SECOND,
@@ -58,7 +59,7 @@ def write_table(report: Report, console: Console) -> None:
     if report.sites:
         console.print("\n[bold]Scope 2, location and market based[/bold]")
         console.print(market_table(report.market))
-        _print_sentences(market_sentences(report.market), console)
+        _print_sentences(market_sentences(report.market, report.market_intervals), console)
     _print_legend(report, console)
     _print_factors(report.factors, console)
     _print_closing(report, console)
@@ -183,14 +184,6 @@ def _emission_sentences(
         yield f"Emissions: {mass_text(part.grams)} {kind.gas} (location based; {kind})."
         if kind in intervals:
             yield f"95 % interval: {interval_text(intervals[kind])}."
-
-
-def interval_text(estimate: Estimate) -> str:
-    """A total's interval with what it rests on, for people."""
-    interval = estimate.interval
-    lower = mass_text(interval.grams - Fraction(interval.lower_grams))
-    upper = "no known bound" if estimate.is_open else mass_text(interval.grams + Fraction(interval.upper_grams))
-    return f"{lower} to {upper} ({assumed_text(estimate)})"
 
 
 def _site_sentences(period: Period, site: SiteReport) -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""The 95 % intervals of a report's totals, by kind of factor and by site; and which sensors the energy is from.
+"""The 95 % intervals of a report's totals, location and market based, by site; and which sensors the energy is from.
 
-Reads which sensors there are, and rounds nothing. Source of truth: `bands.py`, which statements share. A report is of the
-moment: how a component's energy divides among its sensors is told by what each has booked in its lifetime, where a
-statement takes what each has booked in its period.
+Reads which sensors there are, and rounds nothing. Sources of truth: `bands.py` and `market_bands.py`, which statements
+share. A report is of the moment: how a component's energy divides among its sensors is told by what each has booked in its
+lifetime, where a statement takes what each has booked in its period.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ from wattledger_collector.bands import (
 )
 from wattledger_collector.factors import FactorKind
 from wattledger_collector.fleet_sites import SitePlan
+from wattledger_collector.market_bands import MarketEstimates, market_estimates
 from wattledger_collector.records import Component, Method, Quality, Role
 from wattledger_collector.report import Report, SiteReport
 from wattledger_collector.store import SqliteStore
@@ -99,9 +100,19 @@ def site_intervals_of(report: Report, sensors: Sensors) -> dict[str, dict[Factor
     return {site.site: _estimates([site], sensors, bands) for site in report.sites}
 
 
-def _estimates(sites: Sequence[SiteReport], sensors: Sensors, bands: FactorBands) -> dict[FactorKind, Estimate]:
-    kinds = by_kind(line for site in sites for line in site.lines)
-    gaps = [
+def market_intervals_of(report: Report, sensors: Sensors) -> MarketEstimates:
+    """The intervals of the market-based totals, of all sites (None) and of each."""
+    lines = (line for site in report.sites for line in site.lines)
+    return market_estimates(report.market, lines, sensors, FactorBands(report.factors), _gaps(report.sites))
+
+
+def _gaps(sites: Sequence[SiteReport]) -> list[SiteGaps]:
+    return [
         SiteGaps(site.site, site.gaps.lower_microjoules, site.gaps.upper_microjoules, bool(site.silent)) for site in sites
     ]
+
+
+def _estimates(sites: Sequence[SiteReport], sensors: Sensors, bands: FactorBands) -> dict[FactorKind, Estimate]:
+    kinds = by_kind(line for site in sites for line in site.lines)
+    gaps = _gaps(sites)
     return {kind: estimate(lines, sensors, bands, gaps_of_kind(gaps, kind, kinds)) for kind, lines in kinds.items()}
