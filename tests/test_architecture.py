@@ -24,10 +24,10 @@ PURE_NAMES = {
         declared declared_pue der embodied emission_bases emission_counters emission_terms facility factor_catalog
         factor_checks factor_claims factor_units factors gaps hello import_series imported_time imports intervals
         inventory inventory_report leaves ledger log_border market market_bands market_load market_words merkle pieces
-        plausible records residual_mixes restating restating_market rounding sci session signed_note statement statement_imports
-        statement_load statement_market statement_uncertainty statement_values tally time_stamps uncertainty verdict
-        verify_claims verify_figures verify_first verify_imports verify_market verify_together verify_uncertainty
-        verify_values wire witness workload_ledger workload_records
+        plausible records residual_mixes restating restating_market rounding sci session signed_note statement
+        statement_imports statement_load statement_market statement_uncertainty statement_values tally time_stamps
+        uncertainty verdict verify_claims verify_figures verify_first verify_imports verify_market verify_market_bands
+        verify_together verify_uncertainty verify_values wire witness workload_ledger workload_records
     """,
 }
 PURE = [folder / f"{name}.py" for folder, names in PURE_NAMES.items() for name in names.split()]

@@ -51,26 +51,37 @@ def market_estimates(
         by_site.setdefault(line.basis.site, []).append(line)
     gaps = list(gaps)
     sites = market.sites
+    totals = {site: _totals(figure) for site, figure in sites.items()}
 
     def of(names: Iterable[str], name: Counted, left_open: Iterable[SiteGaps]) -> Estimate:
         tally, total, rates = Tally(), _ZERO, {}
         for site in names:
-            own, grams = by_site.get(site, []), sites[site].totals[name]
+            own, grams = by_site.get(site, []), totals[site][name]
             _add_site(tally, sites[site], name, own, market.all_mixes, sensors, bands)
             total += grams
             if energy := _energy(own, name):
                 rates[site] = grams / energy
         return tally.estimate(total, rates, left_open)
 
-    told = {site for site, figure in sites.items() if figure.totals}
+    told = {site for site, own in totals.items() if own}
     found: dict[str | None, dict[Counted, Estimate]] = {None: {}}
-    for name in market.total.totals:
-        own = [site for site in sites if name in sites[site].totals]
+    for name in sorted({name for of_site in totals.values() for name in of_site}):
+        own = [site for site in sites if name in totals[site]]
         # A site without any figure may belong to each total.
         found[None][name] = of(own, name, [gap for gap in gaps if gap.site in own or gap.site not in told])
     for site in sites:
-        found[site] = {name: of([site], name, [gap for gap in gaps if gap.site == site]) for name in sites[site].totals}
+        found[site] = {name: of([site], name, [gap for gap in gaps if gap.site == site]) for name in totals[site]}
     return found
+
+
+def _totals(figure: Figure) -> dict[Counted, Fraction]:
+    """A site's totals; what has neither energy nor grams is in none."""
+    sums: dict[Counted, Fraction] = {}
+    for part, grams in figure.grams.items():
+        if figure.energy.get(part) or any(grams.values()):
+            for name, amount in grams.items():
+                sums[name] = sums.get(name, _ZERO) + amount
+    return dict(sorted(sums.items()))
 
 
 def mix_band(mix: Mix) -> tuple[float, bool]:

@@ -18,7 +18,12 @@ from wattledger_collector.accounting import GapSummary, Line, SiteBasis, coverag
 from wattledger_collector.factors import Factor
 from wattledger_collector.records import HostGapRow, SiteRow
 from wattledger_collector.statement_market import MarketFacts, market_tree
-from wattledger_collector.statement_uncertainty import SensorKey, assumed_tree, uncertainty_trees
+from wattledger_collector.statement_uncertainty import (
+    SensorKey,
+    assumed_tree,
+    market_uncertainty_trees,
+    uncertainty_trees,
+)
 from wattledger_collector.statement_values import GRAMS_DIGITS, grams_tree, plain, rounded
 
 FORMAT: Final = "wattledger statement 2"
@@ -90,6 +95,7 @@ def statement_tree(
     instrument_rows = [plain(asdict(each)) for each in market.market.instruments.certificates]
     merged = merge_lines(lines)
     site_gaps = {(each.site, recorded): gap for each in sites for recorded, gap in each.gaps_by_recorded.items()}
+    silent = {each.site for each in sites if each.silent}
     return {
         "format": FORMAT,
         "number": heading.number,
@@ -111,11 +117,14 @@ def statement_tree(
         "totals": totals(merged),
         "sensors": _sensor_trees(sensors),
         "assumed_ratios": assumed_tree(),
-        "uncertainty": uncertainty_trees(lines, sensors, site_gaps, (each.site for each in sites if each.silent)),
+        "uncertainty": uncertainty_trees(lines, sensors, site_gaps, silent),
         "factors": {"rows": factor_rows, "sha256": digest(canonical(factor_rows))},
         "instruments": {"rows": instrument_rows, "sha256": digest(canonical(instrument_rows))},
         "imports": imported,
-        "market": market_tree(market, heading.from_seconds, heading.to_seconds),
+        "market": {
+            **market_tree(market, heading.from_seconds, heading.to_seconds),
+            "uncertainty": market_uncertainty_trees(market.market, lines, sensors, site_gaps, silent),
+        },
         "gaps": {"count": len(gaps), "sha256": digest(canonical(list(gaps)))},
         "reallocated": [{"site": site, "energy_microjoules": str(energy)} for site, energy in reallocated],
     }

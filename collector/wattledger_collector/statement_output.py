@@ -62,6 +62,9 @@ def write_statement(stored: Stored, console: Console) -> None:
     for each in tree["uncertainty"]:
         for sentence in _interval_sentences(each):
             say(sentence)
+    for each in tree.get("market", {}).get("uncertainty", ()):
+        for sentence in _interval_sentences({**each, "kind": f"market based, {_counted(each)}"}):
+            say(sentence)
     for row in tree.get("imports", {}).get("rows", ()):
         what = row["host"] or f"site {row['site']}"
         say(f"Imported {row['file']} of {what} ({row['point']}, {row['form']}, {row['place']}), sha256 {row['sha256']}")

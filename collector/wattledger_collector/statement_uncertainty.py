@@ -1,6 +1,7 @@
 """The part of a statement that says how far its totals may be off, and what of it rests on assumed bands.
 
-Values in, trees out; no clock, no database. Source of truth: `bands.py`; `verify_uncertainty.py` reckons it anew.
+Values in, trees out; no clock, no database. Sources of truth: `bands.py` and `market_bands.py`; `verify_uncertainty.py` and
+`verify_market_bands.py` reckon it anew.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,8 @@ from wattledger_collector.bands import (
     gaps_of_kind,
     sensor_of,
 )
+from wattledger_collector.market import MarketBased
+from wattledger_collector.market_bands import market_estimates
 from wattledger_collector.records import Component, Quality
 from wattledger_collector.statement_values import Tree, grams_tree
 
@@ -67,6 +70,29 @@ def uncertainty_trees(
     return trees
 
 
+def market_uncertainty_trees(
+    market: MarketBased, lines: Sequence[Line], sensors: Mapping[SensorKey, int], gaps: Gaps, silent: Iterable[str]
+) -> list[Tree]:
+    """The 95 % interval of each market-based total: of what its grams count, of all sites and of each.
+
+    Recorded energy is in them, as in the totals.
+    """
+    bands = FactorBands(factor for line in lines for factor in line.factors)
+    silent = set(silent)
+    left_open: dict[str, SiteGaps] = {}
+    for (site, _), summary in sorted(gaps.items()):
+        before = left_open.get(site, SiteGaps(site, 0, 0))
+        is_open = before.upper_microjoules is None or summary.upper_microjoules is None
+        above = None if is_open else (before.upper_microjoules or 0) + (summary.upper_microjoules or 0)
+        left_open[site] = SiteGaps(site, before.lower_microjoules + summary.lower_microjoules, above, site in silent)
+    estimates = market_estimates(market, lines, sensors_of(sensors), bands, left_open.values())
+    return [
+        {"site": site, "boundary": str(counted.boundary), "gas": str(counted.gas), "gwp": str(counted.gwp), **_told(part)}
+        for site, parts in sorted(estimates.items(), key=lambda each: (each[0] is not None, each[0] or ""))
+        for counted, part in parts.items()
+    ]
+
+
 def sensors_of(sensors: Mapping[SensorKey, int]) -> Sensors:
     """Which sensors each part of the energy is from, by what they booked in the period."""
     grouped: dict[SensorsKey, list[tuple[SensorKey, int]]] = {}
@@ -81,11 +107,12 @@ def sensors_of(sensors: Mapping[SensorKey, int]) -> Sensors:
 
 
 def _tree(kind: str, recorded: bool, site: str | None, part: Estimate) -> Tree:
+    return {"kind": kind, "recorded": recorded, "site": site, **_told(part)}
+
+
+def _told(part: Estimate) -> Tree:
     interval = part.interval
     return {
-        "kind": kind,
-        "recorded": recorded,
-        "site": site,
         "grams": grams_tree(interval.grams),
         "lower_grams": f"{interval.lower_grams:.6f}",
         "upper_grams": f"{interval.upper_grams:.6f}",

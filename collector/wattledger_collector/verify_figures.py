@@ -113,7 +113,7 @@ def figure_problems(statement: Tree, gaps: Sequence[Tree], sums: LeafSums) -> It
         yield from first_uncertainty_problems(statement, lines, by_site)
     else:
         yield from uncertainty_problems(statement, lines, gaps)
-        yield from market_problems(statement, sums.cells)
+        yield from market_problems(statement, sums.cells, lines, gaps)
         yield from import_problems(statement, sums.imported)
     yield from _replaced_problems(statement)
 

@@ -14,6 +14,7 @@ from math import lcm
 from typing import Any, Final
 
 from wattledger_collector.verify_claims import SECONDS_PER_HOUR, Load, allocate, claim_problems
+from wattledger_collector.verify_market_bands import SiteGrams, market_interval_problems
 from wattledger_collector.verify_values import Tree, exact, grams_tree, integer
 
 MICROJOULES_PER_KWH: Final = 3_600_000_000_000
@@ -48,6 +49,7 @@ class _Figure:
     energy: dict[str, Fraction] = field(default_factory=dict)
     grams: dict[str, dict[_Counted, Fraction]] = field(default_factory=dict)
     location: dict[_Counted, Fraction] = field(default_factory=dict)
+    mixes: dict[tuple[str, int], dict[_Counted, Fraction]] = field(default_factory=dict)
 
     def add(self, part: str, energy: Fraction, grams: Fraction | None = None, counted: _Counted = _UNSTATED) -> None:
         self.energy[part] = self.energy.get(part, Fraction(0)) + energy
@@ -63,6 +65,20 @@ class _Figure:
                 self.add(part, Fraction(0), grams, counted)
         for counted, grams in other.location.items():
             self.location[counted] = self.location.get(counted, Fraction(0)) + grams
+
+    @property
+    def site_grams(self) -> SiteGrams:
+        """What intervals need to know of a site; what has neither energy nor grams is in no total."""
+        totals: dict[_Counted, Fraction] = {}
+        for part, sums in self.grams.items():
+            if self.energy.get(part) or any(sums.values()):
+                for counted, grams in sums.items():
+                    totals[counted] = totals.get(counted, Fraction(0)) + grams
+        grid: dict[_Counted, Fraction] = {}
+        for part in ("stand_in", "outside_scope_2"):
+            for counted, grams in self.grams.get(part, {}).items():
+                grid[counted] = grid.get(counted, Fraction(0)) + grams
+        return SiteGrams(totals, self.grams.get("certificates", {}), grid, self.mixes)
 
     @property
     def tree(self) -> Tree:
@@ -84,8 +100,13 @@ class _Figure:
         }
 
 
-def market_problems(statement: Tree, cells: Mapping[tuple[Any, ...], tuple[int, int]]) -> Iterator[str]:
-    """What in the section does not follow. cells: energy and time by site, component, quality, recorded, interval."""
+def market_problems(
+    statement: Tree, cells: Mapping[tuple[Any, ...], tuple[int, int]], lines: Sequence[Tree], gaps: Sequence[Tree]
+) -> Iterator[str]:
+    """What in the section does not follow. cells: energy and time by site, component, quality, recorded, interval.
+
+    lines: as they were reckoned; gaps: the rows of gaps.json.
+    """
     problems = [*_tenure_problems(statement), *_mix_problems(statement)]
     yield from problems
     if problems:
@@ -120,6 +141,8 @@ def market_problems(statement: Tree, cells: Mapping[tuple[Any, ...], tuple[int, 
     if market["is_location_based"] == has_part:
         yield "whether the market-based figure is the location-based one is not as stated"
     yield from _side_problems(statement, total)
+    grams = {site: figure.site_grams for site, figure in figures.items()}
+    yield from market_interval_problems(statement, lines, gaps, grams)
 
 
 def _tenure_problems(statement: Tree) -> Iterator[str]:
@@ -296,7 +319,10 @@ def _add_site(
             continue
         if mix is not None and mix["grams_per_kwh"] is not None:
             counted = _beside(_mix_counted(mix), None if each.kind is None else _counted(each.kind))
-            figure.add("residual_mix", rest, rest * exact(mix["grams_per_kwh"]) / MICROJOULES_PER_KWH, counted)
+            grams = rest * exact(mix["grams_per_kwh"]) / MICROJOULES_PER_KWH
+            figure.add("residual_mix", rest, grams, counted)
+            sums = figure.mixes.setdefault((each.market, each.mix), {})
+            sums[counted] = sums.get(counted, Fraction(0)) + grams
         elif _add_rest(figure, each, rest, "stand_in"):
             reason = (each.market, mix["missing"] if mix is not None else "")
             stand_ins[reason] = stand_ins.get(reason, Fraction(0)) + rest

@@ -17,9 +17,10 @@ _Key = tuple[str, bool, str | None]
 
 
 @dataclass(slots=True)
-class _Sums:
-    """What one interval is made of; names are those of a source, or of a zone's series."""
+class Sums:
+    """What one interval is made of; names are those of a source, or of a zone's series. series: bands of all factors."""
 
+    series: Mapping[tuple[Any, ...], tuple[float, bool]]
     below: dict[str, list[float]] = field(default_factory=dict)
     above: dict[str, list[float]] = field(default_factory=dict)
     factors: dict[str, list[float]] = field(default_factory=dict)
@@ -39,7 +40,7 @@ def uncertainty_problems(statement: Tree, lines: Sequence[Tree], gaps: Sequence[
     if set(stated) != set(groups) or len(stated) != len(statement["uncertainty"]):
         yield "the uncertainties are not of the types of factors and the sites that were used"
         return
-    bounds = _bounds(statement, gaps)
+    bounds = bounds_of(statement, gaps)
     for key, own in sorted(groups.items(), key=str):
         yield from _interval_problems(statement, key, own, lines, bounds, stated[key])
 
@@ -64,9 +65,8 @@ def _interval_problems(
     name = f"{kind}{' (recorded)' if recorded else ''}{f' of site {site}' if site is not None else ''}"
     sums = _sums(statement, own)
     missing_below, missing_above, open_sites = _missing(statement, key, own, lines, bounds)
-    shared = _variance(sums.factors)
-    lower = sqrt(_variance(sums.below) + shared) + missing_below
-    upper = sqrt(_variance(sums.above) + shared) + missing_above
+    spread_below, spread_above = half_widths(sums)
+    lower, upper = spread_below + missing_below, spread_above + missing_above
     total = sum((Fraction(line["grams"]["exact"]) for line in own), Fraction(0))
     if stated["grams"] != grams_tree(total):
         yield f"the total under {name} beside its uncertainty is another one"
@@ -82,26 +82,47 @@ def _interval_problems(
         yield f"under {name}, nobody knows what is missing at {', '.join(sorted(open_sites)) or 'no site'}"
 
 
-def _sums(statement: Tree, lines: Sequence[Tree]) -> _Sums:
-    sums = _Sums()
-    ratios = statement["assumed_ratios"]
-    series = _series(statement)
+def _sums(statement: Tree, lines: Sequence[Tree]) -> Sums:
+    sums = sums_of(statement)
     for line in lines:
-        grams = float(Fraction(line["grams"]["exact"]))
-        largest, is_unstated = series.get((line["zone"], line["source"], line["kind"]), (0.0, False))
-        factor = f"{line['zone']} {line['source']}"
-        if is_unstated:
-            largest = max(largest, ratios["factors"][line["tier"]])
-            sums.assumed_factors[factor] = sums.assumed_factors.get(factor, 0.0) + grams
-        for source, lower, upper, share in _sensors(statement, line):
-            part = grams * share
-            if not lower > 0 and not upper > 0:
-                lower = upper = ratios["sensors"][line["quality"]]
-                sums.assumed_sensors[source] = sums.assumed_sensors.get(source, 0.0) + part
-            sums.below.setdefault(source, []).append(part * lower)
-            sums.above.setdefault(source, []).append(part * upper)
-            sums.factors.setdefault(factor, []).append(part * largest)
+        add_terms(statement, sums, line, float(Fraction(line["grams"]["exact"])))
     return sums
+
+
+def sums_of(statement: Tree) -> Sums:
+    """Of nothing yet, with the bands of the statement's factors."""
+    return Sums(_series(statement))
+
+
+def add_terms(statement: Tree, sums: Sums, line: Tree, grams: float, factor: tuple[str, float, str] | None = None) -> None:
+    """Add grams of a line's energy. factor: name, ratio, and its name once more if that is assumed; None: the line's own."""
+    ratios = statement["assumed_ratios"]
+    name, ratio, assumed = factor or _factor(statement, sums, line)
+    if assumed:
+        sums.assumed_factors[assumed] = sums.assumed_factors.get(assumed, 0.0) + grams
+    for source, lower, upper, share in _sensors(statement, line):
+        part = grams * share
+        if not lower > 0 and not upper > 0:
+            lower = upper = ratios["sensors"][line["quality"]]
+            sums.assumed_sensors[source] = sums.assumed_sensors.get(source, 0.0) + part
+        sums.below.setdefault(source, []).append(part * lower)
+        sums.above.setdefault(source, []).append(part * upper)
+        sums.factors.setdefault(name, []).append(part * ratio)
+
+
+def _factor(statement: Tree, sums: Sums, line: Tree) -> tuple[str, float, str]:
+    """A line's series with its band, and its name if that is assumed."""
+    name = f"{line['zone']} {line['source']}"
+    largest, is_unstated = sums.series.get((line["zone"], line["source"], line["kind"]), (0.0, False))
+    if not is_unstated:
+        return name, largest, ""
+    return name, max(largest, statement["assumed_ratios"]["factors"][line["tier"]]), name
+
+
+def half_widths(sums: Sums) -> tuple[float, float]:
+    """Of sensors and factors together, below and above."""
+    shared = _variance(sums.factors)
+    return sqrt(_variance(sums.below) + shared), sqrt(_variance(sums.above) + shared)
 
 
 def _sensors(statement: Tree, line: Tree) -> list[tuple[str, float, float, float]]:
@@ -134,7 +155,7 @@ def _variance(groups: Mapping[str, Sequence[float]]) -> float:
     return fsum(fsum(parts) ** 2 for parts in groups.values())
 
 
-def _bounds(statement: Tree, gaps: Sequence[Tree]) -> dict[tuple[str, bool], tuple[int, int | None]]:
+def bounds_of(statement: Tree, gaps: Sequence[Tree]) -> dict[tuple[str, bool], tuple[int, int | None]]:
     """What gaps leave open at each site, those of recordings apart: microjoules below and above; None: unknown."""
     period = statement["period"]
     begin, end = integer(period["from_seconds"]) * 10**9, integer(period["to_seconds"]) * 10**9
