@@ -267,9 +267,10 @@ class _Name(NamedTuple):
 
     @property
     def order(self) -> tuple[object, ...]:
-        """An order in which no two kinds of nothing are compared."""
+        """An order in which no two kinds of nothing are compared; exact rates only where their floats are equal, for speed."""
         kind = () if self.kind is None else (self.kind,)
-        return self.market, self.hour or 0, self.site, self.mix_from_seconds, kind, self.grams_per_kwh or _ZERO
+        rate = self.grams_per_kwh or _ZERO
+        return self.market, self.hour or 0, self.site, self.mix_from_seconds, kind, float(rate), rate
 
 
 @dataclass(slots=True)
