@@ -267,10 +267,9 @@ class _Name(NamedTuple):
 
     @property
     def order(self) -> tuple[object, ...]:
-        """An order in which no two kinds of nothing are compared; exact rates only where their floats are equal, for speed."""
+        """An order in which no two kinds of nothing are compared."""
         kind = () if self.kind is None else (self.kind,)
-        rate = self.grams_per_kwh or _ZERO
-        return self.market, self.hour or 0, self.site, self.mix_from_seconds, kind, float(rate), rate
+        return self.market, self.hour or 0, self.site, self.mix_from_seconds, kind, self.grams_per_kwh or _ZERO
 
 
 @dataclass(slots=True)
