@@ -33,13 +33,8 @@ class SiteGrams:
 def market_interval_problems(
     statement: Tree, lines: Sequence[Tree], gaps: Sequence[Tree], sites: Mapping[str, SiteGrams]
 ) -> Iterator[str]:
-    """Whether each market-based total has the interval that follows. lines: as they were reckoned; sites: their grams.
-
-    Statements that were made before there were such intervals have none.
-    """
-    if "uncertainty" not in statement["market"]:
-        return
-    rows = statement["market"]["uncertainty"]
+    """Whether each market-based total has the interval that follows. lines: as they were reckoned; sites: their grams."""
+    rows = statement["market"].get("uncertainty", [])
     stated = {(row["site"], (row["boundary"], row["gas"], row["gwp"])): row for row in rows}
     wanted: dict[tuple[str | None, Counted], list[str]] = {}
     for site, grams in sorted(sites.items()):
