@@ -4,10 +4,12 @@ No command. Data goes to stdout, complaints to stderr; exit status 0: done, 1: r
 """
 
 import argparse
+import gc
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +59,22 @@ Run = Callable[[argparse.Namespace], int]
 # argparse's own type for the result of add_subparsers() has no public name.
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+@contextmanager
+def keeping_all() -> Iterator[None]:
+    """While the block runs, Python looks for no garbage in cycles.
+
+    A long report makes millions of objects that it keeps to its end; walking through them again and again takes a fifth of
+    its time, and finds nothing.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def guarded(run: Run) -> Run:

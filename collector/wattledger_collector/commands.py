@@ -26,6 +26,7 @@ from wattledger_collector.command_setup import (
     add_store_arguments,
     console,
     guarded,
+    keeping_all,
     load_configured,
     load_declared,
     open_named,
@@ -119,7 +120,7 @@ def _report(arguments: argparse.Namespace) -> int:
         raise ReportError("--by is a table, JSON or CSV: leave it out with --complete, and with --html, which has workloads")
     configured, catalog = load_configured(arguments)
     declaration = load_declared(arguments)
-    with closing(open_named(arguments, configured)) as store:
+    with closing(open_named(arguments, configured)) as store, keeping_all():
         catalog = catalog.with_recorded(load_factors(store))
         period = make_period(begin, end, time_zone, store.interval_seconds)
         now = int(time.time())

@@ -2,6 +2,8 @@
 
 import argparse
 import csv
+import gc
+import inspect
 import io
 import json
 import shutil
@@ -66,6 +68,29 @@ def test_report_as_json_is_the_ledger_times_the_factor(ledger: str, capsys: pyte
     assert site["energy_microjoules"] == "3600000000001"
     exact = Fraction(3_600_000_000_001, 3_600_000_000_000) * Fraction("1.2") * Fraction("371.31064")
     assert Fraction(site["emissions"][0]["grams_exact"]) == exact
+
+
+def test_no_garbage_is_looked_for_while_a_report_is_made(ledger: str) -> None:
+    """A long one keeps millions of objects to its end, and walking through them finds nothing; then all is as before."""
+    seen: set[str] = set()
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        frame = inspect.currentframe()
+        while frame is not None:
+            seen.add(frame.f_code.co_name)
+            frame = frame.f_back
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(note)
+    gc.set_threshold(1)
+    try:
+        assert run("report", "--from", BEGIN, "--to", END, "--store", ledger, "--json") == 0
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(note)
+    assert "_report" in seen
+    assert "make_report" not in seen
+    assert gc.isenabled()
 
 
 def test_report_as_table_and_csv(ledger: str, capsys: pytest.CaptureFixture[str]) -> None:
