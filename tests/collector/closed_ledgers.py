@@ -4,7 +4,9 @@ Checks nothing.
 """
 
 import shutil
+import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -154,3 +156,12 @@ class Ledger:
         out = self.folder / name
         write_bundle(self.store, closed.statement, out)
         return out
+
+
+def make_template(folder: Path) -> Path:
+    """An empty database that tests copy, all of it in one file."""
+    Ledger(folder, ()).store.close()
+    path = folder / "ledger.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path

@@ -1,8 +1,6 @@
 """The 95 % intervals of market-based totals: by hand, without instruments the location-based ones, and against forgers."""
 
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -21,6 +19,7 @@ from tests.collector.closed_ledgers import (
     declare,
     factor,
     hall,
+    make_template,
     row,
 )
 from tests.collector.two_sites import BERLIN
@@ -49,11 +48,7 @@ HALF_WIDTHS = ("lower_grams", "upper_grams")
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty database."""
-    folder = tmp_path_factory.mktemp("template")
-    Ledger(folder, ()).store.close()
-    with closing(sqlite3.connect(folder / "ledger.sqlite")) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return folder / "ledger.sqlite"
+    return make_template(tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """Statements tell scope 2 market based beside location based: by hand, in every case of a claim, and against forgers."""
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import replace
 from datetime import date
 from fractions import Fraction
@@ -27,6 +25,7 @@ from tests.collector.closed_ledgers import (
     declare,
     factor,
     hall,
+    make_template,
     row,
 )
 
@@ -48,11 +47,7 @@ WIDE = "vintage_before_days = 366\nvintage_after_days = 366\n"
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty database."""
-    folder = tmp_path_factory.mktemp("template")
-    Ledger(folder, ()).store.close()
-    with closing(sqlite3.connect(folder / "ledger.sqlite")) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return folder / "ledger.sqlite"
+    return make_template(tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from tests.collector.closed_ledgers import (
     Ledger,
     factor,
     hall,
+    make_template,
     row,
 )
 
@@ -61,12 +62,7 @@ BITS = 60
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty database."""
-    folder = tmp_path_factory.mktemp("template")
-    made = Ledger(folder, ())
-    made.store.close()
-    with closing(sqlite3.connect(folder / "ledger.sqlite")) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return folder / "ledger.sqlite"
+    return make_template(tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture
